@@ -1,0 +1,9 @@
+//! Words that two or more families of crates share: identifiers, addresses, reserved keys.
+//!
+//! Owns their textual forms. Never does I/O, never knows Raft, gossip or HTTP.
+
+mod ids;
+mod reserved;
+
+pub use ids::{ConfigRevision, MeshId, NodeId, NodeName, ParseIdError, ParseNameError};
+pub use reserved::{CONFIG_PREFIX, ENDPOINT_PREFIX, RESERVED_PREFIX};

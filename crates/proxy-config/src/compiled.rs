@@ -1,0 +1,293 @@
+//! What the proxy runs: immutable, fully resolved, cheap to share.
+//!
+//! Owns the shapes that workers read on the request path. Never parses, never does I/O; every
+//! reference is an `Arc`, so two revisions share what did not change (`Arc::ptr_eq` tells).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::ConfigRevision;
+
+pub use crate::router::{Router, RouteMatch};
+
+/// A resource's name within its kind. Shown as `name` in namespace `default`, else `namespace/name`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceName {
+    /// The namespace; `default` unless given.
+    pub namespace: Arc<str>,
+    /// The name, unique for its kind in the namespace.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if &*self.namespace == "default" {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
+    }
+}
+
+/// Everything one node's proxy needs, compiled for that node.
+#[derive(Debug, Clone, Default)]
+pub struct CompiledConfig {
+    /// The accepted config change that this is compiled from.
+    pub config_revision: ConfigRevision,
+    /// The listeners of this node.
+    pub listeners: BTreeMap<ResourceName, Arc<Listener>>,
+    /// The clusters of this node.
+    pub clusters: BTreeMap<ResourceName, Arc<Cluster>>,
+    /// Mesh-wide settings.
+    pub defaults: Arc<Defaults>,
+}
+
+/// One bound address and what is served there.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name.
+    pub name: ResourceName,
+    /// The resolved address (`":8080"` became this node's `--proxy-ip`).
+    pub bind: SocketAddr,
+    /// What is spoken there.
+    pub protocol: Protocol,
+}
+
+/// What a listener speaks.
+#[derive(Debug)]
+pub enum Protocol {
+    /// HTTP/1.1, routed by host and path.
+    Http(HttpListener),
+    /// Bytes, passed to one of some clusters.
+    Tcp(TcpListener),
+}
+
+/// An HTTP listener's routing.
+#[derive(Debug)]
+pub struct HttpListener {
+    /// Finds the route of a request.
+    pub router: Arc<Router>,
+}
+
+/// A TCP listener's target.
+#[derive(Debug)]
+pub struct TcpListener {
+    /// Where connections go.
+    pub to: Split,
+    /// A connection without a byte in either direction for so long is closed. `None`: never.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// One route of a virtual host.
+#[derive(Debug)]
+pub struct Route {
+    /// The virtual host that it belongs to.
+    pub virtual_host: ResourceName,
+    /// Its place in the virtual host's list, from 0.
+    pub index: usize,
+    /// Where requests go.
+    pub to: Split,
+    /// The whole time for a request, retries included, from its last byte received to the end of the
+    /// response. `None`: no limit.
+    pub timeout: Option<Duration>,
+    /// When and how often to try again.
+    pub retry: Option<RetryPolicy>,
+}
+
+/// A weighted choice among clusters; at least one has a weight above 0.
+#[derive(Debug)]
+pub struct Split {
+    /// Each target with the upper end of its share: a draw below `upto` (and not below the previous
+    /// one's) chooses it. Ascending; the last one is `total`.
+    pub targets: Box<[SplitTarget]>,
+    /// The sum of the weights.
+    pub total: u32,
+}
+
+/// One target of a [`Split`].
+#[derive(Debug)]
+pub struct SplitTarget {
+    /// The cumulative weight up to and with this target.
+    pub upto: u32,
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+}
+
+impl Split {
+    /// The target for `draw`, which must be uniform in `0..total`.
+    pub fn choose(&self, draw: u32) -> &Arc<Cluster> {
+        let at = self.targets.partition_point(|target| target.upto <= draw);
+        &self.targets[at.min(self.targets.len() - 1)].cluster
+    }
+}
+
+/// When a request is tried again, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The conditions.
+    pub when: RetryOn,
+    /// Retries after the first try (so `times + 1` tries at most).
+    pub times: u32,
+    /// The time for each try's response head. `None`: only the route's timeout.
+    pub per_try_timeout: Option<Duration>,
+}
+
+/// The conditions for a retry (Envoy's words).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RetryOn {
+    /// `connect-failure`: no connection could be made.
+    pub connect_failure: bool,
+    /// `reset`: the upstream closed or reset before a response head.
+    pub reset: bool,
+    /// `5xx`: any 5xx answer, or none at all.
+    pub server_error: bool,
+    /// `gateway-error`: 502, 503 or 504.
+    pub gateway_error: bool,
+    /// `retriable-4xx`: 409.
+    pub retriable_4xx: bool,
+}
+
+/// A group of upstream endpoints and how to use it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: ResourceName,
+    /// `namespace/name`, always with the namespace: the key of health reports and metrics.
+    pub key: Arc<str>,
+    /// Its endpoints, in the written order.
+    pub endpoints: Box<[Endpoint]>,
+    /// How an endpoint is chosen.
+    pub balance: Balance,
+    /// The active health check, if any.
+    pub probe: Option<Probe>,
+    /// What at most may be in flight, per node.
+    pub limits: Limits,
+    /// The time for making a connection.
+    pub connect_timeout: Duration,
+    /// A pooled connection without use for so long is closed.
+    pub idle_timeout: Duration,
+    /// Below this share (in percent) of healthy endpoints, all are used. 0: never.
+    pub panic_threshold: u8,
+}
+
+/// One upstream address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share, relative to the others'; at least 1.
+    pub weight: u32,
+    /// The zone, for later preference.
+    pub zone: Option<Arc<str>>,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Weighted at random.
+    Random,
+    /// The less loaded of two drawn at random.
+    #[default]
+    LeastRequest,
+}
+
+/// An active health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// What is sent.
+    pub kind: ProbeKind,
+    /// The time between two probes of one prober.
+    pub every: Duration,
+    /// The time for an answer.
+    pub timeout: Duration,
+    /// So many failures in a row make an endpoint unhealthy.
+    pub unhealthy_after: u32,
+    /// So many successes in a row make it healthy again.
+    pub healthy_after: u32,
+}
+
+/// What a probe sends and expects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeKind {
+    /// `GET path`; any 2xx is healthy.
+    Http {
+        /// The path.
+        path: Box<str>,
+        /// The `Host` header; the endpoint's address unless given.
+        host: Option<Box<str>>,
+    },
+    /// A connection can be made.
+    Tcp,
+}
+
+/// What at most may be in flight to a cluster, per node, whatever the number of workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections.
+    pub connections: u32,
+    /// Requests that wait for a connection.
+    pub pending: u32,
+    /// Retries at one time, as a floor of the budget.
+    pub retries: u32,
+    /// Retries at one time, in percent of the active requests; the larger of the two holds.
+    pub retry_budget: u8,
+}
+
+/// Mesh-wide settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// Hops of proxies in front of us whose `x-forwarded-for` is believed.
+    pub trusted_hops: u32,
+    /// Whether and how requests are logged.
+    pub access_log: AccessLog,
+    /// The largest request head: more is answered 431.
+    pub max_head_bytes: usize,
+    /// The time for a request head to arrive whole.
+    pub head_timeout: Duration,
+    /// A kept-alive connection without a request for so long is closed.
+    pub idle_timeout: Duration,
+    /// A request or response body without progress for so long is cut.
+    pub stream_idle_timeout: Duration,
+    /// The time that open requests get when a listener closes.
+    pub drain_timeout: Duration,
+}
+
+/// Whether and how requests are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AccessLog {
+    /// Not at all.
+    #[default]
+    Off,
+    /// One JSON object per request on stdout.
+    Json,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            trusted_hops: 0,
+            access_log: AccessLog::default(),
+            max_head_bytes: 60 * 1024,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(3600),
+            stream_idle_timeout: Duration::from_secs(300),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// For whom a config is compiled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The node's name.
+    pub node: model::NodeName,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Where `bind: ":port"` binds.
+    pub proxy_ip: IpAddr,
+}

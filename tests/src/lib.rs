@@ -1,0 +1,1 @@
+//! Harness and integration tests of the whole product.
