@@ -7,8 +7,18 @@
 /// in `proto/control.proto`.
 pub mod v1 {
     // Generated code keeps its generator's style.
-    #![allow(missing_docs, unreachable_pub, unused_qualifications, elided_lifetimes_in_paths)]
-    #![allow(clippy::all, clippy::use_self, clippy::or_fun_call, clippy::too_many_lines)]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        elided_lifetimes_in_paths
+    )]
+    #![allow(
+        clippy::all,
+        clippy::use_self,
+        clippy::or_fun_call,
+        clippy::too_many_lines
+    )]
     tonic::include_proto!("skein.v1");
 }
 
@@ -27,7 +37,11 @@ mod tests {
 
     #[test]
     fn an_answer_of_a_newer_node_is_still_read() {
-        let response = v1::ApplyResponse { config_revision: 7, revision: 42, changes: Vec::new() };
+        let response = v1::ApplyResponse {
+            config_revision: 7,
+            revision: 42,
+            changes: Vec::new(),
+        };
         let mut bytes = response.encode_to_vec();
         // Field 99, a varint: what a later version may add.
         bytes.extend([0x98, 0x06, 0x01]);
@@ -36,7 +50,10 @@ mod tests {
 
     #[test]
     fn a_state_that_this_version_does_not_know_reads_as_unspecified() {
-        let node = v1::NodeStatus { state: 77, ..Default::default() };
+        let node = v1::NodeStatus {
+            state: 77,
+            ..Default::default()
+        };
         assert_eq!(node.state(), v1::ConfigState::Unspecified);
     }
 }
