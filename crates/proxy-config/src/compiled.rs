@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use model::ConfigRevision;
 
-pub use crate::router::{Router, RouteMatch};
+pub use crate::router::{RouteMatch, Router};
 
 /// A resource's name within its kind. Shown as `name` in namespace `default`, else `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,202 @@
+//! Finds the route of a request: first the virtual host by host, then its first matching route.
+//!
+//! Owns the order of precedence. Look-up cost depends on the request, not on how many hosts and
+//! routes there are. Never normalises a path: the caller gives the result of `normalize_path`.
+
+mod conditions;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::compiled::{ResourceName, Route};
+use crate::host::{Domain, normalize_host};
+
+pub use conditions::{Conditions, HeaderCondition, Mismatch, PathCondition};
+use table::RouteTable;
+
+/// Fixed keys: what is looked up never enters a map, so an attacker cannot make collisions, and
+/// this crate draws no randomness.
+type HashMap<K, V> =
+    std::collections::HashMap<K, V, std::hash::BuildHasherDefault<std::hash::DefaultHasher>>;
+type HostMap = imbl::GenericHashMap<
+    Arc<str>,
+    Arc<VirtualHost>,
+    std::hash::BuildHasherDefault<std::hash::DefaultHasher>,
+    imbl::shared_ptr::DefaultSharedPtr,
+>;
+
+/// What routing looks at.
+#[derive(Clone, Copy)]
+pub struct RequestView<'a> {
+    /// The host as the client sent it; a port is ignored.
+    pub host: &'a str,
+    /// The path as `normalize_path` returns it, without the query.
+    pub path: &'a str,
+    /// The method, in capitals.
+    pub method: &'a str,
+    /// The value of a header by its lower-case name; several are given as the first, or joined by
+    /// commas, as the caller likes.
+    pub header: &'a dyn Fn(&str) -> Option<&'a str>,
+}
+
+/// The route that a request takes.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteMatch<'a> {
+    /// The route.
+    pub route: &'a Arc<Route>,
+    /// The virtual host that it belongs to.
+    pub virtual_host: &'a Arc<VirtualHost>,
+}
+
+/// The routes of some domains.
+#[derive(Debug)]
+pub struct VirtualHost {
+    name: ResourceName,
+    domains: Box<[Domain]>,
+    table: RouteTable,
+}
+
+impl VirtualHost {
+    /// A virtual host whose routes are tried in the given order.
+    pub fn new(
+        name: ResourceName,
+        domains: impl Into<Box<[Domain]>>,
+        routes: Vec<(Conditions, Arc<Route>)>,
+    ) -> Self {
+        Self {
+            name,
+            domains: domains.into(),
+            table: RouteTable::new(routes),
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ResourceName {
+        &self.name
+    }
+
+    /// The domains that it serves.
+    pub fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    /// Its routes with their conditions, in the written order.
+    pub fn routes(&self) -> &[(Conditions, Arc<Route>)] {
+        self.table.routes()
+    }
+
+    /// The first route whose conditions hold.
+    pub fn route(&self, request: &RequestView<'_>) -> Option<&Arc<Route>> {
+        let index = self.table.find(request)?;
+        Some(&self.routes()[index].1)
+    }
+
+    /// For each route that can never be chosen: its index and that of the earlier route which takes
+    /// all its requests.
+    pub fn unreachable(&self) -> Vec<(usize, usize)> {
+        self.table.unreachable()
+    }
+}
+
+/// The virtual hosts of one listener. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Router {
+    exact: HostMap,
+    below: HostMap,
+    any: Option<Arc<VirtualHost>>,
+}
+
+impl Router {
+    /// A router of these virtual hosts. Of two with the same domain the later one has it; the
+    /// linker does not let that happen.
+    pub fn new(virtual_hosts: impl IntoIterator<Item = Arc<VirtualHost>>) -> Self {
+        let mut router = Self::default();
+        for virtual_host in virtual_hosts {
+            router.insert(&virtual_host);
+        }
+        router
+    }
+
+    /// Adds a virtual host under all its domains.
+    pub fn insert(&mut self, virtual_host: &Arc<VirtualHost>) {
+        for domain in virtual_host.domains() {
+            match domain {
+                Domain::Exact(name) => {
+                    self.exact.insert((&**name).into(), virtual_host.clone());
+                }
+                Domain::Below(suffix) => {
+                    self.below.insert((&**suffix).into(), virtual_host.clone());
+                }
+                Domain::Any => self.any = Some(virtual_host.clone()),
+            }
+        }
+    }
+
+    /// Takes away the domains that this very virtual host has.
+    pub fn remove(&mut self, virtual_host: &Arc<VirtualHost>) {
+        for domain in virtual_host.domains() {
+            if self
+                .at(domain)
+                .is_some_and(|found| Arc::ptr_eq(found, virtual_host))
+            {
+                match domain {
+                    Domain::Exact(name) => drop(self.exact.remove(&**name)),
+                    Domain::Below(suffix) => drop(self.below.remove(&**suffix)),
+                    Domain::Any => self.any = None,
+                }
+            }
+        }
+    }
+
+    /// The virtual host that has this very domain.
+    pub fn at(&self, domain: &Domain) -> Option<&Arc<VirtualHost>> {
+        match domain {
+            Domain::Exact(name) => self.exact.get(&**name),
+            Domain::Below(suffix) => self.below.get(&**suffix),
+            Domain::Any => self.any.as_ref(),
+        }
+    }
+
+    /// The route of a request, or `None` where nothing matches (a 404).
+    pub fn route(&self, request: &RequestView<'_>) -> Option<RouteMatch<'_>> {
+        let virtual_host = self.virtual_host(request.host)?;
+        virtual_host.route(request).map(|route| RouteMatch {
+            route,
+            virtual_host,
+        })
+    }
+
+    /// The virtual host of a host: an exact domain before `*.x`, a longer `*.x` before a shorter
+    /// one, `*` last (Envoy's order). A host that is none has no virtual host, not even `*`.
+    pub fn virtual_host(&self, host: &str) -> Option<&Arc<VirtualHost>> {
+        let host = normalize_host(host).ok()?;
+        if let Some(found) = self.exact.get(&*host) {
+            return Some(found);
+        }
+        if !self.below.is_empty() {
+            let suffixes = host.match_indices('.').filter(|(at, _)| *at > 0);
+            if let Some(found) = suffixes
+                .into_iter()
+                .find_map(|(at, _)| self.below.get(&host[at..]))
+            {
+                return Some(found);
+            }
+        }
+        self.any.as_ref()
+    }
+
+    /// Every virtual host once, ordered by name.
+    pub fn virtual_hosts(&self) -> Vec<&Arc<VirtualHost>> {
+        let mut all: Vec<_> = self
+            .exact
+            .values()
+            .chain(self.below.values())
+            .chain(&self.any)
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.dedup_by(|a, b| a.name == b.name);
+        all
+    }
+}
