@@ -81,7 +81,9 @@ impl fmt::Display for ConfigRevision {
 
 /// The text cannot name a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a name: use 1 to 63 letters, digits, `-`, `_` or `.`, and begin with a letter or digit")]
+#[error(
+    "`{0}` is not a name: use 1 to 63 letters, digits, `-`, `_` or `.`, and begin with a letter or digit"
+)]
 pub struct ParseNameError(String);
 
 /// A node's name, the word by which people call it: 1 to 63 letters, digits, `-`, `_`, `.`.
@@ -107,15 +109,23 @@ impl FromStr for NodeName {
 
     fn from_str(text: &str) -> Result<Self, ParseNameError> {
         let fits = (1..=63).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
             && text.as_bytes()[0].is_ascii_alphanumeric();
-        if fits { Ok(Self(text.into())) } else { Err(ParseNameError(text.to_owned())) }
+        if fits {
+            Ok(Self(text.into()))
+        } else {
+            Err(ParseNameError(text.to_owned()))
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for NodeName {
     fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        String::deserialize(input)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(input)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
