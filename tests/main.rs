@@ -1,0 +1,5 @@
+//! Everything that is proven on the whole product: real processes, real sockets, real disks.
+//!
+//! One binary, one module per concern, so that it links once.
+
+mod tidy;

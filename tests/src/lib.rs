@@ -1,1 +1,0 @@
-//! Harness and integration tests of the whole product.
