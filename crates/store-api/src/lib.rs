@@ -4,6 +4,7 @@
 //! Never speaks: no sockets, no state, no conversions to other crates' types.
 
 pub mod errors;
+pub mod verdict;
 
 /// etcd's client services and messages.
 #[allow(
