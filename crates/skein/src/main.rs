@@ -1,2 +1,38 @@
 //! The `skein` binary.
-fn main() {}
+//!
+//! Owns the process: its allocator, its arguments and its exit code. Never does the work: commands
+//! do, each in a module of its own.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod age;
+mod cli;
+mod completions;
+mod escape;
+mod failure;
+mod keygen;
+mod keys;
+mod line_diff;
+mod members;
+mod options;
+mod output;
+mod peers;
+mod row;
+mod session;
+mod status;
+mod table;
+mod watch;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    match cli::Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli.command.run(),
+        Err(error) => cli::explain_usage(&error, &arguments),
+    }
+}

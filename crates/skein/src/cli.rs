@@ -1,0 +1,259 @@
+//! The command line: which commands there are, what `--help` teaches, and who runs each.
+//!
+//! Owns names and examples. Never does a command's work.
+
+use std::ffi::{OsStr, OsString};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::completions::Completions;
+use crate::failure::Failure;
+use crate::keygen::Keygen;
+use crate::keys::{Del, Get, Put};
+use crate::members::Members;
+use crate::options::Options;
+use crate::output::{Format, Output};
+use crate::peers::Peers;
+use crate::session::{self, MeshCommand};
+use crate::status::Status;
+use crate::watch::Watch;
+
+/// A mesh of plain machines that stores its config, shares its health and proxies its traffic
+#[derive(Debug, Parser)]
+#[command(name = "skein", version = telemetry::VERSION, max_term_width = 100)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused (the config is not valid), 4 not found.
+SKEIN_ENDPOINTS=10.0.0.1:2379,10.0.0.2:2379 saves typing --endpoints.")]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// A command that talks to a mesh, with the options that all of those have.
+#[derive(Debug, Args)]
+pub(crate) struct Remote<C: Args> {
+    #[command(flatten)]
+    command: C,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write a key
+    #[command(after_help = "\
+Examples:
+  skein put greeting hello
+  skein put app/logo - < logo.png      # any bytes, from standard input")]
+    Put(Remote<Put>),
+
+    /// Read a key, or the keys with a prefix
+    #[command(after_help = "\
+Examples:
+  skein get greeting
+  skein get app/ --prefix --keys-only
+  skein get greeting --rev 12          # as it was at revision 12
+
+One key is shown as its value, several as KEY<tab>VALUE. Bytes that are no text are shown as \\xNN;
+--print-value-only writes them as they are.")]
+    Get(Remote<Get>),
+
+    /// Delete a key, or the keys with a prefix
+    #[command(after_help = "\
+Examples:
+  skein del greeting
+  skein del app/ --prefix")]
+    Del(Remote<Del>),
+
+    /// Print changes of keys as they happen, until interrupted
+    #[command(after_help = "\
+Examples:
+  skein watch app/ --prefix
+  skein watch greeting --rev 12 -o json    # everything since revision 12, one JSON object per line")]
+    Watch(Remote<Watch>),
+
+    /// Show every node: role, config state, listeners, faults
+    #[command(after_help = "\
+Examples:
+  skein status
+  skein status -o json | jq '.nodes[] | select(.state != \"SYNCED\")'
+
+States: SYNCED runs the newest config, STALE has been behind for more than 2 s, REFUSED kept the previous
+version of a resource (the faults are shown), DOWN is dead or left.")]
+    Status(Remote<Status>),
+
+    /// Show the members of the store (Raft)
+    #[command(after_help = "\
+Example:
+  skein members")]
+    Members(Remote<Members>),
+
+    /// Show everyone the gossip knows
+    #[command(after_help = "\
+Example:
+  skein peers")]
+    Peers(Remote<Peers>),
+
+    /// Make a new gossip key
+    #[command(after_help = "\
+Example:
+  skein keygen -o gossip.key           # then copy it to every node and pass --gossip-key-file")]
+    Keygen(Keygen),
+
+    /// Print a completion script for a shell
+    #[command(after_help = "\
+Example:
+  skein completions bash > /etc/bash_completion.d/skein")]
+    Completions(Completions),
+}
+
+impl Command {
+    /// Runs the command to its end.
+    pub(crate) fn run(self) -> ExitCode {
+        match self {
+            Self::Put(command) => command.run(),
+            Self::Get(command) => command.run(),
+            Self::Del(command) => command.run(),
+            Self::Watch(command) => command.run(),
+            Self::Status(command) => command.run(),
+            Self::Members(command) => command.run(),
+            Self::Peers(command) => command.run(),
+            Self::Keygen(command) => local(Format::Text, |output| command.run(output)),
+            Self::Completions(command) => local(Format::Text, |output| command.run(output)),
+        }
+    }
+}
+
+impl<C: Args + MeshCommand> Remote<C> {
+    /// Runs the command with a session of its own.
+    pub(crate) fn run(self) -> ExitCode {
+        let mut output = Output::standard(self.options.output);
+        let result = session::run(self.command, &self.options, &mut output);
+        output.finish(result)
+    }
+}
+
+/// Runs a command that needs no mesh.
+fn local(format: Format, command: impl FnOnce(&mut Output<'_>) -> Result<(), Failure>) -> ExitCode {
+    let mut output = Output::standard(format);
+    let result = command(&mut output);
+    output.finish(result)
+}
+
+/// Shows help, or says what is wrong with the command line.
+pub(crate) fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if error.use_stderr() && asked_format(arguments) == Format::Json {
+        return Output::standard(Format::Json).finish(Err(Failure::usage(first_paragraph(error))));
+    }
+    // Whether anybody reads it changes nothing about how the command ends.
+    let _ = error.print();
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}
+
+/// What is wrong, without the usage that follows.
+fn first_paragraph(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let fault = text.split("\n\n").next().unwrap_or_default();
+    fault
+        .strip_prefix("error: ")
+        .unwrap_or(fault)
+        .trim()
+        .to_owned()
+}
+
+/// The format of errors when the command line could not be parsed as a whole.
+fn asked_format(arguments: &[OsString]) -> Format {
+    let options: Vec<&OsStr> = arguments
+        .iter()
+        .map(OsString::as_os_str)
+        .take_while(|argument| *argument != "--")
+        .collect();
+    let apart = options
+        .windows(2)
+        .any(|pair| (pair[0] == "-o" || pair[0] == "--output") && pair[1] == "json");
+    let together = ["-ojson", "-o=json", "--output=json"];
+    let joined = options
+        .iter()
+        .any(|option| together.iter().any(|form| option == form));
+    if apart || joined {
+        Format::Json
+    } else {
+        Format::Text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            if command.has_subcommands() {
+                for command in command.get_subcommands() {
+                    check(command, &path);
+                }
+            } else {
+                let help = command
+                    .get_after_help()
+                    .map(ToString::to_string)
+                    .unwrap_or_default();
+                assert!(
+                    help.contains("Example") && help.contains(path.trim()),
+                    "{path}"
+                );
+            }
+        }
+        for command in Cli::command().get_subcommands() {
+            check(command, "skein");
+        }
+    }
+
+    #[test]
+    fn the_format_of_usage_errors_is_found_in_every_spelling() {
+        let format =
+            |line: &str| asked_format(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for json in [
+            "skein get -o json",
+            "skein get -ojson",
+            "skein --output=json",
+            "skein --output json",
+        ] {
+            assert_eq!(format(json), Format::Json, "{json}");
+        }
+        for text in ["skein get", "skein get -o text", "skein put k -- -o json"] {
+            assert_eq!(format(text), Format::Text, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_usage_error_names_the_fault_only() {
+        let error = Cli::try_parse_from(["skein", "get", "a", "--limit", "0"]).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let fault = first_paragraph(&error);
+        assert!(
+            fault.contains("--limit") && !fault.contains("Usage"),
+            "{fault}"
+        );
+    }
+
+    #[test]
+    fn endpoints_are_a_list() {
+        let cli = Cli::try_parse_from(["skein", "status", "--endpoints", "a:1,b:2"]).unwrap();
+        let Command::Status(status) = cli.command else {
+            panic!("not status")
+        };
+        assert_eq!(status.options.endpoints, ["a:1", "b:2"]);
+    }
+}

@@ -1,0 +1,126 @@
+//! The forms of `skein status` on fixed data.
+
+use serde_json::json;
+
+use super::*;
+use crate::output::rendered;
+
+fn response() -> v1::StatusResponse {
+    let good = v1::NodeStatus {
+        name: "n1".into(),
+        id: 0x0a,
+        role: v1::Role::Leader.into(),
+        state: v1::ConfigState::Synced.into(),
+        config_revision: 12,
+        version: "0.1.0".into(),
+        zone: "west".into(),
+        labels: [("tier".to_owned(), "edge".to_owned())].into(),
+        addresses: Some(v1::Addresses {
+            client: "10.0.0.1:2379".into(),
+            peer: "10.0.0.1:2380".into(),
+            gossip: "10.0.0.1:7946".into(),
+            admin: "10.0.0.1:9901".into(),
+        }),
+        listeners: vec![v1::ListenerStatus {
+            name: "edge".into(),
+            bind: "0.0.0.0:8080".into(),
+            state: v1::ListenerState::Listening.into(),
+            fault: String::new(),
+        }],
+        since: 1_000_000,
+        ..Default::default()
+    };
+    let bad = v1::NodeStatus {
+        name: "n2".into(),
+        role: v1::Role::Follower.into(),
+        state: v1::ConfigState::Refused.into(),
+        config_revision: 12,
+        listeners: vec![v1::ListenerStatus {
+            name: "edge".into(),
+            bind: "0.0.0.0:8080".into(),
+            state: v1::ListenerState::Failed.into(),
+            fault: "address in use; stop the other process".into(),
+        }],
+        refused: vec![v1::Refusal {
+            resource: "Cluster api".into(),
+            fault: "endpoints: no such host; correct it".into(),
+        }],
+        store_fault: "no space left on device".into(),
+        ..Default::default()
+    };
+    v1::StatusResponse {
+        mesh_id: 0xbeef,
+        leader: "n1".into(),
+        has_quorum: true,
+        config_revision: 12,
+        nodes: vec![good, bad],
+        answered_by: "n1".into(),
+    }
+}
+
+#[test]
+fn people_see_a_table_and_each_fault_below_it() {
+    let (text, _) = rendered(&StatusReport::of(response(), 1_125_000));
+    let expected = "\
+mesh 000000000000beef, config revision 12, leader n1, quorum
+NODE  ROLE      STATE    SINCE  CONFIG  VERSION  ZONE  CLIENT         LISTENERS
+n1    leader    SYNCED   2m     12      0.1.0    west  10.0.0.1:2379  edge 0.0.0.0:8080
+n2    follower  REFUSED  -      12      -        -     -              edge 0.0.0.0:8080 (failed)
+n2: Listener edge: address in use; stop the other process
+n2: Cluster api: endpoints: no such host; correct it
+n2: store stopped: no space left on device
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn programs_see_every_field() {
+    let (_, json) = rendered(&StatusReport::of(response(), 0));
+    let first = json!({
+        "name": "n1", "id": "000000000000000a", "role": "leader", "state": "SYNCED",
+        "config_revision": 12, "version": "0.1.0", "zone": "west", "labels": {"tier": "edge"},
+        "addresses": {
+            "client": "10.0.0.1:2379", "peer": "10.0.0.1:2380",
+            "gossip": "10.0.0.1:7946", "admin": "10.0.0.1:9901",
+        },
+        "listeners": [
+            {"name": "edge", "bind": "0.0.0.0:8080", "state": "listening", "fault": null},
+        ],
+        "refused": [], "store_fault": null, "since_unix_ms": 1_000_000,
+    });
+    assert_eq!(json["nodes"][0], first);
+    assert_eq!(json["nodes"][1]["id"], json!(null));
+    assert_eq!(json["nodes"][1]["store_fault"], "no space left on device");
+    let refused =
+        json!([{"resource": "Cluster api", "fault": "endpoints: no such host; correct it"}]);
+    assert_eq!(json["nodes"][1]["refused"], refused);
+    assert_eq!(json["mesh_id"], "000000000000beef");
+    assert_eq!(
+        (&json["leader"], &json["has_quorum"]),
+        (&json!("n1"), &json!(true))
+    );
+    assert_eq!(
+        (&json["config_revision"], &json["answered_by"]),
+        (&json!(12), &json!("n1"))
+    );
+}
+
+#[test]
+fn a_node_alone_says_so() {
+    let alone = v1::StatusResponse {
+        leader: String::new(),
+        has_quorum: false,
+        ..response()
+    };
+    let (text, json) = rendered(&StatusReport::of(alone, 0));
+    assert!(text.contains("leader none, NO QUORUM"), "{text}");
+    assert_eq!(json["leader"], json!(null));
+
+    let unformed = v1::StatusResponse {
+        mesh_id: 0,
+        ..response()
+    };
+    let (text, json) = rendered(&StatusReport::of(unformed, 0));
+    assert!(text.starts_with("no mesh yet: n1 waits"), "{text}");
+    assert_eq!(json["mesh_id"], json!(null));
+}
