@@ -1,0 +1,272 @@
+//! What can be asked of the store: operations, transactions, proposals.
+//!
+//! Owns the shapes, which mirror etcd's requests, and the question whether a command touches
+//! config. What they do is in `edit`, `query` and `execute`.
+
+use bytes::Bytes;
+use model::{CONFIG_PREFIX, ConfigRevision};
+
+use crate::KeyRange;
+
+/// A command, and the state of the config that it was checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proposal {
+    /// The command.
+    pub command: Command,
+    /// The command applies only while this is the config revision. A command that touches config
+    /// ([`touches_config`]) never applies without.
+    pub config_guard: Option<ConfigRevision>,
+}
+
+/// What goes through the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Writes one key.
+    Put(PutOp),
+    /// Deletes a range of keys.
+    Delete(DeleteOp),
+    /// Compares, then does one of two lists of operations, as one revision.
+    Txn(TxnOp),
+    /// Forgets history.
+    Compact {
+        /// Reads and watches from this revision on stay possible; older ones do not.
+        revision: i64,
+    },
+}
+
+/// One operation of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// Reads a range; sees the earlier writes of the same transaction.
+    Range(RangeOp),
+    /// Writes one key.
+    Put(PutOp),
+    /// Deletes a range of keys.
+    Delete(DeleteOp),
+    /// A transaction within the transaction. Its compares see the state before the outermost one.
+    Txn(Box<TxnOp>),
+}
+
+/// Reads a range of keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeOp {
+    /// Which keys.
+    pub range: KeyRange,
+    /// At most so many rows; 0 for all.
+    pub limit: usize,
+    /// As of this revision; 0 or below for now.
+    pub revision: i64,
+    /// How rows are sorted; `None` is by key, ascending.
+    pub order: Option<(SortTarget, SortOrder)>,
+    /// Rows come without their values.
+    pub keys_only: bool,
+    /// No rows come, only their count.
+    pub count_only: bool,
+    /// Only rows last written at or after this revision; 0 for all.
+    pub min_mod_revision: i64,
+    /// Only rows last written at or before this revision; 0 for all.
+    pub max_mod_revision: i64,
+    /// Only rows created at or after this revision; 0 for all.
+    pub min_create_revision: i64,
+    /// Only rows created at or before this revision; 0 for all.
+    pub max_create_revision: i64,
+}
+
+/// What rows are sorted by; equal ones stay in the order of their keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortTarget {
+    /// The key.
+    #[default]
+    Key,
+    /// The version.
+    Version,
+    /// The revision that created the key.
+    Create,
+    /// The revision that last wrote the key.
+    Mod,
+    /// The value, bytewise.
+    Value,
+}
+
+/// The direction of a sort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortOrder {
+    /// Not asked for. As in etcd, a limit then takes the first rows *by key*, and only those are
+    /// sorted, ascending.
+    #[default]
+    None,
+    /// The least first.
+    Ascend,
+    /// The greatest first.
+    Descend,
+}
+
+/// Writes one key. The machine copies key and value, so a row never pins the request's buffer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PutOp {
+    /// The key; must not be empty.
+    pub key: Bytes,
+    /// The value.
+    pub value: Bytes,
+    /// The lease that the key hangs on; 0 for none.
+    pub lease: i64,
+    /// The answer has the row that was replaced.
+    pub prev_kv: bool,
+    /// Keep the value that is there; the key must exist.
+    pub ignore_value: bool,
+    /// Keep the lease that is there; the key must exist.
+    pub ignore_lease: bool,
+}
+
+/// Deletes a range of keys. If none exists, no revision is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeleteOp {
+    /// Which keys.
+    pub range: KeyRange,
+    /// The answer has the rows that were deleted.
+    pub prev_kv: bool,
+}
+
+/// If all compares hold, does `success`, else `failure`; all of it as one revision.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TxnOp {
+    /// All must hold; none at all holds.
+    pub compares: Vec<Compare>,
+    /// What is done when they hold.
+    pub success: Vec<Op>,
+    /// What is done when one does not.
+    pub failure: Vec<Op>,
+}
+
+/// Holds if it holds for every key in the range. If no key is there, it is asked of an absent row
+/// (all numbers 0), and a compare of the value does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compare {
+    /// Which keys.
+    pub range: KeyRange,
+    /// How the row must relate to the target.
+    pub result: CompareResult,
+    /// What of the row is compared, and with what.
+    pub target: CompareTarget,
+}
+
+/// The relation of a row's field (on the left) to the target (on the right).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompareResult {
+    /// They are equal.
+    Equal,
+    /// They differ.
+    NotEqual,
+    /// The row's is greater.
+    Greater,
+    /// The row's is less.
+    Less,
+}
+
+/// A field of a row, with what it is compared to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompareTarget {
+    /// The version.
+    Version(i64),
+    /// The revision that created the key.
+    Create(i64),
+    /// The revision that last wrote the key.
+    Mod(i64),
+    /// The value, bytewise.
+    Value(Bytes),
+    /// The lease.
+    Lease(i64),
+}
+
+impl Proposal {
+    /// A proposal without a guard.
+    pub fn new(command: Command) -> Self {
+        Self {
+            command,
+            config_guard: None,
+        }
+    }
+}
+
+impl RangeOp {
+    /// All rows of `range`, now, by key.
+    pub fn new(range: KeyRange) -> Self {
+        Self {
+            range,
+            limit: 0,
+            revision: 0,
+            order: None,
+            keys_only: false,
+            count_only: false,
+            min_mod_revision: 0,
+            max_mod_revision: 0,
+            min_create_revision: 0,
+            max_create_revision: 0,
+        }
+    }
+}
+
+impl PutOp {
+    /// Sets `key` to `value`, without a lease.
+    pub fn new(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Self {
+            key: key.into(),
+            value: value.into(),
+            ..Self::default()
+        }
+    }
+}
+
+impl DeleteOp {
+    /// Deletes `range`; the answer only counts.
+    pub fn new(range: KeyRange) -> Self {
+        Self {
+            range,
+            prev_kv: false,
+        }
+    }
+}
+
+impl TxnOp {
+    /// Whether neither branch can write, nested transactions included.
+    pub fn is_read_only(&self) -> bool {
+        self.ops().all(|op| match op {
+            Op::Range(_) => true,
+            Op::Put(_) | Op::Delete(_) => false,
+            Op::Txn(txn) => txn.is_read_only(),
+        })
+    }
+
+    /// Whether some write of either branch, nested transactions included, could change a key that
+    /// begins with `prefix`.
+    pub fn writes_below(&self, prefix: &[u8]) -> bool {
+        self.ops().any(|op| match op {
+            Op::Range(_) => false,
+            Op::Put(put) => put.key.starts_with(prefix),
+            Op::Delete(delete) => delete.range.intersects_prefix(prefix),
+            Op::Txn(txn) => txn.writes_below(prefix),
+        })
+    }
+
+    fn ops(&self) -> impl Iterator<Item = &Op> {
+        self.success.iter().chain(&self.failure)
+    }
+}
+
+impl Command {
+    /// Whether this command could change a key that begins with `prefix`, whichever branches its
+    /// transactions take.
+    pub fn writes_below(&self, prefix: &[u8]) -> bool {
+        match self {
+            Self::Put(put) => put.key.starts_with(prefix),
+            Self::Delete(delete) => delete.range.intersects_prefix(prefix),
+            Self::Txn(txn) => txn.writes_below(prefix),
+            Self::Compact { .. } => false,
+        }
+    }
+}
+
+/// Whether `command` could change config, so that it needs a guard.
+pub fn touches_config(command: &Command) -> bool {
+    command.writes_below(CONFIG_PREFIX.as_bytes())
+}

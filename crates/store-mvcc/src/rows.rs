@@ -1,0 +1,147 @@
+//! An image as a stream of rows, and back.
+//!
+//! Owns the order of the stream and the checks of a rebuild. The stream begins with the *base*: the
+//! rows older than all kept history that can still be read, in any order; then come the rows of the
+//! history, as they were written.
+
+use crate::edit::Edit;
+use crate::{Image, ImageMeta, Row, RowsError};
+
+impl Image {
+    /// All rows that this image holds, current and past: the base first, then the history in the
+    /// order of writing. The order is the same for equal images.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        let start = self.meta.history_start();
+        let in_base = move |row: &&Row| row.mod_revision < start;
+        let changes = || self.history.iter().flat_map(|changes| &changes.rows);
+        let current = self.live.values().filter(in_base);
+        let replaced = changes()
+            .filter_map(|change| change.prev.as_ref())
+            .filter(in_base);
+        current
+            .chain(replaced)
+            .chain(changes().map(|change| &change.row))
+    }
+
+    /// Rebuilds an image from its counters and its [`Image::rows`].
+    ///
+    /// # Errors
+    /// The rows are not those of an image with these counters.
+    pub fn from_rows<R: Into<Row>>(
+        meta: ImageMeta,
+        rows: impl IntoIterator<Item = R>,
+    ) -> Result<Self, RowsError> {
+        let mut builder = ImageBuilder::new(meta);
+        for row in rows {
+            builder.push(row)?;
+        }
+        builder.finish()
+    }
+}
+
+/// Rebuilds an [`Image`] row by row, for rows that arrive in pieces.
+#[derive(Debug)]
+pub struct ImageBuilder {
+    meta: ImageMeta,
+    /// Its revision is the last one that is whole.
+    image: Image,
+    /// The rows of the revision after it.
+    pending: Vec<Row>,
+}
+
+impl ImageBuilder {
+    /// Begins an image with these counters.
+    pub fn new(meta: ImageMeta) -> Self {
+        let mut image = Image::default();
+        image.meta.compact_revision = meta.compact_revision;
+        image.meta.revision = meta.history_start() - 1;
+        Self {
+            meta,
+            image,
+            pending: Vec::new(),
+        }
+    }
+
+    /// Takes the next row of the stream.
+    ///
+    /// # Errors
+    /// The row cannot come here.
+    pub fn push(&mut self, row: impl Into<Row>) -> Result<(), RowsError> {
+        let row = row.into();
+        let misplaced = RowsError::OutOfPlace {
+            revision: row.mod_revision,
+            sub: row.sub,
+        };
+        if row.key.is_empty() || row.mod_revision > self.meta.revision {
+            return Err(misplaced);
+        }
+        if row.mod_revision < self.meta.history_start() {
+            return if self.push_base(row) {
+                Ok(())
+            } else {
+                Err(misplaced)
+            };
+        }
+        if row.mod_revision > self.image.meta.revision + 1 {
+            self.close_revision();
+        }
+        if row.mod_revision > self.image.meta.revision + 1 {
+            return Err(RowsError::Missing {
+                revision: self.image.meta.revision + 1,
+            });
+        }
+        let in_place = row.mod_revision == self.image.meta.revision + 1
+            && row.sub as usize == self.pending.len();
+        if !in_place {
+            return Err(misplaced);
+        }
+        self.pending.push(row);
+        Ok(())
+    }
+
+    /// The image.
+    ///
+    /// # Errors
+    /// Rows are missing.
+    pub fn finish(mut self) -> Result<Image, RowsError> {
+        self.close_revision();
+        let whole = self.image.meta.revision == self.meta.revision
+            && self.meta.compact_revision <= self.meta.revision;
+        if !whole {
+            return Err(RowsError::Missing {
+                revision: self.image.meta.revision + 1,
+            });
+        }
+        self.image.meta = self.meta;
+        Ok(self.image)
+    }
+
+    fn push_base(&mut self, row: Row) -> bool {
+        let history_began = !self.pending.is_empty() || !self.image.history.is_empty();
+        if history_began || row.is_tombstone() || self.image.get(&row.key).is_some() {
+            return false;
+        }
+        self.image.resident_bytes += row.resident_bytes();
+        self.image.live.insert(row.key.clone(), row);
+        true
+    }
+
+    fn close_revision(&mut self) {
+        let mut edit = Edit::begin(&mut self.image);
+        self.pending.drain(..).for_each(|row| edit.replace(row));
+        edit.commit();
+    }
+}
+
+impl PartialEq for Image {
+    /// Whether both hold the same rows, current and past, under the same counters.
+    fn eq(&self, other: &Self) -> bool {
+        self.meta == other.meta
+            && self.resident_bytes == other.resident_bytes
+            && self.live == other.live
+            && self.graves == other.graves
+            && self.history == other.history
+    }
+}
+
+impl Eq for Image {}
