@@ -91,8 +91,8 @@ pub enum SortTarget {
 /// The direction of a sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SortOrder {
-    /// Not asked for. As in etcd, a limit then takes the first rows *by key*, and only those are
-    /// sorted, ascending.
+    /// Not asked for. As in etcd, a limit then takes the first rows *by key*, and one more; those
+    /// are sorted, ascending, and the last one is left out.
     #[default]
     None,
     /// The least first.

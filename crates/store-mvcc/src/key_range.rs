@@ -2,7 +2,7 @@
 //!
 //! Owns the spelling and the geometry (contains, intersects). Never looks at a store.
 
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds};
 
 use bytes::Bytes;
 
@@ -113,7 +113,7 @@ impl KeyRange {
     }
 
     /// The range as bounds that a tree takes; `None` when it is empty.
-    pub(crate) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub(crate) fn bounds(&self) -> Option<impl RangeBounds<[u8]>> {
         let start = &self.start[..];
         match &self.end {
             RangeEnd::Only => Some((Bound::Included(start), Bound::Included(start))),

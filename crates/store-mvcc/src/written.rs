@@ -40,66 +40,63 @@ impl<'a> Written<'a> {
     pub(crate) fn by(ops: &'a [Op]) -> Result<Self, WrittenTwice> {
         let mut all = Self::default();
         for op in ops {
+            let mut more = Self::default();
             match op {
                 Op::Range(_) => {}
-                Op::Put(put) => all.put(&put.key)?,
-                Op::Delete(delete) => all.delete(span(&delete.range))?,
+                Op::Put(put) => {
+                    more.puts.insert(&put.key);
+                }
+                Op::Delete(delete) => more.cover(span(&delete.range)),
                 Op::Txn(txn) => {
-                    let mut either = Self::by(&txn.success)?;
-                    either.union(Self::by(&txn.failure)?);
-                    all.add(either)?;
+                    more = Self::by(&txn.success)?;
+                    more.add(Self::by(&txn.failure)?);
                 }
             }
+            if all.conflicts(&more) {
+                return Err(WrittenTwice);
+            }
+            all.add(more);
         }
         Ok(all)
     }
 
-    fn put(&mut self, key: &'a [u8]) -> Result<(), WrittenTwice> {
-        if self.deletes(key) || !self.puts.insert(key) {
-            Err(WrittenTwice)
-        } else {
-            Ok(())
-        }
+    /// Whether a transaction that does both writes a key twice. The cost follows `other`.
+    fn conflicts(&self, other: &Self) -> bool {
+        other
+            .puts
+            .iter()
+            .any(|key| self.puts.contains(key) || self.deletes(key))
+            || other
+                .deletes
+                .iter()
+                .any(|(&start, &end)| self.puts_within(start, end))
     }
 
-    fn delete(&mut self, (start, end): (Cut<'a>, Cut<'a>)) -> Result<(), WrittenTwice> {
-        if let Cut::At(key, _) = start
-            && let Some(put) = self.puts.range(key..).next()
-            && Cut::At(put, Side::Before) < end
-        {
-            return Err(WrittenTwice);
-        }
-        self.cover(start, end);
-        Ok(())
-    }
-
-    fn add(&mut self, other: Self) -> Result<(), WrittenTwice> {
-        for key in other.puts {
-            self.put(key)?;
-        }
-        for span in other.deletes {
-            self.delete(span)?;
-        }
-        Ok(())
-    }
-
-    fn union(&mut self, other: Self) {
+    fn add(&mut self, other: Self) {
         self.puts.extend(other.puts);
-        for (start, end) in other.deletes {
-            self.cover(start, end);
-        }
+        other.deletes.into_iter().for_each(|span| self.cover(span));
     }
 
     fn deletes(&self, key: &'a [u8]) -> bool {
-        let last = self
-            .deletes
-            .range(..=Cut::At(key, Side::Before))
-            .next_back();
-        last.is_some_and(|(_, &end)| Cut::At(key, Side::Before) < end)
+        let cut = Cut::At(key, Side::Before);
+        self.deletes
+            .range(..=cut)
+            .next_back()
+            .is_some_and(|(_, &end)| cut < end)
+    }
+
+    fn puts_within(&self, start: Cut<'a>, end: Cut<'a>) -> bool {
+        let Cut::At(start, _) = start else {
+            return false;
+        };
+        self.puts
+            .range(start..)
+            .next()
+            .is_some_and(|put| Cut::At(put, Side::Before) < end)
     }
 
     /// Adds a span to the deletes, merging it with those that it meets.
-    fn cover(&mut self, mut start: Cut<'a>, mut end: Cut<'a>) {
+    fn cover(&mut self, (mut start, mut end): (Cut<'a>, Cut<'a>)) {
         if start >= end {
             return;
         }
