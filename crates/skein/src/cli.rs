@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::apply::Apply;
 use crate::completions::Completions;
+use crate::config;
 use crate::failure::Failure;
 use crate::keygen::Keygen;
 use crate::keys::{Del, Get, Put};
@@ -75,6 +77,22 @@ Examples:
   skein watch greeting --rev 12 -o json    # everything since revision 12, one JSON object per line")]
     Watch(Remote<Watch>),
 
+    /// Make documents the mesh's config: all of them, or none
+    #[command(after_help = "\
+Examples:
+  skein apply -f shop.yaml
+  skein apply -f config/ --dry-run     # check against the mesh and show what would change
+  skein apply -f config/ --wait        # until every live node runs it
+  sed s/v1/v2/ shop.yaml | skein apply -f -
+
+Resources that are in no document stay as they are. A config that is not valid is refused with every
+fault, its place and its remedy, exit code 3; nothing changes then.")]
+    Apply(Remote<Apply>),
+
+    /// Look at, compare, check and delete config resources
+    #[command(subcommand)]
+    Config(ConfigCommand),
+
     /// Show every node: role, config state, listeners, faults
     #[command(after_help = "\
 Examples:
@@ -110,6 +128,45 @@ Example:
     Completions(Completions),
 }
 
+/// Every command about config resources.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show one resource as YAML
+    #[command(after_help = "\
+Examples:
+  skein config get VirtualHost shop
+  skein config get cluster api --namespace team-a -o json")]
+    Get(Remote<config::Get>),
+
+    /// List the resources
+    #[command(after_help = "\
+Examples:
+  skein config list
+  skein config list cluster --namespace team-a")]
+    List(Remote<config::List>),
+
+    /// Delete one resource; refused when another still refers to it
+    #[command(after_help = "\
+Example:
+  skein config delete Cluster api")]
+    Delete(Remote<config::Delete>),
+
+    /// Show what applying documents would change, by comparing only
+    #[command(after_help = "\
+Example:
+  skein config diff -f config/
+
+`skein apply --dry-run` also checks the documents against the mesh.")]
+    Diff(Remote<config::Diff>),
+
+    /// Write all resources as YAML that `skein apply` takes back
+    #[command(after_help = "\
+Examples:
+  skein config export > mesh.yaml
+  skein config export --namespace team-a > team-a.yaml")]
+    Export(Remote<config::Export>),
+}
+
 impl Command {
     /// Runs the command to its end.
     pub(crate) fn run(self) -> ExitCode {
@@ -118,11 +175,25 @@ impl Command {
             Self::Get(command) => command.run(),
             Self::Del(command) => command.run(),
             Self::Watch(command) => command.run(),
+            Self::Apply(command) => command.run(),
+            Self::Config(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Members(command) => command.run(),
             Self::Peers(command) => command.run(),
             Self::Keygen(command) => local(Format::Text, |output| command.run(output)),
             Self::Completions(command) => local(Format::Text, |output| command.run(output)),
+        }
+    }
+}
+
+impl ConfigCommand {
+    fn run(self) -> ExitCode {
+        match self {
+            Self::Get(command) => command.run(),
+            Self::List(command) => command.run(),
+            Self::Delete(command) => command.run(),
+            Self::Diff(command) => command.run(),
+            Self::Export(command) => command.run(),
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::io;
 
 use control_api::REFUSAL_PREFIX;
+use proxy_config::Fault;
 use serde::Serialize;
 use store_client::ClientError;
 use tonic::Code;
@@ -49,15 +50,44 @@ impl Kind {
 pub(crate) struct FaultLine {
     /// Everything in one line, place and remedy included: what people read.
     pub(crate) text: String,
+    /// The resource as `Kind/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) resource: Option<String>,
+    /// The field in the resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// What is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remedy: Option<String>,
     /// The file, as it was named on the command line (`-` for standard input).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<String>,
     /// The line in the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) line: Option<u64>,
+    pub(crate) line: Option<usize>,
     /// The column in the line, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) column: Option<u64>,
+    pub(crate) column: Option<usize>,
+}
+
+impl From<&Fault> for FaultLine {
+    fn from(fault: &Fault) -> Self {
+        let present = |part: &String| (!part.is_empty()).then(|| part.clone());
+        let location = fault.location.as_ref();
+        Self {
+            text: fault.to_string(),
+            resource: present(&fault.resource),
+            path: present(&fault.path),
+            message: present(&fault.message),
+            remedy: present(&fault.remedy),
+            file: location.map(|location| location.file.to_string()),
+            line: location.map(|location| location.line),
+            column: location.map(|location| location.column),
+        }
+    }
 }
 
 /// Why a command did not do its work.
@@ -97,7 +127,12 @@ impl Failure {
         Self::new(Kind::NotFound, message)
     }
 
-    /// A config that is not valid; `faults` holds at least one.
+    /// Documents that are not valid; `faults` holds at least one.
+    pub(crate) fn invalid(faults: &[Fault]) -> Self {
+        Self::refused(faults.iter().map(FaultLine::from).collect())
+    }
+
+    /// A config that the mesh refused; `faults` holds at least one.
     pub(crate) fn refused(faults: Vec<FaultLine>) -> Self {
         Self {
             kind: Kind::Refused,

@@ -187,6 +187,7 @@ mod tests {
             file: Some("a.yaml".into()),
             line: Some(3),
             column: Some(1),
+            ..Default::default()
         }])
     }
 

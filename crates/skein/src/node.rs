@@ -1,0 +1,240 @@
+//! `skein node`: the flags of a node, merged with its bootstrap file.
+//!
+//! Owns names, defaults and their order (flag, then file, then default). Never starts anything
+//! itself: that is the crate `node`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Args;
+use model::NodeName;
+use node::NodeOptions;
+use serde::Deserialize;
+use telemetry::LogFormat;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// The flags of `skein node`. In the bootstrap file they have the same names.
+#[derive(Debug, Clone, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Node {
+    /// Bootstrap file (YAML) with the same names as these flags; flags win
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+
+    /// What people call this node, unique in the mesh [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<NodeName>,
+
+    /// Where its identity, log, snapshots and last-known-good config live [default: ./skein-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Where clients reach the store [default: 127.0.0.1:2379]
+    #[arg(long, value_name = "IP:PORT")]
+    client_addr: Option<SocketAddr>,
+
+    /// Where the other members reach its Raft [default: 127.0.0.1:2380]
+    #[arg(long, value_name = "IP:PORT")]
+    peer_addr: Option<SocketAddr>,
+
+    /// Where the other nodes gossip with it, UDP [default: 127.0.0.1:7946]
+    #[arg(long, value_name = "IP:PORT")]
+    gossip_addr: Option<SocketAddr>,
+
+    /// Where metrics and status are served [default: 127.0.0.1:9901]
+    #[arg(long, value_name = "IP:PORT")]
+    admin_addr: Option<SocketAddr>,
+
+    /// How many nodes found the mesh together; give all of them the same number [default: 1]
+    #[arg(long, value_name = "N")]
+    bootstrap_expect: Option<usize>,
+
+    /// Gossip addresses of other nodes; one that lives is enough
+    #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
+    join: Vec<String>,
+
+    /// File with the gossip key (`skein keygen`), the same on every node
+    #[arg(long, value_name = "FILE")]
+    gossip_key_file: Option<PathBuf>,
+
+    /// Accept plain text and the public gossip key off loopback
+    #[arg(long)]
+    insecure: bool,
+
+    /// The zone it is in
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
+
+    /// A label that resources select nodes by; may be repeated
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    #[serde(skip)]
+    label: Vec<(String, String)>,
+
+    /// The labels in the bootstrap file: a map.
+    #[arg(skip)]
+    labels: BTreeMap<String, String>,
+
+    /// Proxy worker threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+
+    /// Where a Listener with `bind: ":8080"` binds [default: 0.0.0.0]
+    #[arg(long, value_name = "IP")]
+    proxy_ip: Option<IpAddr>,
+
+    /// What log lines look like: text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
+    }
+}
+
+impl Node {
+    /// Runs the node until it is told to stop.
+    pub(crate) fn run(self, output: &mut Output<'_>) -> ExitCode {
+        let result = self.resolve().and_then(|(options, log_format)| {
+            telemetry::init_logging(log_format)
+                .map_err(|error| Failure::usage(error.to_string()))?;
+            node::run(options).map_err(|error| Failure::failed(error.to_string()))
+        });
+        output.finish(result)
+    }
+
+    fn resolve(self) -> Result<(NodeOptions, LogFormat), Failure> {
+        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let merged = self.over(file);
+        let name = match merged.name {
+            Some(name) => name,
+            None => host_name()?,
+        };
+        let format = merged.log_format.as_deref().unwrap_or("text");
+        let format = format
+            .parse()
+            .map_err(|error: telemetry::LoggingError| Failure::usage(error.to_string()))?;
+        let default = NodeOptions::new(name);
+        let options = NodeOptions {
+            data_dir: merged.data_dir.unwrap_or(default.data_dir),
+            client_addr: merged.client_addr.unwrap_or(default.client_addr),
+            peer_addr: merged.peer_addr.unwrap_or(default.peer_addr),
+            gossip_addr: merged.gossip_addr.unwrap_or(default.gossip_addr),
+            admin_addr: merged.admin_addr.unwrap_or(default.admin_addr),
+            bootstrap_expect: merged.bootstrap_expect.unwrap_or(default.bootstrap_expect),
+            join: merged.join,
+            gossip_key_file: merged.gossip_key_file,
+            insecure: merged.insecure,
+            zone: merged.zone,
+            labels: merged.labels,
+            workers: merged.workers.unwrap_or(default.workers),
+            proxy_ip: merged.proxy_ip.unwrap_or(default.proxy_ip),
+            name: default.name,
+        };
+        options.check().map_err(|error| Failure::usage(error.to_string()))?;
+        Ok((options, format))
+    }
+
+    /// These flags where they were given, else what the file says.
+    fn over(self, file: Self) -> Self {
+        let mut labels = file.labels;
+        labels.extend(self.label);
+        Self {
+            config: None,
+            name: self.name.or(file.name),
+            data_dir: self.data_dir.or(file.data_dir),
+            client_addr: self.client_addr.or(file.client_addr),
+            peer_addr: self.peer_addr.or(file.peer_addr),
+            gossip_addr: self.gossip_addr.or(file.gossip_addr),
+            admin_addr: self.admin_addr.or(file.admin_addr),
+            bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
+            join: if self.join.is_empty() { file.join } else { self.join },
+            gossip_key_file: self.gossip_key_file.or(file.gossip_key_file),
+            insecure: self.insecure || file.insecure,
+            zone: self.zone.or(file.zone),
+            label: Vec::new(),
+            labels,
+            workers: self.workers.or(file.workers),
+            proxy_ip: self.proxy_ip.or(file.proxy_ip),
+            log_format: self.log_format.or(file.log_format),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Node, Failure> {
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("--config {shown}: {error}")))?;
+    serde_saphyr::from_str(&text)
+        .map_err(|error| Failure::usage(format!("--config {shown}: {error}")))
+}
+
+fn host_name() -> Result<NodeName, Failure> {
+    let system = rustix::system::uname();
+    let host = system.nodename().to_string_lossy().into_owned();
+    host.parse().map_err(|error| {
+        Failure::usage(format!("the host name does not serve as a node's name: {error}; give --name"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        node: Node,
+    }
+
+    fn resolve(arguments: &[&str]) -> Result<NodeOptions, Failure> {
+        let line = Line::try_parse_from(["node"].iter().chain(arguments)).unwrap();
+        line.node.resolve().map(|(options, _)| options)
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_the_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.yaml");
+        std::fs::write(
+            &file,
+            "name: from-file\nworkers: 3\nlabels: { tier: edge, rack: r1 }\njoin: [\"a:1\"]\n",
+        )
+        .unwrap();
+        let file = file.to_str().unwrap();
+        let options =
+            resolve(&["--config", file, "--name", "from-flag", "--label", "rack=r2"]).unwrap();
+        assert_eq!(options.name.as_str(), "from-flag");
+        assert_eq!(options.workers, 3);
+        assert_eq!(options.join, ["a:1"]);
+        assert_eq!(options.labels["tier"], "edge");
+        assert_eq!(options.labels["rack"], "r2");
+        assert_eq!(options.client_addr.port(), 2379);
+    }
+
+    #[test]
+    fn a_misspelled_name_in_the_file_is_refused_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.yaml");
+        std::fs::write(&file, "name: n1\nworker: 3\n").unwrap();
+        let fault = resolve(&["--config", file.to_str().unwrap()]).unwrap_err();
+        assert_eq!(fault.kind.exit_code(), 2);
+        assert!(fault.message.contains("worker"), "{}", fault.message);
+        assert!(fault.message.contains("line 2"), "{}", fault.message);
+    }
+
+    #[test]
+    fn settings_that_cannot_be_meant_are_usage_errors() {
+        let fault = resolve(&["--name", "n", "--client-addr", "192.0.2.7:2379"]).unwrap_err();
+        assert_eq!(fault.kind.exit_code(), 2);
+        assert!(fault.message.contains("--insecure"), "{}", fault.message);
+    }
+}
