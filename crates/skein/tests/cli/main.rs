@@ -1,0 +1,382 @@
+//! The binary as its users meet it: arguments in, standard output, standard error and an exit code
+//! out, with fake nodes at the other end.
+
+mod fake_node;
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
+use std::process::{Command, Stdio};
+
+use bytes::Bytes;
+use control_api::v1;
+use fake_node::{FakeNode, Script};
+use serde_json::{Value, json};
+use tonic::Status;
+
+const CLUSTER: &str = "kind: Cluster\nname: api\nendpoints: [\"10.0.0.1:80\"]\n";
+
+/// What a run of the binary left.
+struct Ran {
+    code: i32,
+    out: Vec<u8>,
+    err: String,
+}
+
+impl Ran {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.out).unwrap()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.out).unwrap()
+    }
+
+    fn error(&self) -> Value {
+        serde_json::from_str::<Value>(&self.err).unwrap()["error"].clone()
+    }
+}
+
+fn skein<A: AsRef<OsStr>>(arguments: &[A]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+    command
+        .args(arguments)
+        .env_remove("SKEIN_ENDPOINTS")
+        .stdin(Stdio::null());
+    command
+}
+
+fn finish(command: &mut Command) -> Ran {
+    let output = command.output().unwrap();
+    Ran {
+        code: output.status.code().expect("it ended by itself"),
+        out: output.stdout,
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Runs `line`, split at spaces, against `node`.
+fn ask(node: &FakeNode, line: &str) -> Ran {
+    let arguments: Vec<_> = line.split(' ').collect();
+    finish(skein(&arguments).env("SKEIN_ENDPOINTS", node.address.to_string()))
+}
+
+/// An address where nobody listens.
+fn dead_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().to_string()
+}
+
+fn with_file(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.yaml");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+fn node(name: &str, state: v1::ConfigState, config_revision: u64) -> v1::NodeStatus {
+    v1::NodeStatus {
+        name: name.into(),
+        state: state.into(),
+        config_revision,
+        ..Default::default()
+    }
+}
+
+fn status(nodes: Vec<v1::NodeStatus>) -> v1::StatusResponse {
+    v1::StatusResponse {
+        mesh_id: 1,
+        has_quorum: true,
+        nodes,
+        ..Default::default()
+    }
+}
+
+fn created(config_revision: u64) -> v1::ApplyResponse {
+    let resource = v1::ResourceRef {
+        kind: "Cluster".into(),
+        namespace: "default".into(),
+        name: "api".into(),
+    };
+    let after = Bytes::from_static(br#"{"schema":1,"kind":"Cluster","name":"api"}"#);
+    let change = v1::Change {
+        resource: Some(resource),
+        action: v1::Action::Created.into(),
+        before: Bytes::new(),
+        after,
+    };
+    v1::ApplyResponse {
+        config_revision,
+        revision: 70,
+        changes: vec![change],
+    }
+}
+
+#[test]
+fn unreachable_endpoints_are_each_named() {
+    let endpoints = [dead_address(), dead_address()];
+    let list = endpoints.join(",");
+    for line in ["get a", "put a b", "status", "members", "config list"] {
+        let arguments = line.split(' ').chain(["--endpoints", &list]);
+        let ran = finish(&mut skein(&arguments.collect::<Vec<_>>()));
+        assert_eq!(ran.code, 1, "{line}: {}", ran.err);
+        assert!(
+            endpoints.iter().all(|endpoint| ran.err.contains(endpoint)),
+            "{line}: {}",
+            ran.err
+        );
+        assert!(ran.out.is_empty());
+    }
+    let ran = finish(&mut skein(&[
+        "get",
+        "a",
+        "-o",
+        "json",
+        "--endpoints",
+        &list,
+    ]));
+    assert_eq!(ran.error()["kind"], "unreachable");
+    assert_eq!(ran.error()["exit_code"], 1);
+}
+
+#[test]
+fn a_dead_endpoint_is_passed_over() {
+    let node = FakeNode::start(Script::default());
+    let endpoints = format!("{},{}", dead_address(), node.address);
+    let ran = finish(&mut skein(&["put", "a", "1", "--endpoints", &endpoints]));
+    assert_eq!((ran.code, ran.text()), (0, "revision 7\n"), "{}", ran.err);
+    let ran = finish(&mut skein(&["get", "a", "--endpoints", &endpoints]));
+    assert_eq!((ran.code, ran.text()), (0, "1\n"), "{}", ran.err);
+}
+
+#[test]
+fn keys_and_values_are_any_bytes() {
+    let node = FakeNode::start(Script::default());
+    let endpoint = node.address.to_string();
+    let key = OsStr::from_bytes(b"k\xff");
+    let run = |arguments: &[&OsStr], input: &[u8]| {
+        let mut command = skein(arguments);
+        command.env("SKEIN_ENDPOINTS", &endpoint);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        output.stdout
+    };
+    run(&["put".as_ref(), key, "-".as_ref()], b"\x00\xfe\n");
+    assert_eq!(
+        node.script(|script| script.keys[&b"k\xff"[..]].clone()),
+        &b"\x00\xfe\n"[..]
+    );
+    assert_eq!(run(&["get".as_ref(), key], b""), b"\\x00\\xfe\\n\n");
+    let raw = run(&["get".as_ref(), key, "--print-value-only".as_ref()], b"");
+    assert_eq!(raw, b"\x00\xfe\n\n");
+    let json = run(&["get".as_ref(), key, "-o".as_ref(), "json".as_ref()], b"");
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["rows"][0]["key"], json!(null));
+    assert_eq!(json["rows"][0]["value_base64"], "AP4K");
+}
+
+#[test]
+fn what_does_not_exist_is_code_4() {
+    let node = FakeNode::start(Script::default());
+    for line in ["get a", "del a", "config get Cluster api"] {
+        let ran = ask(&node, line);
+        assert_eq!((ran.code, ran.out.len()), (4, 0), "{line}: {}", ran.err);
+        assert!(ran.err.starts_with("skein: no "), "{line}: {}", ran.err);
+    }
+    let ran = ask(&node, "get a --prefix");
+    assert_eq!((ran.code, ran.out.len()), (0, 0), "{}", ran.err);
+}
+
+#[test]
+fn broken_documents_are_refused_before_anything_is_sent() {
+    let node = FakeNode::start(Script::default());
+    let (_dir, file) =
+        with_file("kind: Cluster\nname: api\nendpoints: [\"10.0.0.1:80\"]\ncolour: red\n");
+    for command in ["apply", "apply --dry-run", "config diff"] {
+        let ran = ask(&node, &format!("{command} -f {file}"));
+        assert_eq!((ran.code, ran.out.len()), (3, 0), "{}", ran.err);
+        assert!(ran.err.contains(&format!("{file}:4:1")), "{}", ran.err);
+        assert!(ran.err.contains("colour"), "{}", ran.err);
+    }
+    let ran = ask(&node, &format!("apply -f {file} -o json"));
+    assert_eq!(ran.code, 3);
+    let fault = &ran.error()["faults"][0];
+    assert_eq!(
+        (&fault["resource"], &fault["path"]),
+        (&json!("Cluster/api"), &json!("colour"))
+    );
+    assert_eq!((&fault["line"], &fault["column"]), (&json!(4), &json!(1)));
+    assert!(node.script(|script| script.applied.is_empty()));
+}
+
+#[test]
+fn all_documents_are_one_request() {
+    let script = Script {
+        apply: Some(Ok(created(5))),
+        ..Default::default()
+    };
+    let node = FakeNode::start(script);
+    let (_dir, file) = with_file(&format!("{CLUSTER}---\n{}", CLUSTER.replace("api", "web")));
+    let (_other_dir, other) = with_file(&CLUSTER.replace("api", "old"));
+    let ran = ask(
+        &node,
+        &format!("apply -f {file} -f {other} --namespace team"),
+    );
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(
+        ran.text(),
+        "created    Cluster/api\nconfig revision 5: 1 created\n"
+    );
+    let applied = node.script(|script| script.applied.clone());
+    assert_eq!((applied.len(), applied[0].documents.len()), (1, 3));
+    let sent: Value = serde_json::from_slice(&applied[0].documents[1].json).unwrap();
+    assert_eq!(
+        (&sent["name"], &sent["namespace"]),
+        (&json!("web"), &json!("team"))
+    );
+    assert_eq!(applied[0].documents[1].source, format!("{file}:5:1"));
+}
+
+#[test]
+fn a_refusal_of_the_mesh_is_code_3_with_each_fault() {
+    let message = "skein: config refused: Cluster/api: a: b; c\nListener/edge: d: e; f";
+    let refused = Some(Err(Status::invalid_argument(message)));
+    let node = FakeNode::start(Script {
+        apply: refused,
+        ..Default::default()
+    });
+    let (_dir, file) = with_file(CLUSTER);
+    let ran = ask(&node, &format!("apply -f {file}"));
+    assert_eq!(ran.code, 3);
+    assert!(
+        ran.err
+            .contains("  Cluster/api: a: b; c\n  Listener/edge: d: e; f\n"),
+        "{}",
+        ran.err
+    );
+    let ran = ask(&node, "config delete cluster api -o json");
+    assert_eq!(
+        (ran.code, ran.error()["faults"].as_array().map(Vec::len)),
+        (3, Some(2))
+    );
+    let deletes = node.script(|script| script.applied[1].deletes.clone());
+    assert_eq!(
+        (&*deletes[0].kind, &*deletes[0].namespace, &*deletes[0].name),
+        ("Cluster", "default", "api")
+    );
+}
+
+#[test]
+fn a_dry_run_says_what_would_change() {
+    let script = Script {
+        apply: Some(Ok(created(5))),
+        ..Default::default()
+    };
+    let node = FakeNode::start(script);
+    let (_dir, file) = with_file(CLUSTER);
+    let ran = ask(&node, &format!("apply -f {file} --dry-run"));
+    assert!(
+        ran.text()
+            .contains("    + kind: Cluster\n    + name: api\n"),
+        "{}",
+        ran.text()
+    );
+    assert!(node.script(|script| script.applied[0].dry_run));
+}
+
+#[test]
+fn apply_waits_until_every_live_node_runs_it() {
+    use v1::ConfigState::{Down, Stale, Synced};
+    let statuses = [
+        status(vec![
+            node("a", Synced, 4),
+            node("b", Synced, 4),
+            node("c", Down, 4),
+        ]),
+        status(vec![
+            node("a", Synced, 5),
+            node("b", Stale, 4),
+            node("c", Down, 4),
+        ]),
+        status(vec![
+            node("a", Synced, 5),
+            node("b", Synced, 5),
+            node("c", Down, 4),
+        ]),
+    ];
+    let script = Script {
+        apply: Some(Ok(created(5))),
+        statuses: statuses.into(),
+        ..Default::default()
+    };
+    let fake = FakeNode::start(script);
+    let (_dir, file) = with_file(CLUSTER);
+    let ran = ask(&fake, &format!("apply -f {file} --wait -o json"));
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert_eq!(ran.json()["in_force"]["nodes"], json!(["a", "b"]));
+
+    fake.script(|script| script.statuses = [status(vec![node("b", Stale, 4)])].into());
+    let ran = ask(&fake, &format!("apply -f {file} --wait=300ms -o json"));
+    assert_eq!(
+        (ran.code, &ran.error()["kind"]),
+        (1, &json!("not_in_force"))
+    );
+    assert!(
+        ran.error()["message"]
+            .as_str()
+            .unwrap()
+            .contains("b is STALE at 4"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_the_command_quietly() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let ran = finish(skein(&["completions", "bash"]).stdout(writer));
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+}
+
+#[test]
+fn a_wrong_command_line_is_code_2() {
+    for line in [
+        "frobnicate",
+        "get",
+        "get a --rev 0",
+        "apply",
+        "get a -o yaml",
+        "status --timeout 5",
+    ] {
+        let ran = finish(&mut skein(&line.split(' ').collect::<Vec<_>>()));
+        assert_eq!(ran.code, 2, "{line}: {}", ran.err);
+        assert!(ran.err.starts_with("error: "), "{line}: {}", ran.err);
+    }
+    let ran = finish(&mut skein(&[
+        "status",
+        "--endpoints",
+        "nowhere",
+        "-o",
+        "json",
+    ]));
+    assert_eq!((ran.code, &ran.error()["kind"]), (2, &json!("usage")));
+    let ran = finish(&mut skein(&["get", "-o", "json"]));
+    assert_eq!((ran.code, &ran.error()["kind"]), (2, &json!("usage")));
+}
+
+#[test]
+fn help_is_an_answer() {
+    let ran = finish(&mut skein(&["apply", "--help"]));
+    assert_eq!(ran.code, 0);
+    assert!(
+        ran.text().contains("skein apply -f shop.yaml"),
+        "{}",
+        ran.text()
+    );
+}
