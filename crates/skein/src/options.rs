@@ -15,6 +15,7 @@ pub(crate) struct Options {
         long,
         value_name = "HOST:PORT,…",
         env = "SKEIN_ENDPOINTS",
+        hide_env_values = true,
         value_delimiter = ',',
         default_value = "127.0.0.1:2379"
     )]
@@ -26,7 +27,13 @@ pub(crate) struct Options {
     pub(crate) namespace: Option<String>,
 
     /// How to write results and errors; the JSON fields are stable (docs/cli.md)
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    #[arg(
+        short,
+        long,
+        value_name = "text|json",
+        hide_possible_values = true,
+        default_value = "text"
+    )]
     pub(crate) output: Format,
 
     /// How long to wait for an answer, over all endpoints

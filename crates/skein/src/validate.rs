@@ -20,7 +20,7 @@ pub(crate) struct Validate {
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
     /// How to write the result and errors
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    #[arg(short, long, value_name = "text|json", hide_possible_values = true, default_value = "text")]
     pub(crate) output: Format,
 }
 
@@ -34,9 +34,8 @@ struct ValidateReport {
 impl Validate {
     /// Checks the documents as if they were the whole config.
     pub(crate) fn run(&self, output: &mut Output<'_>) -> Result<(), Failure> {
-        let resources = self.inputs.load(self.namespace.as_deref())?;
-        let count = resources.len();
-        check(&ConfigSet::from_resources(resources)).map_err(|faults| Failure::invalid(&faults))?;
+        let set: ConfigSet = self.inputs.load(self.namespace.as_deref())?.into_iter().collect();
+        check(&set).map_err(|faults| Failure::invalid(&faults))?;
         output.show(&ValidateReport {
             valid: true,
             resources: count,

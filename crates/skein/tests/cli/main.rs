@@ -1,6 +1,8 @@
 //! The binary as its users meet it: arguments in, standard output, standard error and an exit code
 //! out, with fake nodes at the other end.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails here fails its test")]
+
 mod fake_node;
 
 use std::ffi::OsStr;
