@@ -1,7 +1,8 @@
 //! Skein's own control interface (`skein.v1`): changing the config, and asking about the mesh.
 //!
-//! Owns the messages, the clients and the server traits that `proto/control.proto` declares, and the
-//! words that both sides must spell alike. Never decides: the node serves it, the command line asks.
+//! Owns the messages, the clients and the server traits that `proto/control.proto` declares, and
+//! the words that both sides must spell alike. Never decides: the node serves it, the command line
+//! asks.
 
 /// The generated messages, clients and servers of the package `skein.v1`. The fields are documented
 /// in `proto/control.proto`.

@@ -10,8 +10,8 @@ pub(crate) fn unix_ms(time: SystemTime) -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The time from `since_ms` to `now_ms` in its largest whole unit: `3s`, `2m`, `5h`, `9d`. Empty when it
-/// is not known; `0s` when the clocks disagree.
+/// The time from `since_ms` to `now_ms` in its largest whole unit: `3s`, `2m`, `5h`, `9d`. Empty
+/// when it is not known; `0s` when the clocks disagree.
 pub(crate) fn since(since_ms: Option<u64>, now_ms: u64) -> String {
     let Some(since_ms) = since_ms else {
         return String::new();

@@ -1,7 +1,7 @@
 //! What a change of the config does to each resource.
 //!
-//! Owns the forms of a change: one line, a diff of the YAML, and the JSON fields. Never decides what
-//! a change is: the leader does, or `config diff` by comparing.
+//! Owns the forms of a change: one line, a diff of the YAML, and the JSON fields. Never decides
+//! what a change is: the leader does, or `config diff` by comparing.
 
 use std::io::{self, Write};
 

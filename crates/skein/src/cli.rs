@@ -74,7 +74,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   skein watch app/ --prefix
-  skein watch greeting --rev 12 -o json    # everything since revision 12, one JSON object per line")]
+  skein watch greeting --rev 12 -o json    # all since revision 12, one JSON object per line")]
     Watch(Remote<Watch>),
 
     /// Make documents the mesh's config: all of them, or none
@@ -99,8 +99,8 @@ Examples:
   skein status
   skein status -o json | jq '.nodes[] | select(.state != \"SYNCED\")'
 
-States: SYNCED runs the newest config, STALE has been behind for more than 2 s, REFUSED kept the previous
-version of a resource (the faults are shown), DOWN is dead or left.")]
+States: SYNCED runs the newest config, STALE has been behind for more than 2 s, REFUSED kept the
+previous version of a resource (the faults are shown), DOWN is dead or left.")]
     Status(Remote<Status>),
 
     /// Show the members of the store (Raft)

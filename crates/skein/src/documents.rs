@@ -30,8 +30,8 @@ const FILES_MAX: usize = 10_000;
 /// Where the documents are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Inputs {
-    /// A file (YAML or JSON, any number of documents), a folder (every .yaml, .yml and .json file in
-    /// it and below, but nothing hidden) or `-` for standard input; may be given several times
+    /// A file (YAML or JSON, any number of documents), a folder (every .yaml, .yml and .json file
+    /// in it and below, but nothing hidden) or `-` for standard input; may be given several times
     #[arg(short = 'f', long = "file", value_name = "FILE|DIR|-", required = true)]
     inputs: Vec<PathBuf>,
 }
@@ -104,7 +104,7 @@ fn search(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), F
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        // The kind of the entry itself: a link to a folder is not followed, so that no loop is entered.
+        // The kind of the entry itself: links to folders are not followed, they may be loops.
         if entry.file_type().map_err(unreadable)?.is_dir() {
             if depth == 0 {
                 let text = format!(

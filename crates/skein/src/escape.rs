@@ -7,8 +7,8 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-/// `bytes` in one line: printable text as it is, everything else as `\n`, `\t`, `\r`, `\\` or `\xNN`.
-/// Different bytes never look the same.
+/// `bytes` in one line: printable text as it is, everything else as `\n`, `\t`, `\r`, `\\` or
+/// `\xNN`. Different bytes never look the same.
 pub(crate) fn line(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

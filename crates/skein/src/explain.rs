@@ -1,6 +1,7 @@
 //! `skein explain`: what a node would do with a request, without sending one.
 //!
-//! Owns the request as it is written on the command line. Never routes: the node's compiled config does.
+//! Owns the request as it is written on the command line. Never routes: the node's compiled config
+//! does.
 
 use std::io::{self, Write};
 

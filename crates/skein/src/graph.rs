@@ -15,7 +15,12 @@ use crate::session::{MeshCommand, Session};
 #[derive(Debug, clap::Args)]
 pub(crate) struct GraphCommand {
     /// The form of the text; with `-o json` it is ignored
-    #[arg(long, value_name = "text|dot|mermaid", hide_possible_values = true, default_value = "text")]
+    #[arg(
+        long,
+        value_name = "text|dot|mermaid",
+        hide_possible_values = true,
+        default_value = "text"
+    )]
     format: Form,
 }
 

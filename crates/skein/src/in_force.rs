@@ -1,7 +1,7 @@
 //! Waiting until an accepted config is in force.
 //!
-//! Owns the verdict over the nodes' states. Never changes anything: a config that is not in force in
-//! time stays accepted.
+//! Owns the verdict over the nodes' states. Never changes anything: a config that is not in force
+//! in time stays accepted.
 
 use std::time::{Duration, Instant};
 
@@ -57,7 +57,8 @@ pub(crate) async fn wait(
             }
             Ok(Verdict::Kept(faults)) => {
                 let message = format!(
-                    "config revision {config_revision} was accepted, but not all nodes could bring it into force"
+                    "config revision {config_revision} was accepted, but not every \
+                     node could bring it into force"
                 );
                 return Err(Failure {
                     kind: Kind::NotInForce,
@@ -80,7 +81,8 @@ pub(crate) async fn wait(
             return Err(Failure::new(
                 Kind::NotInForce,
                 format!(
-                    "config revision {config_revision} was accepted, but after {seconds} s it is not in force everywhere ({missing}); \
+                    "config revision {config_revision} was accepted, but after {seconds} s \
+                     it is not in force everywhere ({missing}); \
                      `skein status` shows when it is"
                 ),
             ));

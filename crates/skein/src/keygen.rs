@@ -1,6 +1,7 @@
 //! `skein keygen`: a new gossip key.
 //!
-//! Owns how the key file is made: 32 random bytes in base64, readable by its owner only. Never overwrites one.
+//! Owns how the key file is made: 32 random bytes in base64, readable by its owner only. Never
+//! overwrites one.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -42,7 +43,8 @@ impl Keygen {
             {
                 let name = file.display();
                 Err(Failure::usage(format!(
-                    "keygen has no output formats: -o names the file; for a file called `{name}` write ./{name}"
+                    "keygen has no output formats: -o names the file; \
+                     for a file called `{name}` write ./{name}"
                 )))
             }
             Some(file) => write_key(file, &line),

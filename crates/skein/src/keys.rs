@@ -1,6 +1,7 @@
 //! `skein put`, `get` and `del`: the store's keys.
 //!
-//! Owns how keys are named on the command line and what the commands answer. Never interprets a value.
+//! Owns how keys are named on the command line and what the commands answer. Never interprets a
+//! value.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -118,7 +119,8 @@ fn value_from(input: impl Read) -> Result<Vec<u8>, Failure> {
 impl MeshCommand for Get {
     async fn run(self, session: &Session, output: &mut Output<'_>) -> Result<(), Failure> {
         if self.print_value_only && output.format() == Format::Json {
-            let text = "--print-value-only and -o json exclude each other: JSON holds the bytes in value_base64";
+            let text = "--print-value-only and -o json exclude each other: \
+                        JSON holds the bytes in value_base64";
             return Err(Failure::usage(text));
         }
         let (key, range_end) = range(&self.key, self.prefix);

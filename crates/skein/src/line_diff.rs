@@ -6,8 +6,8 @@
 /// Unchanged lines shown around a change.
 const CONTEXT: usize = 2;
 
-/// The largest table (lines × lines). Beyond it the middle of the texts is shown as replaced: right,
-/// only longer than needed.
+/// The largest table (lines × lines). Beyond it the middle of the texts is shown as replaced:
+/// right, only longer than needed.
 const CELLS_MAX: usize = 4 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

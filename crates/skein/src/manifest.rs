@@ -63,7 +63,8 @@ mod tests {
     #[test]
     fn the_name_comes_first_and_what_goes_without_saying_is_left_out() {
         let resource = json!({
-            "schema": 1, "balance": "random", "name": "api", "namespace": "default", "kind": "Cluster",
+            "schema": 1, "balance": "random", "name": "api",
+            "namespace": "default", "kind": "Cluster",
         });
         assert_eq!(
             yaml(&resource),

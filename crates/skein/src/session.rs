@@ -1,7 +1,7 @@
 //! A connection to the mesh, as one command uses it.
 //!
-//! Owns the runtime that a command runs in and the typed calls of `skein.v1`. Never retries on its own: fail-over
-//! is `store-client`'s.
+//! Owns the runtime that a command runs in and the typed calls of `skein.v1`. Never retries on its
+//! own: fail-over is `store-client`'s.
 
 use std::time::Duration;
 

@@ -20,7 +20,13 @@ pub(crate) struct Validate {
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
     /// How to write the result and errors
-    #[arg(short, long, value_name = "text|json", hide_possible_values = true, default_value = "text")]
+    #[arg(
+        short,
+        long,
+        value_name = "text|json",
+        hide_possible_values = true,
+        default_value = "text"
+    )]
     pub(crate) output: Format,
 }
 
