@@ -67,6 +67,13 @@ fn deletes_may_overlap() {
         delete("b", "f"),
         put("d")
     ]));
+    // The last one swallows both of the first.
+    assert!(duplicate(vec![
+        delete("b", "c"),
+        delete("d", "e"),
+        delete("a", "z"),
+        put("f")
+    ]));
 }
 
 #[test]
