@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::ConfigRevision;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+pub use crate::path::EscapedSlashes;
 pub use crate::router::{RouteMatch, Router};
 
 /// A resource's name within its kind. Shown as `name` in namespace `default`, else `namespace/name`.
@@ -54,6 +57,16 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
+}
+
+impl Listener {
+    /// The router, where HTTP is spoken.
+    pub fn router(&self) -> Option<&Arc<Router>> {
+        match &self.protocol {
+            Protocol::Http(http) => Some(&http.router),
+            Protocol::Tcp(_) => None,
+        }
+    }
 }
 
 /// What a listener speaks.
@@ -124,6 +137,22 @@ impl Split {
     }
 }
 
+impl fmt::Display for Split {
+    /// The clusters, with their weights where there are several.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = 0;
+        for (index, target) in self.targets.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{}", target.cluster.name)?;
+            if self.targets.len() > 1 {
+                write!(f, " {}", target.upto - before)?;
+            }
+            before = target.upto;
+        }
+        Ok(())
+    }
+}
+
 /// When a request is tried again, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -185,7 +214,8 @@ pub struct Endpoint {
 }
 
 /// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// Smooth weighted round robin.
     RoundRobin,
@@ -245,6 +275,8 @@ pub struct Defaults {
     pub trusted_hops: u32,
     /// Whether and how requests are logged.
     pub access_log: AccessLog,
+    /// What to do with `%2F` and `%5C` in paths.
+    pub escaped_slashes: EscapedSlashes,
     /// The largest request head: more is answered 431.
     pub max_head_bytes: usize,
     /// The time for a request head to arrive whole.
@@ -258,10 +290,12 @@ pub struct Defaults {
 }
 
 /// Whether and how requests are logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum AccessLog {
-    /// Not at all.
+    /// Not at all. Written `none`, for YAML readers may take `off` for a truth value.
     #[default]
+    #[serde(rename = "none")]
     Off,
     /// One JSON object per request on stdout.
     Json,
@@ -272,6 +306,7 @@ impl Default for Defaults {
         Self {
             trusted_hops: 0,
             access_log: AccessLog::default(),
+            escaped_slashes: EscapedSlashes::default(),
             max_head_bytes: 60 * 1024,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(3600),

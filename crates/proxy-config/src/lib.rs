@@ -2,12 +2,39 @@
 //!
 //! Pure: no I/O, no clock, no randomness. Never decides when a config comes into force.
 
+mod assemble;
+mod compile;
 pub mod compiled;
+mod decode;
+mod diff;
+mod expect;
+mod fault;
 mod host;
+mod link;
+mod parse;
+mod path;
+pub mod resource;
 mod router;
+mod set;
+mod tree;
+mod units;
+mod words;
 
+pub use compile::{Checked, Compiled, RESOURCES_MAX, check, compile};
+pub use diff::{ListenerDiff, diff};
+pub use fault::{Fault, Location};
 pub use host::{Domain, HostFault, normalize_host};
+pub use parse::{parse_documents, parse_sources, parse_value};
+pub use path::{EscapedSlashes, PathFault, normalize_path};
+pub use resource::{Kind, ParseKindError, RESOURCE_BYTES_MAX, Resource, ResourceId};
 pub use router::{
     Conditions, HeaderCondition, Mismatch, PathCondition, RequestView, RouteMatch, Router,
     VirtualHost,
+};
+pub use set::{Change, ConfigSet};
+pub use tree::INPUT_BYTES_MAX;
+pub use units::{Size, Time, UnitFault};
+pub use words::{
+    Address, Bind, DEFAULT_NAMESPACE, HeaderName, Method, Name, PathText, ProbePath, Reference,
+    WordFault,
 };

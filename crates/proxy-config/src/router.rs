@@ -95,7 +95,7 @@ impl VirtualHost {
 
     /// For each route that can never be chosen: its index and that of the earlier route which takes
     /// all its requests.
-    pub fn unreachable(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn unreachable(&self) -> Vec<(usize, usize)> {
         self.table.unreachable()
     }
 }
@@ -120,7 +120,7 @@ impl Router {
     }
 
     /// Adds a virtual host under all its domains.
-    pub fn insert(&mut self, virtual_host: &Arc<VirtualHost>) {
+    pub(crate) fn insert(&mut self, virtual_host: &Arc<VirtualHost>) {
         for domain in virtual_host.domains() {
             match domain {
                 Domain::Exact(name) => {
@@ -135,7 +135,7 @@ impl Router {
     }
 
     /// Takes away the domains that this very virtual host has.
-    pub fn remove(&mut self, virtual_host: &Arc<VirtualHost>) {
+    pub(crate) fn remove(&mut self, virtual_host: &Arc<VirtualHost>) {
         for domain in virtual_host.domains() {
             if self
                 .at(domain)
@@ -151,7 +151,7 @@ impl Router {
     }
 
     /// The virtual host that has this very domain.
-    pub fn at(&self, domain: &Domain) -> Option<&Arc<VirtualHost>> {
+    pub(crate) fn at(&self, domain: &Domain) -> Option<&Arc<VirtualHost>> {
         match domain {
             Domain::Exact(name) => self.exact.get(&**name),
             Domain::Below(suffix) => self.below.get(&**suffix),

@@ -35,10 +35,12 @@ struct Bucket {
     /// Those without an exact header.
     plain: Vec<u32>,
     /// Those with one, by the name and value of their first.
-    by_header: Vec<(Box<str>, HashMap<Box<str>, Vec<u32>>)>,
+    by_header: Vec<(Box<str>, ByValue)>,
     /// Nothing after a route that takes all requests of its path can be reached.
     closed: bool,
 }
+
+type ByValue = HashMap<Box<str>, Vec<u32>>;
 
 impl Bucket {
     fn push(&mut self, index: u32, conditions: &Conditions) {

@@ -1,0 +1,220 @@
+//! One well-formed resource to its compiled shape, with what it refers to at hand.
+//!
+//! Owns the defaults. Never decides whether a resource may be in force: that is `link`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use imbl::OrdMap;
+
+use crate::compiled::{
+    Cluster, Defaults, Endpoint, Limits, Probe, ProbeKind, ResourceName, RetryOn, RetryPolicy,
+    Route, Split, SplitTarget,
+};
+use crate::resource::{
+    ClusterSpec, DefaultsSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec, RetryWord, RouteSpec,
+    Targets, VirtualHostSpec,
+};
+use crate::router::{Conditions, HeaderCondition, PathCondition, VirtualHost};
+use crate::units::Time;
+
+/// Envoy's, as are all that have no word of reason.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const PANIC_THRESHOLD: u8 = 50;
+const CONNECTIONS: u32 = 1024;
+const PENDING: u32 = 1024;
+const RETRIES: u32 = 3;
+/// Envoy has this budget only on request; without it, retries storm.
+const RETRY_BUDGET: u8 = 20;
+/// Envoy asks for it; with three probers and a merge this is quick and still a light load.
+const PROBE_EVERY: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Two, for the merge of three observers already outvotes one that is wrong.
+const UNHEALTHY_AFTER: u32 = 2;
+const HEALTHY_AFTER: u32 = 2;
+
+/// The settings that other resources take in when they are built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Base {
+    pub(crate) route_timeout: Option<Duration>,
+    pub(crate) connect_timeout: Duration,
+}
+
+impl Base {
+    pub(crate) fn new(spec: Option<&DefaultsSpec>) -> Self {
+        let route_timeout = spec.and_then(|spec| spec.route_timeout);
+        let connect_timeout = spec.and_then(|spec| spec.connect_timeout);
+        Self {
+            route_timeout: limit(route_timeout, ROUTE_TIMEOUT),
+            connect_timeout: time(connect_timeout, CONNECT_TIMEOUT),
+        }
+    }
+}
+
+fn time(given: Option<Time>, default: Duration) -> Duration {
+    given.map_or(default, |time| time.0)
+}
+
+/// A timeout of which `0s` means none.
+fn limit(given: Option<Time>, default: Duration) -> Option<Duration> {
+    Some(time(given, default)).filter(|time| !time.is_zero())
+}
+
+pub(crate) fn defaults(spec: &DefaultsSpec) -> Defaults {
+    let base = Defaults::default();
+    let size = spec
+        .max_head_size
+        .and_then(|size| usize::try_from(size.0).ok());
+    Defaults {
+        trusted_hops: spec.trusted_hops.unwrap_or(base.trusted_hops),
+        access_log: spec.access_log.unwrap_or(base.access_log),
+        escaped_slashes: spec.escaped_slashes.unwrap_or(base.escaped_slashes),
+        max_head_bytes: size.unwrap_or(base.max_head_bytes),
+        head_timeout: time(spec.head_timeout, base.head_timeout),
+        idle_timeout: time(spec.idle_timeout, base.idle_timeout),
+        stream_idle_timeout: time(spec.stream_idle_timeout, base.stream_idle_timeout),
+        drain_timeout: time(spec.drain_timeout, base.drain_timeout),
+    }
+}
+
+pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> Cluster {
+    let name = resource.name();
+    let endpoint = |endpoint: &crate::resource::EndpointSpec| Endpoint {
+        address: endpoint.address().0,
+        weight: endpoint.weight(),
+        zone: endpoint.zone().map(|zone| zone.shared().clone()),
+    };
+    Cluster {
+        key: format!("{}/{}", name.namespace, name.name).into(),
+        name,
+        endpoints: spec.endpoints.iter().map(endpoint).collect(),
+        balance: spec.balance,
+        probe: spec.probe.as_ref().map(probe),
+        limits: limits(&spec.limits),
+        connect_timeout: time(spec.connect_timeout, base.connect_timeout),
+        idle_timeout: time(spec.idle_timeout, IDLE_TIMEOUT),
+        panic_threshold: spec.panic_threshold.unwrap_or(PANIC_THRESHOLD),
+    }
+}
+
+fn probe(spec: &ProbeSpec) -> Probe {
+    let kind = match &spec.http {
+        Some(path) => ProbeKind::Http {
+            path: path.as_str().into(),
+            host: spec.host.as_deref().map(Into::into),
+        },
+        None => ProbeKind::Tcp,
+    };
+    Probe {
+        kind,
+        every: time(spec.every, PROBE_EVERY),
+        timeout: time(spec.timeout, PROBE_TIMEOUT),
+        unhealthy_after: spec.unhealthy_after.unwrap_or(UNHEALTHY_AFTER),
+        healthy_after: spec.healthy_after.unwrap_or(HEALTHY_AFTER),
+    }
+}
+
+fn limits(spec: &LimitsSpec) -> Limits {
+    Limits {
+        connections: spec.connections.unwrap_or(CONNECTIONS),
+        pending: spec.pending.unwrap_or(PENDING),
+        retries: spec.retries.unwrap_or(RETRIES),
+        retry_budget: spec.retry_budget.unwrap_or(RETRY_BUDGET),
+    }
+}
+
+/// The idle timeout of a TCP listener.
+pub(crate) fn tcp_idle_timeout(given: Option<Time>) -> Option<Duration> {
+    limit(given, IDLE_TIMEOUT)
+}
+
+/// The choice among clusters that are all there. Those with weight 0 get nothing, and no place.
+pub(crate) fn split(
+    targets: &Targets,
+    resource: &Resource,
+    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+) -> Option<Split> {
+    let mut total = 0;
+    let mut found = Vec::new();
+    for (reference, weight) in targets.iter().filter(|(_, weight)| *weight > 0) {
+        let cluster = clusters
+            .get(&reference.resolve(resource.namespace()))?
+            .clone();
+        total += weight;
+        found.push(SplitTarget {
+            upto: total,
+            cluster,
+        });
+    }
+    Some(Split {
+        targets: found.into(),
+        total,
+    })
+}
+
+/// The virtual host, if all its clusters are there.
+pub(crate) fn virtual_host(
+    resource: &Resource,
+    spec: &VirtualHostSpec,
+    base: &Base,
+    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+) -> Option<VirtualHost> {
+    let mut routes = Vec::with_capacity(spec.routes.len());
+    for (index, route) in spec.routes.iter().enumerate() {
+        let compiled = Route {
+            virtual_host: resource.name(),
+            index,
+            to: split(&route.to, resource, clusters)?,
+            timeout: match route.timeout {
+                Some(_) => limit(route.timeout, ROUTE_TIMEOUT),
+                None => base.route_timeout,
+            },
+            retry: route.retry.as_ref().map(retry),
+        };
+        routes.push((conditions(route), Arc::new(compiled)));
+    }
+    Some(VirtualHost::new(
+        resource.name(),
+        spec.domains.clone(),
+        routes,
+    ))
+}
+
+fn conditions(route: &RouteSpec) -> Conditions {
+    let matches = &route.matches;
+    let path = match (&matches.path, &matches.path_prefix) {
+        (Some(path), _) => PathCondition::Exact(path.as_str().into()),
+        (None, Some(prefix)) => PathCondition::Prefix(prefix.as_str().into()),
+        (None, None) => PathCondition::Any,
+    };
+    let header = |header: &crate::resource::HeaderSpec| HeaderCondition {
+        name: header.name.as_str().into(),
+        exact: header.exact.as_deref().map(Into::into),
+    };
+    Conditions {
+        path,
+        methods: matches
+            .methods
+            .iter()
+            .map(|method| method.as_str().into())
+            .collect(),
+        headers: matches.headers.iter().map(header).collect(),
+    }
+}
+
+fn retry(spec: &RetrySpec) -> RetryPolicy {
+    let has = |word| spec.when.contains(&word);
+    RetryPolicy {
+        when: RetryOn {
+            connect_failure: has(RetryWord::ConnectFailure),
+            reset: has(RetryWord::Reset),
+            server_error: has(RetryWord::ServerError),
+            gateway_error: has(RetryWord::GatewayError),
+            retriable_4xx: has(RetryWord::Retriable4xx),
+        },
+        times: spec.times,
+        per_try_timeout: spec.per_try_timeout.map(|time| time.0),
+    }
+}

@@ -1,0 +1,82 @@
+//! Runs the tests that a virtual host carries.
+//!
+//! Owns the verdict. Never sends anything, and never looks at another virtual host: whether a test
+//! holds depends on this one alone.
+
+use std::sync::Arc;
+
+use crate::host::Domain;
+use crate::path::{EscapedSlashes, normalize_path};
+use crate::resource::{Expectation, VirtualHostSpec};
+use crate::router::{RequestView, VirtualHost};
+
+/// The path and text of each test that does not hold.
+pub(crate) fn run(
+    spec: &VirtualHostSpec,
+    namespace: &Arc<str>,
+    host: &VirtualHost,
+) -> Vec<(String, String)> {
+    let check = |(index, expectation): (usize, &Expectation)| {
+        let text = check(expectation, namespace, host)?;
+        Some((format!("expect[{index}]"), text))
+    };
+    spec.expect.iter().enumerate().filter_map(check).collect()
+}
+
+fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) -> Option<String> {
+    let written = expectation.get.split('?').next().unwrap_or_default();
+    // `%2F` may be tested: what a node does with it, its Defaults say.
+    let path = normalize_path(written, EscapedSlashes::Keep).ok()?;
+    let method = expectation
+        .method
+        .as_ref()
+        .map_or("GET", |method| method.as_str());
+    let header = |name: &str| {
+        let found = expectation
+            .headers
+            .iter()
+            .find(|(known, _)| known.as_str() == name);
+        found.map(|(_, value)| value.as_str())
+    };
+    let request = RequestView {
+        host: expectation
+            .host
+            .as_deref()
+            .unwrap_or_else(|| any_host(host.domains())),
+        path: &path,
+        method,
+        header: &header,
+    };
+    let chosen = host.route(&request);
+    let found = match chosen {
+        None => "no route takes it".to_owned(),
+        Some(route) => format!("routes[{}] takes it, to {}", route.index, route.to),
+    };
+    let (holds, wanted) = match &expectation.to {
+        None => (chosen.is_none(), "status 404".to_owned()),
+        Some(reference) => {
+            let name = reference.resolve(namespace);
+            let holds = chosen.is_some_and(|route| {
+                route
+                    .to
+                    .targets
+                    .iter()
+                    .any(|target| target.cluster.name == name)
+            });
+            (holds, reference.to_string())
+        }
+    };
+    let text = format!(
+        "{method} {written} should go to {wanted}, but {found}; correct the routes or the expectation"
+    );
+    (!holds).then_some(text)
+}
+
+/// A host of the virtual host; routes do not look at it.
+fn any_host(domains: &[Domain]) -> &str {
+    let exact = domains.iter().find_map(|domain| match domain {
+        Domain::Exact(name) => Some(&**name),
+        Domain::Below(_) | Domain::Any => None,
+    });
+    exact.unwrap_or("localhost")
+}

@@ -1,0 +1,280 @@
+//! What a resource must fulfil whatever else there is.
+//!
+//! Owns the rules between the fields of one resource. Never repeats what a word's type proves.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use crate::decode::Finding;
+use crate::fault::suggest;
+use crate::host::{Domain, normalize_host};
+use crate::path::{EscapedSlashes, normalize_path};
+use crate::resource::{
+    ClusterSpec, DefaultsSpec, Expectation, ListenerProtocol, ListenerSpec, MatchSpec, ProbeSpec,
+    Resource, RetrySpec, RouteSpec, Spec, VirtualHostSpec,
+};
+use crate::tree::Place;
+use crate::units::{Size, Time};
+use crate::words::DEFAULT_NAMESPACE;
+
+/// The most retries of one request.
+const RETRIES_MAX: u32 = 10;
+/// Probes closer together are a load, not a check.
+const PROBE_EVERY_MIN_MS: u128 = 50;
+/// The bounds of a request head.
+const HEAD_SIZE_MIN: Size = Size(1 << 10);
+const HEAD_SIZE_MAX: Size = Size(1 << 20);
+
+/// All faults of `resource`.
+pub(super) fn check(resource: &Resource) -> Vec<Finding> {
+    let mut findings = Findings(Vec::new());
+    match &resource.spec {
+        Spec::Defaults(spec) => {
+            let name = (
+                resource.metadata.namespace.as_str(),
+                resource.metadata.name.as_str(),
+            );
+            let is_default = name == (DEFAULT_NAMESPACE, DEFAULT_NAMESPACE);
+            findings.refuse_if(!is_default, "name", || {
+                "there is one Defaults only; leave out its name and namespace".into()
+            });
+            findings.refuse_if(resource.metadata.nodes.is_some(), "nodes", || {
+                "Defaults are mesh-wide; leave `nodes` out".into()
+            });
+            check_defaults(spec, &mut findings);
+        }
+        Spec::Cluster(spec) => check_cluster(spec, &mut findings),
+        Spec::VirtualHost(spec) => check_virtual_host(spec, &mut findings),
+        Spec::Listener(spec) => check_listener(spec, &mut findings),
+    }
+    findings.0
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Records a fault whose text is `fault; remedy`.
+    fn refuse_if(&mut self, wrong: bool, path: impl Into<String>, text: impl FnOnce() -> String) {
+        if wrong {
+            self.0.push(Finding {
+                path: path.into(),
+                text: text(),
+                place: Place::default(),
+            });
+        }
+    }
+
+    fn refuse_zero_time(&mut self, path: impl Into<String>, time: Option<Time>) {
+        self.refuse_if(time.is_some_and(|time| time.0.is_zero()), path, || {
+            "no time at all; give more than 0s".into()
+        });
+    }
+
+    fn refuse_zero(&mut self, path: impl Into<String>, number: Option<u32>) {
+        self.refuse_if(number == Some(0), path, || {
+            "it is 0; give at least 1".into()
+        });
+    }
+
+    fn refuse_percent(&mut self, path: impl Into<String>, percent: Option<u8>) {
+        self.refuse_if(percent.is_some_and(|percent| percent > 100), path, || {
+            "it is more than 100 percent; give 0 to 100".into()
+        });
+    }
+
+    fn refuse_repeats<T: Hash + Eq + ToString>(
+        &mut self,
+        path: &str,
+        items: impl IntoIterator<Item = T>,
+    ) {
+        let mut seen = HashSet::new();
+        for (index, item) in items.into_iter().enumerate() {
+            let text = item.to_string();
+            self.refuse_if(!seen.insert(item), format!("{path}[{index}]"), || {
+                format!("`{text}` is given twice; keep one of them")
+            });
+        }
+    }
+}
+
+fn check_defaults(spec: &DefaultsSpec, findings: &mut Findings) {
+    findings.refuse_zero_time("connect_timeout", spec.connect_timeout);
+    findings.refuse_zero_time("head_timeout", spec.head_timeout);
+    findings.refuse_zero_time("idle_timeout", spec.idle_timeout);
+    findings.refuse_zero_time("stream_idle_timeout", spec.stream_idle_timeout);
+    let fits = |size: Size| (HEAD_SIZE_MIN..=HEAD_SIZE_MAX).contains(&size);
+    findings.refuse_if(
+        spec.max_head_size.is_some_and(|size| !fits(size)),
+        "max_head_size",
+        || format!("out of bounds; give {HEAD_SIZE_MIN} to {HEAD_SIZE_MAX}"),
+    );
+}
+
+fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
+    findings.refuse_if(spec.endpoints.is_empty(), "endpoints", || {
+        "there is no endpoint; give at least one ip:port".into()
+    });
+    findings.refuse_repeats("endpoints", spec.endpoints.iter().map(|e| e.address()));
+    for (index, endpoint) in spec.endpoints.iter().enumerate() {
+        findings.refuse_zero(
+            format!("endpoints[{index}].weight"),
+            Some(endpoint.weight()),
+        );
+    }
+    if let Some(probe) = &spec.probe {
+        check_probe(probe, findings);
+    }
+    findings.refuse_zero("limits.connections", spec.limits.connections);
+    findings.refuse_percent("limits.retry_budget", spec.limits.retry_budget);
+    findings.refuse_zero_time("connect_timeout", spec.connect_timeout);
+    findings.refuse_zero_time("idle_timeout", spec.idle_timeout);
+    findings.refuse_percent("panic_threshold", spec.panic_threshold);
+}
+
+fn check_probe(probe: &ProbeSpec, findings: &mut Findings) {
+    let is_one = probe.http.is_some() != (probe.tcp == Some(true));
+    findings.refuse_if(!is_one || probe.tcp == Some(false), "probe", || {
+        "a probe asks one thing; give `http: /path` or `tcp: true`".into()
+    });
+    let bad_host = |host: &String| probe.http.is_none() || normalize_host(host).is_err();
+    findings.refuse_if(
+        probe.host.as_ref().is_some_and(bad_host),
+        "probe.host",
+        || {
+            "not a host for an http probe; give a host name along with `http`, or leave it out"
+                .into()
+        },
+    );
+    let hasty = |time: Time| time.0.as_millis() < PROBE_EVERY_MIN_MS;
+    findings.refuse_if(probe.every.is_some_and(hasty), "probe.every", || {
+        format!("too often; give at least {PROBE_EVERY_MIN_MS}ms")
+    });
+    findings.refuse_zero_time("probe.timeout", probe.timeout);
+    findings.refuse_zero("probe.unhealthy_after", probe.unhealthy_after);
+    findings.refuse_zero("probe.healthy_after", probe.healthy_after);
+}
+
+fn check_listener(spec: &ListenerSpec, findings: &mut Findings) {
+    match spec.protocol {
+        ListenerProtocol::Tcp => findings.refuse_if(spec.to.is_none(), "to", || {
+            "a tcp listener needs to know where connections go; add `to: <cluster>`".into()
+        }),
+        ListenerProtocol::Http => {
+            findings.refuse_if(spec.to.is_some(), "to", || {
+                "an http listener has no `to`; attach a VirtualHost to it".into()
+            });
+            findings.refuse_if(spec.idle_timeout.is_some(), "idle_timeout", || {
+                "this is for tcp listeners; set `idle_timeout` in Defaults".into()
+            });
+        }
+    }
+}
+
+fn check_virtual_host(spec: &VirtualHostSpec, findings: &mut Findings) {
+    findings.refuse_if(
+        spec.listeners.as_ref().is_some_and(Vec::is_empty),
+        "listeners",
+        || "the list is empty; leave it out for every http listener".into(),
+    );
+    findings.refuse_repeats("listeners", spec.listeners.iter().flatten());
+    findings.refuse_if(spec.domains.is_empty(), "domains", || {
+        "there is no domain; give at least one, \"*\" for all".into()
+    });
+    findings.refuse_repeats("domains", &spec.domains);
+    findings.refuse_if(spec.routes.is_empty(), "routes", || {
+        "there is no route; give at least one".into()
+    });
+    for (index, route) in spec.routes.iter().enumerate() {
+        check_route(route, &format!("routes[{index}]"), findings);
+    }
+    for (index, expectation) in spec.expect.iter().enumerate() {
+        check_expectation(
+            expectation,
+            &spec.domains,
+            &format!("expect[{index}]"),
+            findings,
+        );
+    }
+}
+
+fn check_route(route: &RouteSpec, path: &str, findings: &mut Findings) {
+    let MatchSpec {
+        path_prefix,
+        path: exact,
+        methods,
+        headers,
+    } = &route.matches;
+    findings.refuse_if(
+        path_prefix.is_some() && exact.is_some(),
+        format!("{path}.match"),
+        || "both `path` and `path_prefix`; give one of them".into(),
+    );
+    findings.refuse_repeats(&format!("{path}.match.methods"), methods);
+    for (index, header) in headers.iter().enumerate() {
+        let is_one = header.exact.is_some() != (header.present == Some(true));
+        let path = format!("{path}.match.headers[{index}]");
+        findings.refuse_if(
+            !is_one || header.present == Some(false),
+            path.clone(),
+            || "a header condition says one thing; give `exact: value` or `present: true`".into(),
+        );
+        let odd = |value: &String| value.trim() != value || value.chars().any(char::is_control);
+        findings.refuse_if(
+            header.exact.as_ref().is_some_and(odd),
+            path + ".exact",
+            || "no header has such a value; leave out control characters and outer spaces".into(),
+        );
+    }
+    findings.refuse_repeats(
+        &format!("{path}.match.headers"),
+        headers.iter().map(|header| header.name.as_str()),
+    );
+    if let Some(retry) = &route.retry {
+        check_retry(retry, &format!("{path}.retry"), findings);
+    }
+}
+
+fn check_retry(retry: &RetrySpec, path: &str, findings: &mut Findings) {
+    findings.refuse_if(retry.when.is_empty(), format!("{path}.when"), || {
+        "there is no condition; give at least one, such as connect-failure".into()
+    });
+    findings.refuse_if(
+        !(1..=RETRIES_MAX).contains(&retry.times),
+        format!("{path}.times"),
+        || format!("out of bounds; give 1 to {RETRIES_MAX}, or leave `retry` out"),
+    );
+    findings.refuse_zero_time(format!("{path}.per_try_timeout"), retry.per_try_timeout);
+}
+
+fn check_expectation(
+    expectation: &Expectation,
+    domains: &[Domain],
+    path: &str,
+    findings: &mut Findings,
+) {
+    findings.refuse_if(
+        expectation.to.is_some() == expectation.status.is_some(),
+        path,
+        || "an expectation says one thing; give `to: <cluster>` or `status: 404`".into(),
+    );
+    findings.refuse_if(
+        expectation.status.is_some_and(|status| status != 404),
+        format!("{path}.status"),
+        || "only 404 can be expected: that no route takes it; give 404 or `to`".into(),
+    );
+    let requested = expectation.get.split('?').next().unwrap_or_default();
+    if let Err(fault) = normalize_path(requested, EscapedSlashes::Keep) {
+        findings.refuse_if(true, format!("{path}.get"), || {
+            format!("{requested:?} is not a path: {fault}; write it as /like/this")
+        });
+    }
+    let Some(host) = &expectation.host else {
+        return;
+    };
+    let served = normalize_host(host).is_ok_and(|host| domains.iter().any(|d| d.matches(&host)));
+    let domains: Vec<_> = domains.iter().map(ToString::to_string).collect();
+    let known: Vec<_> = domains.iter().map(String::as_str).collect();
+    findings.refuse_if(!served, format!("{path}.host"), || {
+        format!("`{host}` is none of the domains; {}", suggest(host, &known))
+    });
+}

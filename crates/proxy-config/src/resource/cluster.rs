@@ -1,0 +1,186 @@
+//! The kind Cluster as written.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::is_default;
+use crate::compiled::Balance;
+use crate::units::Time;
+use crate::words::{Address, Name, ProbePath};
+
+/// A group of upstream endpoints and how to use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterSpec {
+    /// The endpoints: `ip:port`, or with weight and zone.
+    pub endpoints: Vec<EndpointSpec>,
+    /// How an endpoint is chosen.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub balance: Balance,
+    /// The active health check; left out: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeSpec>,
+    /// What at most may be in flight, per node.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitsSpec,
+    /// The time for making a connection; left out: Defaults' `connect_timeout`, 5s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<Time>,
+    /// A pooled connection without use for so long is closed; left out: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Time>,
+    /// Below this share of healthy endpoints, in percent, all are used; 0: never. Left out: 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panic_threshold: Option<u8>,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(untagged)]
+pub enum EndpointSpec {
+    /// The address alone.
+    Address(Address),
+    /// The long form.
+    Fields(EndpointFields),
+}
+
+/// The long form of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointFields {
+    /// Where it listens.
+    pub address: Address,
+    /// Its share, relative to the others'; 1 unless given.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: u32,
+    /// The zone that it is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Name>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+// Serde calls it with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+impl EndpointSpec {
+    /// Where it listens.
+    pub fn address(&self) -> Address {
+        match self {
+            Self::Address(address) => *address,
+            Self::Fields(fields) => fields.address,
+        }
+    }
+
+    /// Its share.
+    pub fn weight(&self) -> u32 {
+        match self {
+            Self::Address(_) => 1,
+            Self::Fields(fields) => fields.weight,
+        }
+    }
+
+    /// The zone that it is in.
+    pub fn zone(&self) -> Option<&Name> {
+        match self {
+            Self::Address(_) => None,
+            Self::Fields(fields) => fields.zone.as_ref(),
+        }
+    }
+}
+
+impl Serialize for EndpointSpec {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Address(address) => address.serialize(out),
+            Self::Fields(fields) => fields.serialize(out),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for EndpointSpec {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = EndpointSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address or a map with address, weight and zone")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<EndpointSpec, E> {
+                text.parse().map(EndpointSpec::Address).map_err(E::custom)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, input: A) -> Result<EndpointSpec, A::Error> {
+                let fields = EndpointFields::deserialize(MapAccessDeserializer::new(input))?;
+                // What the short form can say is kept in it: one way to say it.
+                Ok(match fields {
+                    EndpointFields {
+                        address,
+                        weight: 1,
+                        zone: None,
+                    } => EndpointSpec::Address(address),
+                    fields => EndpointSpec::Fields(fields),
+                })
+            }
+        }
+
+        input.deserialize_any(Either)
+    }
+}
+
+/// An active health check: `http` or `tcp`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeSpec {
+    /// `GET` this path; any 2xx is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<ProbePath>,
+    /// `true`: it is enough that a connection can be made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<bool>,
+    /// For `http`: the `Host` header; left out: the endpoint's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The time between two probes; left out: 2s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<Time>,
+    /// The time for an answer; left out: 1s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Time>,
+    /// So many failures in a row make an endpoint unhealthy; left out: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unhealthy_after: Option<u32>,
+    /// So many successes in a row make it healthy again; left out: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healthy_after: Option<u32>,
+}
+
+/// What at most may be in flight to a cluster, per node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsSpec {
+    /// Connections; left out: 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Requests that wait for a connection; left out: 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<u32>,
+    /// Retries at one time that are always allowed; left out: 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u32>,
+    /// Retries at one time, in percent of the active requests; left out: 20.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_budget: Option<u8>,
+}

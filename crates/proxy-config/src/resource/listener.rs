@@ -1,0 +1,34 @@
+//! The kind Listener as written.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Targets;
+use crate::units::Time;
+use crate::words::Bind;
+
+/// An address that nodes bind, and what is spoken there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerSpec {
+    /// `":8080"` for the node's `--proxy-ip`, or `ip:port`.
+    pub bind: Bind,
+    /// What is spoken there.
+    pub protocol: ListenerProtocol,
+    /// Where connections go: for `tcp` only, and needed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Targets>,
+    /// For `tcp` only: a connection without a byte for so long is closed. `0s`: never. Left out: 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Time>,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerProtocol {
+    /// HTTP/1.1; VirtualHosts attach to it.
+    Http,
+    /// Bytes, passed on as they are.
+    Tcp,
+}

@@ -1,0 +1,148 @@
+//! The kind VirtualHost as written.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Targets, is_default};
+use crate::host::Domain;
+use crate::units::Time;
+use crate::words::{HeaderName, Method, PathText, Reference};
+
+/// Routes for some domains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VirtualHostSpec {
+    /// The http listeners that it attaches to; left out: every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<Vec<Reference>>,
+    /// The hosts that it serves: exact, `*.x` for all below x, or `"*"`.
+    pub domains: Vec<Domain>,
+    /// The routes; the first that matches wins.
+    pub routes: Vec<RouteSpec>,
+    /// Requests and where they must go: checked before any change of this is accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub expect: Vec<Expectation>,
+}
+
+/// One route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Which requests; left out: all.
+    #[serde(default, rename = "match", skip_serializing_if = "is_default")]
+    pub matches: MatchSpec,
+    /// Where they go.
+    pub to: Targets,
+    /// The whole time for a request, retries included. `0s`: no limit. Left out: Defaults'
+    /// `route_timeout`, 15s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Time>,
+    /// When to try again; left out: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
+}
+
+/// Which requests a route takes: all that is given must hold.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MatchSpec {
+    /// This path and all below it, on whole segments: `/api` takes `/api` and `/api/x`, never
+    /// `/apis`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<PathText>,
+    /// This path alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathText>,
+    /// One of these methods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<Method>,
+    /// All of these headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderSpec>,
+}
+
+/// A condition on one header: `exact` or `present`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeaderSpec {
+    /// The header's name.
+    pub name: HeaderName,
+    /// It must have this value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+    /// `true`: it must be there, with any value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub present: Option<bool>,
+}
+
+/// When and how often to try again. A request is repeated only where that is safe, and within the
+/// cluster's retry budget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetrySpec {
+    /// The conditions, in Envoy's words.
+    pub when: Vec<RetryWord>,
+    /// Retries after the first try, 1 to 10.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub times: u32,
+    /// The time for each try; left out: only the route's timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_try_timeout: Option<Time>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+// Serde calls it with a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_one(number: &u32) -> bool {
+    *number == 1
+}
+
+/// A condition for a retry.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum RetryWord {
+    /// No connection could be made.
+    #[serde(rename = "connect-failure")]
+    ConnectFailure,
+    /// The upstream closed or reset before a response head.
+    #[serde(rename = "reset")]
+    Reset,
+    /// Any 5xx answer, or none at all.
+    #[serde(rename = "5xx")]
+    ServerError,
+    /// 502, 503 or 504.
+    #[serde(rename = "gateway-error")]
+    GatewayError,
+    /// 409.
+    #[serde(rename = "retriable-4xx")]
+    Retriable4xx,
+}
+
+/// A request, and where it must go: `to` a cluster, or nowhere (`status: 404`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// The path; a query is ignored.
+    pub get: String,
+    /// The method; left out: GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    /// The host; left out: one of the virtual host's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The headers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<HeaderName, String>,
+    /// The cluster: the only one, or one of a split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Reference>,
+    /// `404`: no route takes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+}

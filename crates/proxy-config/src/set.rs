@@ -1,0 +1,191 @@
+//! The config resources of the store at one moment: a persistent set, cheap to clone and to compare.
+//!
+//! Owns the step from keys and values to resources, one change at a time. Never links: a set may be
+//! inconsistent, and a value in it may be unreadable.
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+
+use crate::fault::Fault;
+use crate::parse::parse_value;
+use crate::resource::{Resource, ResourceId};
+
+/// One change of a key.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The new value; `None`: the key is deleted.
+    pub value: Option<&'a [u8]>,
+    /// The revision of the store that made it; 0 where there is none yet.
+    pub mod_revision: i64,
+}
+
+/// A set of resources. Cloning shares everything.
+#[derive(Debug, Clone, Default)]
+pub struct ConfigSet {
+    entries: OrdMap<ResourceId, Entry>,
+    /// Keys that are none of a resource, with the fault.
+    strays: OrdMap<Arc<str>, Arc<[Fault]>>,
+}
+
+/// What one key holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) content: Result<Arc<Resource>, Arc<[Fault]>>,
+    mod_revision: i64,
+}
+
+impl PartialEq for Entry {
+    /// Whether it is the very same value; what was written anew counts as another.
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.content, &other.content) {
+            (Ok(one), Ok(other)) => Arc::ptr_eq(one, other),
+            (Err(one), Err(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl ConfigSet {
+    /// The set of these keys, values and modification revisions.
+    pub fn from_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        pairs: impl IntoIterator<Item = (K, V, i64)>,
+    ) -> Self {
+        let mut set = Self::default();
+        for (key, value, mod_revision) in pairs {
+            set.change(Change {
+                key: key.as_ref(),
+                value: Some(value.as_ref()),
+                mod_revision,
+            });
+        }
+        set
+    }
+
+    /// Makes these changes in their order.
+    pub fn apply<'a>(&mut self, changes: impl IntoIterator<Item = Change<'a>>) {
+        changes.into_iter().for_each(|change| self.change(change));
+    }
+
+    fn change(&mut self, change: Change<'_>) {
+        let key = String::from_utf8_lossy(change.key);
+        let id = ResourceId::from_key(&key);
+        let Some(value) = change.value else {
+            match id {
+                Some(id) => drop(self.entries.remove(&id)),
+                None => drop(self.strays.remove::<str>(key.borrow())),
+            }
+            return;
+        };
+        let content = parse_value(&key, value);
+        match (id, content) {
+            (Some(id), content) => {
+                let content = content.map(Arc::new).map_err(Into::into);
+                // The same value again changes nothing, and so costs nothing later.
+                let known = self.entries.get(&id).map(|entry| &entry.content);
+                let content = match (known, content) {
+                    (Some(Ok(known)), Ok(new)) if **known == *new => Ok(known.clone()),
+                    (_, content) => content,
+                };
+                let mod_revision = change.mod_revision;
+                self.entries.insert(
+                    id,
+                    Entry {
+                        content,
+                        mod_revision,
+                    },
+                );
+            }
+            (None, content) => {
+                let faults = content.err().unwrap_or_default();
+                self.strays.insert(key.as_ref().into(), faults.into());
+            }
+        }
+    }
+
+    /// Puts a resource in, as a write of it to the store will.
+    pub fn insert(&mut self, resource: Resource) {
+        self.insert_shared(Arc::new(resource));
+    }
+
+    pub(crate) fn insert_shared(&mut self, resource: Arc<Resource>) {
+        let id = resource.id();
+        let content = Ok(self
+            .resource(&id)
+            .filter(|known| ***known == *resource)
+            .cloned()
+            .unwrap_or(resource));
+        self.entries.insert(
+            id,
+            Entry {
+                content,
+                mod_revision: 0,
+            },
+        );
+    }
+
+    /// Takes a resource out. Whether there was one.
+    pub fn remove(&mut self, id: &ResourceId) -> bool {
+        self.entries.remove(id).is_some()
+    }
+
+    /// The resource; `None` where there is none or its value is unreadable.
+    pub fn resource(&self, id: &ResourceId) -> Option<&Arc<Resource>> {
+        self.entries.get(id)?.content.as_ref().ok()
+    }
+
+    /// The revision of the store that last wrote it.
+    pub fn mod_revision(&self, id: &ResourceId) -> Option<i64> {
+        self.entries.get(id).map(|entry| entry.mod_revision)
+    }
+
+    /// The readable resources, ordered by kind, namespace and name.
+    pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.entries
+            .values()
+            .filter_map(|entry| entry.content.as_ref().ok())
+    }
+
+    /// The number of keys.
+    pub fn len(&self) -> usize {
+        self.entries.len() + self.strays.len()
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn entry(&self, id: &ResourceId) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    /// The faults of keys that are none of a resource.
+    pub(crate) fn stray_faults(&self) -> impl Iterator<Item = &Fault> {
+        self.strays.values().flat_map(|faults| faults.iter())
+    }
+
+    /// What differs from `older`. The cost follows the difference where one set came from the other.
+    pub(crate) fn changed_since(&self, older: &Self) -> Vec<ResourceId> {
+        let id = |item| match item {
+            DiffItem::Add(id, _)
+            | DiffItem::Remove(id, _)
+            | DiffItem::Update { new: (id, _), .. } => ResourceId::clone(id),
+        };
+        older.entries.diff(&self.entries).map(id).collect()
+    }
+}
+
+impl FromIterator<Resource> for ConfigSet {
+    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
+        let mut set = Self::default();
+        resources
+            .into_iter()
+            .for_each(|resource| set.insert(resource));
+        set
+    }
+}
