@@ -1,1 +1,33 @@
-//! store-disk
+//! What one node keeps on its disk: identity, write-ahead log, snapshot files, applied rows.
+//!
+//! Owns the data directory, every byte in it and the promise that what is reported as durable
+//! survives a crash. Payloads are opaque: this crate never knows Raft's types, protobuf or MVCC.
+//!
+//! ```text
+//! <data-dir>/LOCK            one process at a time
+//! <data-dir>/identity        the node id, minted with the directory
+//! <data-dir>/mesh            the mesh this node belongs to
+//! <data-dir>/promise         the one set of founding members this node promised itself to
+//! <data-dir>/log-begun       there has been a log: an absent one is a loss, not a beginning
+//! <data-dir>/wal/            the log: segments, written only by its writer thread
+//! <data-dir>/snapshots/      the newest two snapshots
+//! <data-dir>/rows/           the applied rows in sled, for quick restarts; never the only copy
+//! <data-dir>/rows.opening    an opening of the rows is under way, or never finished
+//! ```
+
+mod codec;
+mod data_dir;
+mod durable;
+mod panics;
+mod rows;
+mod snapshot;
+mod wal;
+
+pub use data_dir::{DataDir, Identity, OpenError, Promise, SaveError};
+pub use durable::replace_file;
+pub use rows::{Loaded, ROWS_PENDING_BYTES_MAX, Rows, RowsBatch, RowsError};
+pub use snapshot::{DamagedSnapshot, Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
+pub use wal::{
+    Disk, Done, ENTRY_BYTES_MAX, Purged, QUEUE_BYTES_MAX, QUEUE_JOBS_MAX, RealDisk, Recovered,
+    TornTail, Wal, WalCounters, WalError, WalOptions, WalState,
+};

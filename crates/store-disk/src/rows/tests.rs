@@ -1,0 +1,1 @@
+//! What the rows keep, and how damage to them shows.

@@ -1,0 +1,1 @@
+//! What snapshot files keep, and how damage to them shows.
