@@ -1,1 +1,3 @@
 //! proxy-server
+
+pub mod probe;
