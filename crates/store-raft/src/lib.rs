@@ -1,1 +1,35 @@
-//! store-raft
+//! The replicated store of one node: Raft over the write-ahead log, images on top.
+//!
+//! Owns everything that names openraft, whose types appear in no public signature. Serves no port
+//! and knows no gossip: the node hands its peer service to a server and its members in.
+
+pub mod convert;
+mod log;
+mod machine;
+mod membership;
+mod mesh;
+mod network;
+mod propose;
+mod pulse;
+mod reads;
+mod recovery;
+mod rows;
+mod service;
+mod snapshot;
+mod status;
+mod store;
+mod timings;
+mod types;
+mod wire;
+
+pub use membership::MembershipError;
+pub use propose::{PROPOSAL_BYTES_MAX, PROPOSALS_MAX, ProposeError};
+pub use reads::{READERS_MAX, ReadError};
+pub use recovery::{Recovery, Source};
+pub use service::PeerService;
+pub use status::{Leader, Member, RaftStatus, Role};
+pub use store::{SnapshotLimits, StartError, Store, StoreConfig};
+pub use timings::Timings;
+
+/// openraft, with our types.
+pub(crate) type Raft = openraft::Raft<types::Types, machine::StateMachine>;

@@ -1,0 +1,128 @@
+//! Round trips, and refusals of what this version does not know.
+
+use prost::Message;
+
+use super::*;
+
+fn every_kind_of_op() -> TxnOp {
+    let range = KeyRange::from_etcd(Bytes::from_static(b"a"), Bytes::from_static(b"b"));
+    let compare = |result, target| Compare {
+        range: range.clone(),
+        result,
+        target,
+    };
+    let mut sorted = RangeOp::new(KeyRange::all());
+    sorted.order = Some((SortTarget::Mod, SortOrder::Descend));
+    sorted.limit = 7;
+    sorted.keys_only = true;
+    sorted.min_mod_revision = 3;
+    let put = PutOp {
+        lease: 9,
+        prev_kv: true,
+        ignore_value: true,
+        ..PutOp::new("k", "")
+    };
+    let delete = DeleteOp {
+        range: KeyRange::prefix("p"),
+        prev_kv: true,
+    };
+    TxnOp {
+        compares: vec![
+            compare(CompareResult::Equal, CompareTarget::Version(1)),
+            compare(CompareResult::NotEqual, CompareTarget::Create(2)),
+            compare(CompareResult::Greater, CompareTarget::Mod(3)),
+            compare(CompareResult::Less, CompareTarget::Value("v".into())),
+            compare(CompareResult::Equal, CompareTarget::Lease(5)),
+        ],
+        success: vec![
+            Op::Range(sorted),
+            Op::Put(put),
+            Op::Delete(delete),
+            Op::Txn(Box::default()),
+        ],
+        failure: vec![Op::Range(RangeOp::new(KeyRange::key("k")))],
+    }
+}
+
+#[test]
+fn proposals_survive_the_wire() {
+    let commands = [
+        Command::Put(PutOp::new("k", "v")),
+        Command::Delete(DeleteOp::new(KeyRange::all())),
+        Command::Txn(every_kind_of_op()),
+        Command::Compact { revision: 12 },
+    ];
+    for command in commands {
+        for config_guard in [None, Some(ConfigRevision(0)), Some(ConfigRevision(4))] {
+            let proposal = Proposal {
+                command: command.clone(),
+                config_guard,
+            };
+            let bytes = proposal_to_pb(&proposal).encode_to_vec();
+            let decoded = pb::Proposal::decode(&bytes[..]).unwrap();
+            assert_eq!(proposal_from_pb(decoded), Ok(proposal));
+        }
+    }
+}
+
+#[test]
+fn a_command_of_a_newer_version_is_an_error() {
+    // Field 9 does not exist here: it decodes as a proposal without a command.
+    let newer = pb::Proposal::decode(&b"\x4a\x03abc"[..]).unwrap();
+    assert_eq!(proposal_from_pb(newer), Err(Unknown("command")));
+}
+
+#[test]
+fn unknown_kinds_inside_a_transaction_are_errors() {
+    let no_op = etcd::TxnRequest {
+        success: vec![etcd::RequestOp::default()],
+        ..Default::default()
+    };
+    assert!(txn_from_pb(no_op).is_err());
+    let strange = etcd::Compare {
+        result: 99,
+        ..Default::default()
+    };
+    let strange = etcd::TxnRequest {
+        compare: vec![strange],
+        ..Default::default()
+    };
+    assert!(txn_from_pb(strange).is_err());
+    let order = etcd::RangeRequest {
+        sort_order: 99,
+        ..Default::default()
+    };
+    assert!(range_from_pb(order).is_err());
+}
+
+#[test]
+fn transactions_nest_only_so_deep() {
+    let nest = |depth: usize| {
+        (1..depth).fold(TxnOp::default(), |inner, _| TxnOp {
+            success: vec![Op::Txn(Box::new(inner))],
+            ..TxnOp::default()
+        })
+    };
+    for (depth, fits) in [(1, true), (TXN_DEPTH_MAX, true), (TXN_DEPTH_MAX + 1, false)] {
+        let txn = nest(depth);
+        assert_eq!(txn_from_pb(txn_to_pb(&txn)).is_ok(), fits, "{depth}");
+        assert_eq!(is_shallow(&Command::Txn(txn)), fits, "{depth}");
+    }
+}
+
+#[test]
+fn a_compare_without_a_value_compares_with_nothing() {
+    let compare = etcd::Compare {
+        target: 2,
+        key: "k".into(),
+        ..Default::default()
+    };
+    let request = etcd::TxnRequest {
+        compare: vec![compare],
+        ..Default::default()
+    };
+    assert_eq!(
+        txn_from_pb(request).unwrap().compares[0].target,
+        CompareTarget::Mod(0)
+    );
+}

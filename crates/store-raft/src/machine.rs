@@ -1,0 +1,290 @@
+//! openraft's state machine: applies entries to the store's machine and publishes images.
+//!
+//! Owns the order "apply, publish, answer", so that whoever has an answer finds its effect in the
+//! image. Never skips an entry that it does not understand: it stops, and says why.
+
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+use prost::Message;
+use store_api::skeinpb as pb;
+use store_disk::SnapshotStore;
+use store_mvcc::{Image, Machine, Outcome};
+use tokio::sync::watch;
+
+use crate::convert;
+use crate::log::LogStore;
+use crate::snapshot::{self, Received, SnapshotFile};
+use crate::types::{EncodedBatch, LogId, SnapshotMeta, StoredMembership, Types};
+
+/// Entries that are applied before the image is published and their proposers are answered.
+const APPLY_ENTRIES: usize = 64;
+
+/// A state of the store and how it came about: an image and its place in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) image: Image,
+    pub(crate) applied: Option<LogId>,
+    pub(crate) membership: Arc<StoredMembership>,
+    /// Counts the snapshots that were installed: across one, the image did not grow out of the
+    /// image before.
+    pub(crate) installs: u64,
+}
+
+impl State {
+    pub(crate) fn empty() -> Self {
+        Self {
+            image: Image::default(),
+            applied: None,
+            membership: Arc::new(StoredMembership::default()),
+            installs: 0,
+        }
+    }
+
+    /// The state that a snapshot holds. Blocks.
+    pub(crate) fn of_snapshot(snapshot: &store_disk::Snapshot) -> io::Result<Self> {
+        let meta = snapshot::meta(snapshot)?;
+        Ok(Self {
+            image: snapshot::read(snapshot)?,
+            applied: meta.last_log_id,
+            membership: Arc::new(meta.last_membership),
+            installs: 0,
+        })
+    }
+
+    pub(crate) fn applied_index(&self) -> u64 {
+        self.applied.map_or(0, |id| id.index)
+    }
+
+    pub(crate) fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta {
+            last_log_id: self.applied,
+            last_membership: StoredMembership::clone(&self.membership),
+        }
+    }
+}
+
+/// Where the newest state can be seen.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    pub(crate) states: watch::Sender<State>,
+    pub(crate) images: watch::Sender<Image>,
+    /// Never ahead of the image.
+    pub(crate) applied: watch::Sender<u64>,
+}
+
+impl Published {
+    pub(crate) fn new(state: &State) -> Self {
+        Self {
+            states: watch::Sender::new(state.clone()),
+            images: watch::Sender::new(state.image.clone()),
+            applied: watch::Sender::new(state.applied_index()),
+        }
+    }
+
+    fn publish(&self, state: State) {
+        let applied = state.applied_index();
+        self.images.send_replace(state.image.clone());
+        self.states.send_replace(state);
+        self.applied.send_replace(applied);
+    }
+}
+
+/// The state machine of one node.
+pub(crate) struct StateMachine {
+    machine: Machine,
+    applied: Option<LogId>,
+    membership: Arc<StoredMembership>,
+    installs: u64,
+    published: Published,
+    snapshots: SnapshotStore,
+    log: LogStore,
+}
+
+impl StateMachine {
+    pub(crate) fn new(
+        state: State,
+        published: Published,
+        snapshots: SnapshotStore,
+        log: LogStore,
+    ) -> Self {
+        Self {
+            machine: Machine::from_image(state.image),
+            applied: state.applied,
+            membership: state.membership,
+            installs: state.installs,
+            published,
+            snapshots,
+            log,
+        }
+    }
+
+    fn state(&self) -> State {
+        State {
+            image: self.machine.image(),
+            applied: self.applied,
+            membership: self.membership.clone(),
+            installs: self.installs,
+        }
+    }
+
+    fn apply_entry(&mut self, log_id: LogId, payload: Payload) -> io::Result<Vec<Outcome>> {
+        let outcomes = match payload {
+            EntryPayload::Blank => Vec::new(),
+            EntryPayload::Normal(batch) => self.apply_batch(&log_id, batch)?,
+            EntryPayload::Membership(membership) => {
+                self.membership = Arc::new(StoredMembership::new(Some(log_id), membership));
+                Vec::new()
+            }
+        };
+        self.applied = Some(log_id);
+        Ok(outcomes)
+    }
+
+    fn apply_batch(&mut self, log_id: &LogId, batch: EncodedBatch) -> io::Result<Vec<Outcome>> {
+        let strange = |reason: &dyn std::fmt::Display| {
+            let text = format!(
+                "log entry {} cannot be applied ({reason}); \
+                 run at least the version of the node that wrote it",
+                log_id.index
+            );
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        };
+        let batch = pb::Batch::decode(batch.0).map_err(|error| strange(&error))?;
+        // All are read before the first is applied: a batch is applied whole or not at all.
+        let proposals: Result<Vec<_>, _> = batch
+            .proposals
+            .into_iter()
+            .map(convert::proposal_from_pb)
+            .collect();
+        let proposals = proposals.map_err(|error| strange(&error))?;
+        Ok(proposals
+            .iter()
+            .map(|proposal| self.machine.apply(proposal))
+            .collect())
+    }
+}
+
+type Payload = EntryPayload<EncodedBatch, model::NodeId, crate::types::MemberInfo>;
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        Ok((self.applied, StoredMembership::clone(&self.membership)))
+    }
+
+    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+    {
+        let mut pieces = entries.ready_chunks(APPLY_ENTRIES);
+        while let Some(piece) = pieces.next().await {
+            let mut answers = Vec::new();
+            for item in piece {
+                let (entry, responder) = item?;
+                let outcomes = self.apply_entry(entry.log_id, entry.payload)?;
+                answers.extend(responder.map(|responder| (responder, outcomes)));
+            }
+            self.published.publish(self.state());
+            for (responder, outcomes) in answers {
+                responder.send(outcomes);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            state: self.state(),
+            snapshots: self.snapshots.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        file: SnapshotFile,
+    ) -> io::Result<()> {
+        // Entries that contradict the snapshot are truncated by now, and must not come back beside
+        // it after a crash.
+        self.log.barrier().await?;
+        let installed = blocking(move || {
+            let snapshot = match file {
+                SnapshotFile::Whole(snapshot) => snapshot,
+                SnapshotFile::Received(writer) => writer.finish()?,
+            };
+            State::of_snapshot(&snapshot)
+        });
+        let state = installed.await?;
+        tracing::info!(
+            index = meta.last_log_id.map(|id| id.index),
+            keys = state.image.len(),
+            "installed a snapshot"
+        );
+        self.machine = Machine::from_image(state.image);
+        self.applied = meta.last_log_id;
+        self.membership = Arc::new(meta.last_membership.clone());
+        self.installs += 1;
+        let state = self.state();
+        self.log.durable().raise(state.applied_index());
+        self.published.publish(state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Received>> {
+        let Some(snapshot) = self.snapshots.newest() else {
+            return Ok(None);
+        };
+        let meta = snapshot::meta(&snapshot)?;
+        Ok(Some(Received {
+            meta,
+            snapshot: SnapshotFile::Whole(snapshot),
+        }))
+    }
+}
+
+/// Writes a snapshot of one state while the machine goes on.
+pub(crate) struct Builder {
+    state: State,
+    snapshots: SnapshotStore,
+}
+
+impl RaftSnapshotBuilder<Types> for Builder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(&mut self) -> io::Result<Received> {
+        let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
+        let written = blocking(move || {
+            let meta = state.meta();
+            let snapshot = snapshot::write(&snapshots, &meta, &state.image)?;
+            Ok((meta, snapshot))
+        });
+        let (meta, snapshot) = written.await?;
+        tracing::info!(
+            index = snapshot.index(),
+            bytes = snapshot.data_bytes(),
+            "wrote a snapshot"
+        );
+        Ok(Received {
+            meta,
+            snapshot: SnapshotFile::Whole(snapshot),
+        })
+    }
+}
+
+/// Runs what waits for the disk off the runtime.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+mod tests;

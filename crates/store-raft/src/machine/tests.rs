@@ -1,0 +1,114 @@
+//! Apply publishes before it answers, and stops at what it does not know.
+
+use bytes::Bytes;
+use futures_util::stream;
+use store_disk::{DataDir, Wal, WalOptions};
+use store_mvcc::{Command, Proposal, PutOp};
+use tempfile::TempDir;
+
+use super::*;
+use crate::types::{Entry, LeaderId};
+
+fn machine() -> (TempDir, StateMachine) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).unwrap();
+    let log = LogStore::new(Wal::open(&data, WalOptions::default()).unwrap().0);
+    let snapshots = SnapshotStore::open(&data).unwrap();
+    let state = State::empty();
+    let published = Published::new(&state);
+    (dir, StateMachine::new(state, published, snapshots, log))
+}
+
+fn entry(index: u64, batch: &pb::Batch) -> Entry {
+    let leader = LeaderId {
+        term: 1,
+        node_id: model::NodeId(1),
+    };
+    let batch = EncodedBatch(Bytes::from(batch.encode_to_vec()));
+    Entry {
+        log_id: LogId::new(leader, index),
+        payload: EntryPayload::Normal(batch),
+    }
+}
+
+fn put(key: &'static str) -> pb::Proposal {
+    convert::proposal_to_pb(&Proposal::new(Command::Put(PutOp::new(key, "v"))))
+}
+
+async fn apply(machine: &mut StateMachine, entries: Vec<Entry>) -> io::Result<()> {
+    machine
+        .apply(stream::iter(
+            entries.into_iter().map(|entry| Ok((entry, None))),
+        ))
+        .await
+}
+
+#[tokio::test]
+async fn proposals_of_one_entry_are_revisions_of_their_own() {
+    let (_dir, mut machine) = machine();
+    let batch = pb::Batch {
+        proposals: vec![put("a"), put("b")],
+    };
+    apply(&mut machine, vec![entry(1, &batch), entry(2, &batch)])
+        .await
+        .unwrap();
+    let image = machine.published.images.borrow().clone();
+    assert_eq!((image.revision(), image.len()), (5, 2));
+    assert_eq!(*machine.published.applied.borrow(), 2);
+}
+
+#[tokio::test]
+async fn an_unknown_command_stops_apply_and_changes_nothing() {
+    let (_dir, mut machine) = machine();
+    // Field 9 of a proposal does not exist yet.
+    let newer = pb::Proposal::decode(&b"\x4a\x03abc"[..]).unwrap();
+    let batch = pb::Batch {
+        proposals: vec![put("a"), newer],
+    };
+    let error = apply(&mut machine, vec![entry(1, &batch)])
+        .await
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("log entry 1") && text.contains("version"),
+        "{text}"
+    );
+    assert_eq!(machine.state().applied_index(), 0);
+    assert!(machine.state().image.is_empty());
+}
+
+#[tokio::test]
+async fn a_snapshot_carries_members_and_place() {
+    let (_dir, mut machine) = machine();
+    let batch = pb::Batch {
+        proposals: vec![put("a")],
+    };
+    apply(&mut machine, vec![entry(1, &batch)]).await.unwrap();
+    let built = machine
+        .get_snapshot_builder()
+        .await
+        .build_snapshot()
+        .await
+        .unwrap();
+    assert_eq!(built.meta.last_log_id.unwrap().index, 1);
+
+    let (_other_dir, mut other) = self::machine();
+    let writer = match built.snapshot {
+        SnapshotFile::Whole(snapshot) => {
+            let mut writer = other.snapshots.begin(1, snapshot.meta()).unwrap();
+            for block in snapshot.blocks() {
+                io::Write::write_all(&mut writer, &block.unwrap()).unwrap();
+            }
+            writer
+        }
+        SnapshotFile::Received(_) => unreachable!("a built snapshot is whole"),
+    };
+    assert!(other.snapshots.newest().is_none());
+    other
+        .install_snapshot(&built.meta, SnapshotFile::Received(writer))
+        .await
+        .unwrap();
+    assert_eq!(other.snapshots.newest().unwrap().index(), 1);
+    assert!(other.published.images.borrow().get(b"a").is_some());
+    assert_eq!(*other.published.applied.borrow(), 1);
+}

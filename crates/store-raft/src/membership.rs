@@ -1,0 +1,224 @@
+//! Changes of who is a member and who leads.
+//!
+//! Owns the requests and their errors. Every change goes through the log (joint consensus, Raft
+//! dissertation 4.3), so it commits only with quorums of both the old voters and the new. Never
+//! decides when a change is wise: that is the caller.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+
+use model::{MeshId, NodeId};
+use openraft::ChangeMembers;
+use openraft::error::{ClientWriteError, InitializeError, RaftError};
+use openraft::errors::ForwardToLeader;
+
+use crate::Store;
+use crate::status::{Leader, Member};
+use crate::types::{MemberInfo, Types};
+
+/// Why membership or leadership did not change.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MembershipError {
+    /// Another node leads, or none. Nothing changed: ask the leader.
+    #[error("this node does not lead; ask the leader")]
+    NotLeader {
+        /// Who does, if known.
+        leader: Option<Leader>,
+    },
+    /// The mesh exists already: this node is in it, or belongs to another. Nothing changed.
+    #[error("{0}")]
+    AlreadyFormed(String),
+    /// The change makes no sense as asked, or another is under way. Nothing changed.
+    #[error("{0}")]
+    Refused(String),
+    /// No quorum answered in time. The change may still happen.
+    #[error("{0} did not finish in time; see which members are down, then look at the members")]
+    TimedOut(&'static str),
+    /// The store has stopped.
+    #[error("the store has stopped; ask another node")]
+    Stopped,
+}
+
+impl Store {
+    /// Forms a mesh of `members`, this node among them, as voters.
+    ///
+    /// Every one of the members may do this, with the same members and the same mesh id: they end
+    /// in the same mesh. The mesh id is saved before.
+    ///
+    /// # Errors
+    /// [`MembershipError::AlreadyFormed`] if this node has a log or a mesh already.
+    pub async fn initialize(
+        &self,
+        members: Vec<Member>,
+        mesh_id: MeshId,
+    ) -> Result<(), MembershipError> {
+        let adopted = self.seat().adopt(mesh_id);
+        adopted.map_err(|error| MembershipError::AlreadyFormed(error.to_string()))?;
+        let nodes: BTreeMap<NodeId, MemberInfo> = members
+            .into_iter()
+            .map(|member| (member.id, info(member, mesh_id)))
+            .collect();
+        match self.raft().initialize(nodes).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(InitializeError::NotAllowed(error))) => {
+                Err(MembershipError::AlreadyFormed(error.to_string()))
+            }
+            Err(RaftError::APIError(InitializeError::NotInMembers(error))) => {
+                Err(MembershipError::Refused(error.to_string()))
+            }
+            Err(RaftError::Fatal(_)) => Err(MembershipError::Stopped),
+        }
+    }
+
+    /// Adds a member that follows without a vote, or changes the addresses of one. Returns when
+    /// the change is committed; the learner may still be catching up (see
+    /// [`RaftStatus::matched`](crate::RaftStatus::matched)).
+    ///
+    /// # Errors
+    /// [`MembershipError`]; refused for a member that votes.
+    pub async fn add_learner(&self, member: Member) -> Result<(), MembershipError> {
+        let status = self.status();
+        if status
+            .voters
+            .iter()
+            .any(|voter| voter.id == member.id && *voter != member)
+        {
+            let text = "a voter's addresses do not change; remove it and let it join again";
+            return Err(MembershipError::Refused(text.to_owned()));
+        }
+        let mesh_id = status
+            .mesh_id
+            .ok_or(MembershipError::NotLeader { leader: None })?;
+        let (id, info) = (member.id, info(member, mesh_id));
+        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, info)])))
+            .await
+    }
+
+    /// Gives a learner a vote. Wait until it has caught up, or commits wait for it.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; refused if it is no member.
+    pub async fn promote(&self, id: NodeId) -> Result<(), MembershipError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])))
+            .await
+    }
+
+    /// Gives `new`, a learner, the vote of `old`, which is a member no longer: one change, so the
+    /// number of votes never differs.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; refused if `new` is no member or `old` no voter.
+    pub async fn replace_voter(&self, old: NodeId, new: NodeId) -> Result<(), MembershipError> {
+        let mut voters: BTreeSet<NodeId> =
+            self.status().voters.iter().map(|voter| voter.id).collect();
+        if !voters.remove(&old) {
+            return Err(MembershipError::Refused(format!("{old} does not vote")));
+        }
+        voters.insert(new);
+        self.change(ChangeMembers::ReplaceAllVoters(voters)).await
+    }
+
+    /// Removes a member, voting or not. A leader that removes itself hands over first.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; the last voter cannot be removed.
+    pub async fn remove(&self, id: NodeId) -> Result<(), MembershipError> {
+        let votes = self.status().voters.iter().any(|voter| voter.id == id);
+        let ids = BTreeSet::from([id]);
+        let change = if votes {
+            ChangeMembers::RemoveVoters(ids)
+        } else {
+            ChangeMembers::RemoveNodes(ids)
+        };
+        self.change(change).await
+    }
+
+    /// Hands leadership to `to`, or to the voter whose log is longest. Returns when another leads.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; refused if nobody else votes.
+    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<(), MembershipError> {
+        let status = self.status();
+        let votes = |id: &NodeId| status.voters.iter().any(|voter| voter.id == *id);
+        let best = status
+            .matched
+            .iter()
+            .filter(|(id, _)| votes(id))
+            .max_by_key(|(_, at)| *at);
+        let to = to
+            .or_else(|| best.map(|(id, _)| *id))
+            .filter(|id| votes(id) && *id != status.id);
+        if status.role != crate::Role::Leader {
+            return Err(MembershipError::NotLeader {
+                leader: status.leader,
+            });
+        }
+        let to = to.ok_or_else(|| {
+            MembershipError::Refused("there is no such other voter to hand over to".to_owned())
+        })?;
+        let triggered = self.raft().trigger().transfer_leader(to).await;
+        triggered.map_err(|_| MembershipError::Stopped)?;
+        let mut status = self.status_watch();
+        let moved = status.wait_for(|status| status.role != crate::Role::Leader);
+        match tokio::time::timeout(self.deadline(), moved).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(MembershipError::Stopped),
+            Err(_) => Err(MembershipError::TimedOut("the hand-over")),
+        }
+    }
+
+    async fn change(
+        &self,
+        change: ChangeMembers<NodeId, MemberInfo>,
+    ) -> Result<(), MembershipError> {
+        let change = self.raft().change_membership(change, false);
+        match in_time(self.deadline(), change).await? {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
+                Err(MembershipError::NotLeader {
+                    leader: leader(forward),
+                })
+            }
+            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
+                Err(MembershipError::TimedOut("the change of members"))
+            }
+            Err(RaftError::APIError(
+                error @ (ClientWriteError::ChangeMembershipError(_)
+                | ClientWriteError::PreconditionFailed(_)),
+            )) => Err(MembershipError::Refused(error.to_string())),
+            Err(RaftError::Fatal(_)) => Err(MembershipError::Stopped),
+        }
+    }
+}
+
+async fn in_time<T>(
+    deadline: Duration,
+    change: impl Future<Output = T>,
+) -> Result<T, MembershipError> {
+    let late = |_| MembershipError::TimedOut("the change of members");
+    tokio::time::timeout(deadline, change).await.map_err(late)
+}
+
+fn info(member: Member, mesh_id: MeshId) -> MemberInfo {
+    let Member {
+        id: _,
+        name,
+        peer_addr,
+        client_addr,
+    } = member;
+    MemberInfo {
+        name,
+        peer_addr,
+        client_addr,
+        mesh_id,
+    }
+}
+
+fn leader(forward: ForwardToLeader<Types>) -> Option<Leader> {
+    let info = forward.leader_node?;
+    Some(Leader {
+        id: forward.leader_id?,
+        peer_addr: info.peer_addr,
+    })
+}

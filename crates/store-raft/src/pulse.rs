@@ -1,0 +1,136 @@
+//! Whether the leader still lives, as far as this node can tell.
+//!
+//! Owns the time of the leader's last call and the watch for its sudden death. A killed process is
+//! seen at once: its connections are reset and its port refuses new ones. openraft alone would wait
+//! for the lease and an election timeout. Never acts on silence alone: a host that vanished answers
+//! nothing, and the lease decides.
+
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use model::NodeId;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::TransferLeaderRequest;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::Raft;
+use crate::timings::Timings;
+use crate::types::VoteId;
+
+/// When the leader was last heard of.
+pub(crate) struct Pulse {
+    heard: Mutex<Option<Instant>>,
+    broken: Notify,
+}
+
+impl Pulse {
+    pub(crate) fn new() -> Self {
+        Self {
+            heard: Mutex::new(None),
+            broken: Notify::new(),
+        }
+    }
+
+    /// A leader called.
+    pub(crate) fn beat(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// A connection from the leader broke.
+    pub(crate) fn connection_broke(&self) {
+        self.broken.notify_one();
+    }
+
+    /// How long no leader called; as good as for ever if none ever did.
+    pub(crate) fn silence(&self) -> Duration {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.map_or(Duration::MAX, |heard| heard.elapsed())
+    }
+}
+
+/// A leader that this node follows.
+struct Followed {
+    vote: VoteId,
+    peer_addr: String,
+    /// Places in the line of those who may succeed: 0 goes first.
+    place: u32,
+}
+
+/// Takes over from a leader whose process died.
+pub(crate) struct Watch {
+    pub(crate) me: NodeId,
+    pub(crate) raft: Raft,
+    pub(crate) pulse: std::sync::Arc<Pulse>,
+    pub(crate) timings: Timings,
+}
+
+impl Watch {
+    /// Runs until its task is aborted.
+    pub(crate) async fn run(self) {
+        // Heartbeats that fail to come are a reason to look, three of them.
+        let suspicious = self.timings.heartbeat * 3;
+        loop {
+            let broke = tokio::select! {
+                () = self.pulse.broken.notified() => true,
+                () = tokio::time::sleep(self.timings.heartbeat) => false,
+            };
+            if !broke && self.pulse.silence() < suspicious {
+                continue;
+            }
+            if let Some(leader) = self.followed()
+                && self.is_dead(&leader.peer_addr).await
+            {
+                self.succeed(leader).await;
+            }
+        }
+    }
+
+    /// The leader, if this node is one of those who could take its place.
+    fn followed(&self) -> Option<Followed> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leader = metrics.current_leader.filter(|leader| *leader != self.me)?;
+        let membership = &metrics.membership_config;
+        let mut heirs: BTreeSet<NodeId> = membership.voter_ids().collect();
+        heirs.remove(&leader);
+        let place = heirs.iter().position(|id| *id == self.me)?;
+        Some(Followed {
+            vote: metrics.vote,
+            peer_addr: membership.get_node(&leader)?.peer_addr.clone(),
+            place: u32::try_from(place).unwrap_or(u32::MAX),
+        })
+    }
+
+    /// Whether nothing listens where the leader did, on a host that answers.
+    async fn is_dead(&self, peer_addr: &str) -> bool {
+        let connect = TcpStream::connect(peer_addr);
+        let connected = tokio::time::timeout(self.timings.heartbeat, connect).await;
+        matches!(connected, Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused)
+    }
+
+    /// Stands for election as if the dead leader had handed over: voters then do not wait for its
+    /// lease. That is safe, because only ReadIndex reads rely on leadership, never a lease; and it
+    /// is no worse than any election if the leader should live after all. One heir after the other,
+    /// so that votes do not split.
+    async fn succeed(&self, dead: Followed) {
+        tokio::time::sleep(self.timings.heartbeat.saturating_mul(dead.place)).await;
+        let Some(now) = self.followed() else { return };
+        if now.vote != dead.vote || !self.is_dead(&dead.peer_addr).await {
+            return;
+        }
+        tracing::info!(leader = %dead.vote.leader_id.node_id, "the leader's process is gone: standing for election");
+        let request = TransferLeaderRequest::new(dead.vote, self.me, None);
+        match self.raft.handle_transfer_leader(request).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "not standing for election after all"),
+            Err(fatal) => tracing::debug!(%fatal, "not standing for election: raft stopped"),
+        }
+        // Time for the election before looking again.
+        tokio::time::sleep(self.timings.heartbeat).await;
+    }
+}

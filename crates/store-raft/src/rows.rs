@@ -1,0 +1,149 @@
+//! The applied rows on disk, behind the commit path.
+//!
+//! Owns what is written when, and the rebuilding of a state from what was read. Never holds a
+//! commit up, never runs ahead of the durable log, and is never the only copy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use store_api::skeinpb as pb;
+use store_disk::{Loaded, Rows, RowsBatch};
+use store_mvcc::{ImageBuilder, KeyValue, Row, RowId};
+use tokio::sync::watch;
+
+use crate::convert;
+use crate::log::Durable;
+use crate::machine::State;
+use crate::snapshot::{image_meta_from_pb, image_meta_to_pb};
+use crate::wire;
+
+/// Changes gather so long before they are written: hot keys are written once.
+const GATHER: Duration = Duration::from_millis(500);
+
+/// Keeps the rows close behind the newest state.
+pub(crate) struct RowsTask {
+    rows: Rows,
+    states: watch::Receiver<State>,
+    durable: Arc<Durable>,
+    /// What the rows hold, once the queue is written; `None`: not what any state holds.
+    written: Option<State>,
+}
+
+impl RowsTask {
+    pub(crate) fn new(
+        rows: Rows,
+        states: watch::Receiver<State>,
+        durable: Arc<Durable>,
+        written: Option<State>,
+    ) -> Self {
+        Self {
+            rows,
+            states,
+            durable,
+            written,
+        }
+    }
+
+    /// Runs until the state machine is gone.
+    pub(crate) async fn run(mut self) {
+        loop {
+            let state = self.states.borrow_and_update().clone();
+            let due = self.is_due(&state);
+            if due {
+                let rows = self.rows.clone();
+                let from = self.written.replace(state.clone());
+                // Off the runtime: it blocks while too much is pending.
+                let write = tokio::task::spawn_blocking(move || write(&rows, from, &state));
+                if write.await.is_err() {
+                    return;
+                }
+            }
+            tokio::time::sleep(GATHER).await;
+            // What waits for the log is looked at again; otherwise only news are.
+            let waits = !due && self.is_behind();
+            if !waits && self.states.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        let written = self
+            .written
+            .as_ref()
+            .map(|state| (state.applied, state.installs));
+        let newest = self.states.borrow();
+        written != Some((newest.applied, newest.installs)) && newest.applied.is_some()
+    }
+
+    fn is_due(&self, state: &State) -> bool {
+        self.is_behind() && self.durable.index() >= state.applied_index()
+    }
+}
+
+/// Queues the way from one state to another, or all of the other.
+fn write(rows: &Rows, from: Option<State>, to: &State) {
+    let applied = applied_bytes(to);
+    match from.filter(|from| from.installs == to.installs) {
+        Some(from) => {
+            let delta = to.image.delta_since(&from.image);
+            let puts = delta.added.iter().map(encode).collect();
+            let deletes = delta.removed.into_iter().map(key).collect();
+            rows.write(RowsBatch {
+                puts,
+                deletes,
+                applied,
+            });
+        }
+        None => {
+            let all: Vec<Row> = to.image.rows().cloned().collect();
+            rows.rebuild(all.into_iter().map(|row| encode(&row)), applied);
+        }
+    }
+}
+
+fn applied_bytes(state: &State) -> Bytes {
+    let applied = pb::AppliedState {
+        raft: Some(wire::meta_to_pb(&state.meta())),
+        image: Some(image_meta_to_pb(state.image.meta())),
+    };
+    applied.encode_to_vec().into()
+}
+
+fn encode(row: &Arc<KeyValue>) -> (Bytes, Bytes) {
+    let value = convert::row_with_place_to_pb(row).encode_to_vec();
+    (key(row.id()), value.into())
+}
+
+/// Orders as rows were written, which is the order that a rebuild needs.
+fn key(id: RowId) -> Bytes {
+    // Revisions are positive, so their bytes order as they do.
+    [&id.revision.to_be_bytes()[..], &id.sub.to_be_bytes()[..]]
+        .concat()
+        .into()
+}
+
+/// The state that loaded rows hold; `None` if there are none. The error says what is wrong.
+pub(crate) fn state_of(loaded: Loaded) -> Result<Option<State>, String> {
+    let Some(applied) = loaded.applied else {
+        return Ok(None);
+    };
+    let text = |error: &dyn std::fmt::Display| format!("the rows are damaged: {error}");
+    let applied = pb::AppliedState::decode(applied).map_err(|error| text(&error))?;
+    let missing = || text(&"the position is incomplete");
+    let meta = wire::meta_from_pb(applied.raft.ok_or_else(missing)?).map_err(|e| text(&e))?;
+    let mut builder = ImageBuilder::new(image_meta_from_pb(applied.image.ok_or_else(missing)?));
+    for (_, value) in loaded.rows {
+        let row = pb::Row::decode(value).map_err(|error| text(&error))?;
+        let row = convert::row_from_pb(row).map_err(|error| text(&error))?;
+        builder.push(row).map_err(|error| text(&error))?;
+    }
+    Ok(Some(State {
+        image: builder.finish().map_err(|error| text(&error))?,
+        applied: meta.last_log_id,
+        membership: Arc::new(meta.last_membership),
+        installs: 0,
+    }))
+}

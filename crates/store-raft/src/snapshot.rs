@@ -1,0 +1,329 @@
+//! Snapshots: an image as records, on disk and on the wire.
+//!
+//! Owns the record format, sending and receiving. Never lets a received snapshot count before Raft
+//! accepts it: until then it is an unfinished file that a crash removes.
+
+use std::io::{self, Write};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::Stream;
+use model::ConfigRevision;
+use prost::Message;
+use prost::encoding::decode_varint;
+use store_api::skeinpb as pb;
+use store_disk::{Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
+use store_mvcc::{Image, ImageBuilder, ImageMeta};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::convert;
+use crate::types::{SnapshotMeta, VoteId};
+use crate::wire;
+
+/// Blocks of 256 KiB that wait for the network.
+const BLOCKS_AHEAD: usize = 4;
+
+/// How long a sender may take for its next piece.
+const PIECE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// A snapshot, as openraft passes it on.
+pub(crate) enum SnapshotFile {
+    /// Durable and verified.
+    Whole(Snapshot),
+    /// Came in from the leader, complete and with the right checksum; it counts once installed.
+    Received(SnapshotWriter),
+}
+
+// ---- image to records and back
+
+pub(crate) fn image_meta_to_pb(meta: ImageMeta) -> pb::ImageMeta {
+    pb::ImageMeta {
+        revision: meta.revision,
+        compact_revision: meta.compact_revision,
+        config_revision: meta.config_revision.0,
+    }
+}
+
+pub(crate) fn image_meta_from_pb(meta: pb::ImageMeta) -> ImageMeta {
+    ImageMeta {
+        revision: meta.revision,
+        compact_revision: meta.compact_revision,
+        config_revision: ConfigRevision(meta.config_revision),
+    }
+}
+
+/// Writes `image`, the state at `meta`, durably. Blocks.
+pub(crate) fn write(
+    store: &SnapshotStore,
+    meta: &SnapshotMeta,
+    image: &Image,
+) -> io::Result<Snapshot> {
+    use pb::snapshot_record::Kind;
+    let mut writer = begin(store, meta)?;
+    let mut buffer = BytesMut::new();
+    let head = Kind::Image(image_meta_to_pb(image.meta()));
+    let rows = image
+        .rows()
+        .map(|row| Kind::Row(convert::row_with_place_to_pb(row)));
+    for kind in std::iter::once(head).chain(rows) {
+        buffer.clear();
+        let record = pb::SnapshotRecord { kind: Some(kind) };
+        record
+            .encode_length_delimited(&mut buffer)
+            .expect("the buffer grows");
+        writer.write_all(&buffer)?;
+    }
+    writer.finish()
+}
+
+fn begin(store: &SnapshotStore, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {
+    let index = meta.last_log_id.map_or(0, |id| id.index);
+    store.begin(index, &wire::meta_to_pb(meta).encode_to_vec())
+}
+
+/// Which state a snapshot is of.
+pub(crate) fn meta(snapshot: &Snapshot) -> io::Result<SnapshotMeta> {
+    let meta = pb::SnapshotMeta::decode(snapshot.meta().clone()).map_err(damaged)?;
+    Ok(wire::meta_from_pb(meta)?)
+}
+
+/// Reads the image. Blocks.
+pub(crate) fn read(snapshot: &Snapshot) -> io::Result<Image> {
+    use pb::snapshot_record::Kind;
+    let mut records = Records {
+        blocks: snapshot.blocks(),
+        buffer: BytesMut::new(),
+    };
+    let Some(Kind::Image(meta)) = records.next()? else {
+        return Err(damaged("the first record is not the image's"));
+    };
+    let mut builder = ImageBuilder::new(image_meta_from_pb(meta));
+    while let Some(kind) = records.next()? {
+        let Kind::Row(row) = kind else {
+            return Err(damaged("a second head"));
+        };
+        builder
+            .push(convert::row_from_pb(row).map_err(damaged)?)
+            .map_err(damaged)?;
+    }
+    builder.finish().map_err(damaged)
+}
+
+fn damaged(reason: impl ToString) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("damaged snapshot: {}", reason.to_string()),
+    )
+}
+
+/// The records in a snapshot's blocks; a record may span blocks.
+struct Records {
+    blocks: SnapshotBlocks,
+    buffer: BytesMut,
+}
+
+impl Records {
+    fn next(&mut self) -> io::Result<Option<pb::snapshot_record::Kind>> {
+        let length = loop {
+            if let Some(length) = self.take_length()? {
+                break length;
+            }
+            if !self.fill()? {
+                let rest = self.buffer.is_empty();
+                return if rest {
+                    Ok(None)
+                } else {
+                    Err(damaged("cut off in a record's length"))
+                };
+            }
+        };
+        while self.buffer.len() < length {
+            if !self.fill()? {
+                return Err(damaged("cut off in a record"));
+            }
+        }
+        let record = pb::SnapshotRecord::decode(self.buffer.split_to(length)).map_err(damaged)?;
+        let unknown =
+            || damaged("a record of an unknown kind; run at least the version that wrote it");
+        record.kind.ok_or_else(unknown).map(Some)
+    }
+
+    /// The next record's length, once its bytes are here.
+    fn take_length(&mut self) -> io::Result<Option<usize>> {
+        let complete = self.buffer.iter().take(10).any(|byte| byte & 0x80 == 0);
+        if !complete {
+            return if self.buffer.len() < 10 {
+                Ok(None)
+            } else {
+                Err(damaged("no length"))
+            };
+        }
+        let length = decode_varint(&mut self.buffer).map_err(damaged)?;
+        usize::try_from(length).map(Some).map_err(damaged)
+    }
+
+    fn fill(&mut self) -> io::Result<bool> {
+        match self.blocks.next().transpose()? {
+            Some(block) => self.buffer.extend_from_slice(&block),
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+// ---- sending
+
+/// The messages that carry a snapshot: its head, its blocks, and an end with their checksum. If
+/// the file cannot be read, the end is missing and the receiver refuses what it got.
+pub(crate) fn chunks(
+    vote: VoteId,
+    meta: &SnapshotMeta,
+    file: SnapshotFile,
+) -> impl Stream<Item = pb::SnapshotChunk> + Send + 'static {
+    let head = pb::SnapshotHead {
+        vote: Some(wire::vote_to_pb(&vote)),
+        meta: Some(wire::meta_to_pb(meta)),
+    };
+    let (sender, receiver) = mpsc::channel(BLOCKS_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = send(head, &file, &sender) {
+            tracing::error!(%error, "cannot read the snapshot that another member needs");
+        }
+    });
+    ReceiverStream::new(receiver)
+}
+
+fn send(
+    head: pb::SnapshotHead,
+    file: &SnapshotFile,
+    out: &mpsc::Sender<pb::SnapshotChunk>,
+) -> io::Result<()> {
+    use pb::snapshot_chunk::Part;
+    let SnapshotFile::Whole(snapshot) = file else {
+        return Err(io::Error::other("only a finished snapshot is sent"));
+    };
+    // A send fails when the receiver went away: then nothing is left to do.
+    let put = |part| {
+        out.blocking_send(pb::SnapshotChunk { part: Some(part) })
+            .is_ok()
+    };
+    let mut checksum = Checksum::default();
+    let mut goes_on = put(Part::Head(head));
+    for block in snapshot.blocks() {
+        if !goes_on {
+            return Ok(());
+        }
+        let block = block?;
+        checksum.add(&block);
+        goes_on = put(Part::Data(block));
+    }
+    put(Part::End(checksum.end()));
+    Ok(())
+}
+
+/// CRC-32 and length of all pieces together.
+#[derive(Default)]
+struct Checksum {
+    crc: crc32fast::Hasher,
+    length: u64,
+}
+
+impl Checksum {
+    fn add(&mut self, piece: &Bytes) {
+        self.crc.update(piece);
+        self.length += piece.len() as u64;
+    }
+
+    fn end(self) -> pb::SnapshotEnd {
+        pb::SnapshotEnd {
+            crc32: self.crc.finalize(),
+            length: self.length,
+        }
+    }
+}
+
+// ---- receiving
+
+/// openraft's pair of meta data and file.
+pub(crate) type Received = openraft::Snapshot<
+    crate::types::LeaderId,
+    model::NodeId,
+    crate::types::MemberInfo,
+    SnapshotFile,
+>;
+
+/// Takes in a snapshot, up to its verified end. `beat` is called for each piece: a leader that
+/// sends one is alive.
+pub(crate) async fn receive(
+    mut chunks: Streaming<pb::SnapshotChunk>,
+    store: &SnapshotStore,
+    beat: impl Fn(),
+) -> Result<(VoteId, Received), Status> {
+    use pb::snapshot_chunk::Part;
+    let Some(Part::Head(head)) = next_part(&mut chunks).await? else {
+        return Err(Status::invalid_argument(
+            "skein: a snapshot begins with its head",
+        ));
+    };
+    beat();
+    let vote = wire::vote_from_pb(head.vote.as_ref())?;
+    let meta = head.meta.ok_or(wire::WireError::Missing("meta"))?;
+    let meta = wire::meta_from_pb(meta)?;
+    let mut writer = begin(store, &meta).map_err(|error| disk_fault(&error))?;
+    let mut checksum = Checksum::default();
+    loop {
+        match next_part(&mut chunks).await? {
+            Some(Part::Data(piece)) => {
+                beat();
+                checksum.add(&piece);
+                writer = append(writer, piece).await?;
+            }
+            Some(Part::End(end)) if end == checksum.end() => break,
+            Some(Part::End(_)) => {
+                return Err(Status::data_loss(
+                    "skein: the snapshot's checksum does not match",
+                ));
+            }
+            Some(Part::Head(_)) | None => {
+                return Err(Status::data_loss(
+                    "skein: the snapshot ended before its end",
+                ));
+            }
+        }
+    }
+    Ok((
+        vote,
+        Received {
+            meta,
+            snapshot: SnapshotFile::Received(writer),
+        },
+    ))
+}
+
+async fn next_part(
+    chunks: &mut Streaming<pb::SnapshotChunk>,
+) -> Result<Option<pb::snapshot_chunk::Part>, Status> {
+    let next = tokio::time::timeout(PIECE_DEADLINE, chunks.message());
+    let late = |_| Status::deadline_exceeded("skein: the snapshot's sender fell silent");
+    Ok(next.await.map_err(late)??.and_then(|chunk| chunk.part))
+}
+
+/// Writes off the runtime: now and then a write waits for the disk.
+async fn append(mut writer: SnapshotWriter, piece: Bytes) -> Result<SnapshotWriter, Status> {
+    let written = tokio::task::spawn_blocking(move || {
+        writer.write_all(&piece)?;
+        Ok::<_, io::Error>(writer)
+    });
+    let written = written
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?;
+    written.map_err(|error| disk_fault(&error))
+}
+
+fn disk_fault(error: &io::Error) -> Status {
+    Status::unavailable(format!("skein: cannot store the snapshot: {error}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,394 @@
+//! One node's replicated store, from its data directory to its API.
+//!
+//! Owns the start, the wiring of the parts and the stop. Never serves a port: the peer service is
+//! handed out.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use model::{MeshId, NodeId};
+use openraft::{Config, SnapshotPolicy};
+use store_api::skeinpb::raft_server::RaftServer;
+use store_disk::{DataDir, SnapshotStore, Wal, WalError, WalOptions};
+use store_mvcc::{Image, Outcome, Proposal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::Raft;
+use crate::log::LogStore;
+use crate::machine::{Published, StateMachine};
+use crate::mesh::MeshSeat;
+use crate::network::Network;
+use crate::propose::{ProposeError, Proposer};
+use crate::pulse::{Pulse, Watch};
+use crate::reads::{ReadError, Reads};
+use crate::recovery::{self, Recovered, RecoveryError};
+use crate::rows::RowsTask;
+use crate::service::PeerService;
+use crate::status::{RaftStatus, StatusTask};
+use crate::timings::Timings;
+
+/// Sending and installing a snapshot may take so long; silence in between is found much sooner.
+const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// The most entries in one message to a follower. Bytes usually end it earlier.
+const MESSAGE_ENTRIES: u64 = 256;
+
+/// When a node writes a snapshot, and how much of the log it keeps behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotLimits {
+    /// A snapshot is written after so many entries. An entry holds up to 1 MiB of proposals.
+    pub every_entries: u64,
+    /// Entries kept for followers that are a little behind: they need no snapshot.
+    pub keep_entries: u64,
+}
+
+impl Default for SnapshotLimits {
+    fn default() -> Self {
+        Self {
+            every_entries: 10_000,
+            keep_entries: 5_000,
+        }
+    }
+}
+
+/// What a store needs to start.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The node's data directory, locked.
+    pub data: DataDir,
+    /// How long members wait for each other.
+    pub timings: Timings,
+    /// When snapshots are written.
+    pub snapshots: SnapshotLimits,
+    /// How the log is kept.
+    pub wal: WalOptions,
+}
+
+impl StoreConfig {
+    /// Defaults for everything else.
+    pub fn new(data: DataDir) -> Self {
+        Self {
+            data,
+            timings: Timings::default(),
+            snapshots: SnapshotLimits::default(),
+            wal: WalOptions::default(),
+        }
+    }
+
+    fn raft(&self) -> Config {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let lease = millis(self.timings.election_max);
+        Config {
+            cluster_name: "skein".to_owned(),
+            heartbeat_interval: millis(self.timings.heartbeat),
+            election_timeout_min: millis(self.timings.election_min),
+            election_timeout_max: lease,
+            install_snapshot_timeout: millis(INSTALL_SNAPSHOT_TIMEOUT),
+            max_payload_entries: MESSAGE_ENTRIES,
+            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshots.every_entries),
+            max_in_snapshot_log_to_keep: self.snapshots.keep_entries,
+            // A node that returns must not raise the term of a mesh that works.
+            enable_pre_vote: Some(true),
+            // A restarted leader asks for votes like everybody else.
+            enable_leader_restore: Some(false),
+            // A leader that lost its quorum stays quiet now and then, so that those who still
+            // hear each other can elect another. The shortest that openraft allows.
+            quorum_loss_probe_interval: Some(2 * lease),
+            ..Config::default()
+        }
+    }
+}
+
+/// Why a store does not start. Every text names the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be used.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// Neither rows nor snapshot can be used.
+    #[error("{0}")]
+    State(String),
+    /// The snapshots cannot be listed.
+    #[error("cannot read the snapshots: {0}; check the disk and its mount")]
+    Io(#[from] io::Error),
+    /// The timings contradict each other.
+    #[error("the timings are impossible: {0}; choose heartbeat < election minimum < maximum")]
+    Timings(String),
+    /// The log does not fit the state, or an entry cannot be replayed.
+    #[error("raft does not start: {0}")]
+    Raft(String),
+}
+
+impl From<RecoveryError> for StartError {
+    fn from(error: RecoveryError) -> Self {
+        Self::State(error.to_string())
+    }
+}
+
+/// A running store. Clones share it; when the last one is gone, its tasks end.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    raft: Raft,
+    seat: Arc<MeshSeat>,
+    pulse: Arc<Pulse>,
+    snapshots: SnapshotStore,
+    published: Published,
+    status: watch::Receiver<RaftStatus>,
+    proposer: Proposer,
+    reads: Reads,
+    deadline: Duration,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What was opened on the disk.
+struct Opened {
+    log: LogStore,
+    snapshots: SnapshotStore,
+    recovered: Recovered,
+}
+
+impl Store {
+    /// Opens the log, finds the newest state, replays what is committed, and joins the others.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is wrong and what to do.
+    pub async fn start(config: StoreConfig) -> Result<Self, StartError> {
+        let raft_config = config.raft().validate();
+        let raft_config = raft_config.map_err(|error| StartError::Timings(error.to_string()))?;
+        let seat = Arc::new(MeshSeat::new(config.data.clone()));
+        let opening = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening));
+        let opened = opened
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))??;
+        let Opened {
+            log,
+            snapshots,
+            recovered,
+        } = opened;
+
+        let published = Published::new(&recovered.state);
+        let rows = RowsTask::new(
+            recovered.rows,
+            published.states.subscribe(),
+            log.durable(),
+            recovered.in_rows,
+        );
+        let machine = StateMachine::new(
+            recovered.state,
+            published.clone(),
+            snapshots.clone(),
+            log.clone(),
+        );
+        let network = Network::new(seat.clone());
+        let raft = Raft::new(seat.node(), Arc::new(raft_config), network, log, machine).await;
+        let raft = raft.map_err(|fatal| StartError::Raft(fatal.to_string()))?;
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(rows.run());
+        let parts = Parts {
+            raft,
+            seat,
+            snapshots,
+            published,
+            timings: config.timings,
+        };
+        Ok(parts.wire(recovered.recovery, tasks))
+    }
+
+    /// The newest image. Serializable: perhaps behind what other nodes acknowledged.
+    pub fn image(&self) -> Image {
+        self.inner.published.images.borrow().clone()
+    }
+
+    /// The newest image, whenever there is a newer one.
+    pub fn images(&self) -> watch::Receiver<Image> {
+        self.inner.published.images.subscribe()
+    }
+
+    /// Proposes, on the leader, and waits until the outcome is in the published image.
+    ///
+    /// # Errors
+    /// [`ProposeError`] tells what surely was not proposed from what may be applied.
+    pub async fn propose(&self, proposal: &Proposal) -> Result<Outcome, ProposeError> {
+        self.inner.proposer.propose(proposal).await
+    }
+
+    /// On the leader: after this, [`Store::image`] holds everything that was acknowledged before.
+    ///
+    /// # Errors
+    /// [`ReadError`]; elsewhere than on the leader, ask it for [`Store::read_index`], then
+    /// [`Store::wait_applied`].
+    pub async fn read_barrier(&self) -> Result<(), ReadError> {
+        let index = self.read_index().await?;
+        self.wait_applied(index).await
+    }
+
+    /// On the leader: confirms leadership, and tells the entry up to which a reader anywhere must
+    /// have applied to see everything that was acknowledged before. One round serves all who wait.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_index(&self) -> Result<u64, ReadError> {
+        self.inner.reads.index().await
+    }
+
+    /// Waits until this node's image holds entry `index`.
+    ///
+    /// # Errors
+    /// [`ReadError::TimedOut`] if it lags.
+    pub async fn wait_applied(&self, index: u64) -> Result<(), ReadError> {
+        self.inner.reads.wait_applied(index).await
+    }
+
+    /// The state of this store.
+    pub fn status(&self) -> RaftStatus {
+        self.inner.status.borrow().clone()
+    }
+
+    /// The state of this store, whenever it changes.
+    pub fn status_watch(&self) -> watch::Receiver<RaftStatus> {
+        self.inner.status.clone()
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.inner.seat.node()
+    }
+
+    /// The mesh, once this node belongs to one.
+    pub fn mesh_id(&self) -> Option<MeshId> {
+        self.inner.seat.mesh()
+    }
+
+    /// The service that the other members call; serve it on the peer port.
+    pub fn peer_service(&self) -> RaftServer<PeerService> {
+        let Inner {
+            raft,
+            seat,
+            pulse,
+            snapshots,
+            ..
+        } = &*self.inner;
+        PeerService::new(raft.clone(), seat.clone(), pulse.clone(), snapshots.clone()).into_server()
+    }
+
+    /// Writes a snapshot now, whatever the limits say. Returns when it was asked for.
+    pub async fn snapshot(&self) {
+        // The only error is that Raft has stopped, which the status tells.
+        let _ = self.inner.raft.trigger().snapshot().await;
+    }
+
+    /// Stops Raft. Whoever waits gets an error; what is acknowledged is on disk.
+    pub async fn shutdown(&self) {
+        if self.inner.raft.shutdown().await.is_err() {
+            tracing::warn!("raft ended by a panic");
+        }
+        let mut tasks = {
+            let mut tasks = self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        tasks.shutdown().await;
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.inner.raft
+    }
+
+    pub(crate) fn seat(&self) -> &MeshSeat {
+        &self.inner.seat
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.inner.deadline
+    }
+}
+
+/// Blocks.
+fn open(config: &StoreConfig) -> Result<Opened, StartError> {
+    let (wal, found) = Wal::open(&config.data, config.wal.clone())?;
+    if let Some(torn) = found.torn {
+        tracing::info!(?torn, "discarded a write that a crash had cut short");
+    }
+    let snapshots = SnapshotStore::open(&config.data)?;
+    let recovered = recovery::recover(&config.data, &snapshots, &wal)?;
+    tracing::info!(recovery = ?recovered.recovery, "recovered the store");
+    let log = LogStore::new(wal);
+    log.durable().raise(recovered.state.applied_index());
+    Ok(Opened {
+        log,
+        snapshots,
+        recovered,
+    })
+}
+
+/// What the tasks of a store share.
+struct Parts {
+    raft: Raft,
+    seat: Arc<MeshSeat>,
+    snapshots: SnapshotStore,
+    published: Published,
+    timings: Timings,
+}
+
+impl Parts {
+    fn wire(self, recovery: recovery::Recovery, mut tasks: JoinSet<()>) -> Store {
+        let Self {
+            raft,
+            seat,
+            snapshots,
+            published,
+            timings,
+        } = self;
+        let pulse = Arc::new(Pulse::new());
+        let (status, status_watch) = watch::channel(StatusTask::initial(&seat, recovery.clone()));
+        let status_task = StatusTask {
+            seat: seat.clone(),
+            pulse: pulse.clone(),
+            recovery,
+            lease: timings.election_max,
+            metrics: raft.metrics(),
+            status,
+            shown: None,
+        };
+        tasks.spawn(status_task.run());
+        let (proposer, task) = Proposer::new(raft.clone(), status_watch.clone(), timings.request);
+        tasks.spawn(task.run());
+        let applied = published.applied.subscribe();
+        let (reads, rounds) =
+            Reads::new(raft.clone(), status_watch.clone(), applied, timings.request);
+        tasks.spawn(rounds.run());
+        let watch = Watch {
+            me: seat.node(),
+            raft: raft.clone(),
+            pulse: pulse.clone(),
+            timings,
+        };
+        tasks.spawn(watch.run());
+        let inner = Inner {
+            raft,
+            seat,
+            pulse,
+            snapshots,
+            published,
+            status: status_watch,
+            proposer,
+            reads,
+            deadline: timings.request,
+            tasks: Mutex::new(tasks),
+        };
+        Store {
+            inner: Arc::new(inner),
+        }
+    }
+}

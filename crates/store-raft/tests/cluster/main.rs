@@ -1,0 +1,10 @@
+//! Real nodes in one process, each on a runtime of its own: killing one drops all that it had.
+
+#[cfg(test)]
+mod formation;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod recovery;
+#[cfg(test)]
+mod takeover;

@@ -1,0 +1,106 @@
+//! Leaders that die, quorums that are lost.
+
+use std::time::Duration;
+
+use store_raft::{ProposeError, ReadError, Role};
+use tokio::time::Instant;
+
+use crate::harness::{Mesh, Options, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_leader_is_succeeded_and_nothing_acknowledged_is_lost() {
+    let mut mesh = Mesh::form(3, Options::default()).await;
+    let mut written = Vec::new();
+    for round in 0..3 {
+        let leader = mesh.leader().await;
+        for n in 0..20 {
+            let key = format!("k{round}-{n}");
+            mesh.node(leader).put(&key, "v").await.unwrap();
+            written.push(key);
+        }
+        mesh.kill(leader);
+        let died = Instant::now();
+        let key = format!("after-{round}");
+        mesh.put(&key, "v").await;
+        let took = died.elapsed();
+        println!("round {round}: first write {took:?} after the leader died");
+        // Raft's own timeouts alone would take at least 1.2 s; beside other tests, be patient.
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        written.push(key);
+        mesh.restart(leader).await;
+        mesh.settle().await;
+        for node in mesh.running() {
+            for key in &written {
+                assert_eq!(
+                    node.value(key).as_deref(),
+                    Some("v"),
+                    "{key} on {}",
+                    node.addr
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_errors_are_clear_and_timely() {
+    let request = Some(Duration::from_millis(1500));
+    let mut mesh = Mesh::form(
+        3,
+        Options {
+            request,
+            ..Options::default()
+        },
+    )
+    .await;
+    mesh.put("a", "1").await;
+    let leader = mesh.leader().await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for place in others {
+        mesh.kill(place);
+    }
+    let begin = Instant::now();
+    let written = mesh.node(leader).put("b", "2").await;
+    let unknown_or_not = matches!(
+        written,
+        Err(ProposeError::OutcomeUnknown(_) | ProposeError::NotProposed(_))
+    );
+    assert!(unknown_or_not, "{written:?}");
+    let read = mesh.node(leader).store.read_barrier().await;
+    assert!(matches!(read, Err(ReadError::TimedOut(_))), "{read:?}");
+    assert!(begin.elapsed() < Duration::from_secs(6));
+    let alone = &mesh.node(leader).store;
+    until("the status to say so", async || {
+        (!alone.status().quorum).then_some(())
+    })
+    .await;
+    // By now openraft refuses before it appends, so the answer is certain.
+    let refused = mesh.node(leader).put("c", "3").await;
+    assert!(
+        matches!(refused, Err(ProposeError::NotProposed(_))),
+        "{refused:?}"
+    );
+    // Serializable reads go on.
+    assert_eq!(mesh.node(leader).value("a").as_deref(), Some("1"));
+
+    mesh.restart(others[0]).await;
+    mesh.put("d", "4").await;
+    assert_eq!(mesh.leading().await.value("c"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_returns_does_not_disturb_the_leader() {
+    let mut mesh = Mesh::form(3, Options::default()).await;
+    mesh.put("a", "1").await;
+    let leader = mesh.leader().await;
+    let term = mesh.node(leader).store.status().term;
+    let other = (leader + 1) % 3;
+    mesh.kill(other);
+    mesh.put("b", "2").await;
+    mesh.restart(other).await;
+    mesh.node(other).has("b", "2").await;
+    // Longer than any election timeout with its lease.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let status = mesh.node(leader).store.status();
+    assert_eq!((status.role, status.term), (Role::Leader, term));
+}
