@@ -31,6 +31,12 @@ macro_rules! hex_id {
             }
         }
 
+        impl From<u64> for $name {
+            fn from(id: u64) -> Self {
+                Self(id)
+            }
+        }
+
         impl FromStr for $name {
             type Err = ParseIdError;
 
