@@ -40,6 +40,10 @@ const HEAD_FORMAT: Format = Format {
     magic: *b"SKsn",
     version: 1,
 };
+const END_FORMAT: Format = Format {
+    magic: *b"SKse",
+    version: 1,
+};
 
 #[derive(Encode, Decode)]
 struct HeadRecord {
@@ -229,7 +233,7 @@ impl SnapshotWriter {
         let end = EndRecord {
             data_bytes: self.data_bytes,
         };
-        self.put(Kind::End, &codec::encode(HEAD_FORMAT, &end))?;
+        self.put(Kind::End, &codec::encode(END_FORMAT, &end))?;
         self.file.sync_all()?;
         // Not what the page cache remembers, but what the disk kept. Advice only: it may be
         // ignored, as on a file system in memory.
@@ -397,7 +401,7 @@ impl SnapshotBlocks {
             }
             Kind::End => {
                 let EndRecord { data_bytes } =
-                    codec::decode(HEAD_FORMAT, &block.payload).map_err(from_codec)?;
+                    codec::decode(END_FORMAT, &block.payload).map_err(from_codec)?;
                 if data_bytes != self.data_bytes {
                     return Err(block::damage(begin, "blocks are missing"));
                 }

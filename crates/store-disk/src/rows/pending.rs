@@ -181,6 +181,12 @@ impl Shared {
         Some((changes, state.queued))
     }
 
+    /// Bytes that are pending, for tests.
+    #[cfg(test)]
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.lock().changes.bytes
+    }
+
     /// Notes that everything up to `queued` is in the files.
     pub(super) fn note_written(&self, queued: u64) {
         self.lock().written = queued;
