@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::apply::Apply;
 use crate::completions::Completions;
 use crate::config;
+use crate::explain::Explain;
 use crate::failure::Failure;
+use crate::graph::GraphCommand;
 use crate::keygen::Keygen;
 use crate::keys::{Del, Get, Put};
 use crate::members::Members;
@@ -19,6 +21,7 @@ use crate::output::{Format, Output};
 use crate::peers::Peers;
 use crate::session::{self, MeshCommand};
 use crate::status::Status;
+use crate::validate::{self, Validate};
 use crate::watch::Watch;
 
 /// A mesh of plain machines that stores its config, shares its health and proxies its traffic
@@ -115,6 +118,20 @@ Example:
   skein peers")]
     Peers(Remote<Peers>),
 
+    /// Show the config in force as a dataflow graph
+    #[command(after_help = "\
+Examples:
+  skein graph
+  skein graph --format dot | dot -Tsvg > mesh.svg")]
+    Graph(Remote<GraphCommand>),
+
+    /// Show what a node would do with a request, without sending one
+    #[command(after_help = "\
+Examples:
+  skein explain http://shop.example.com:8080/api/items
+  skein explain http://127.0.0.1:8080/api --host shop.example.com -H 'x-tenant: blue' --node n2")]
+    Explain(Remote<Explain>),
+
     /// Make a new gossip key
     #[command(after_help = "\
 Example:
@@ -165,6 +182,19 @@ Examples:
   skein config export > mesh.yaml
   skein config export --namespace team-a > team-a.yaml")]
     Export(Remote<config::Export>),
+
+    /// Check documents without a mesh, as if they were the whole config
+    #[command(after_help = "\
+Example:
+  skein config validate -f config/     # exit code 3 and every fault if they are not valid")]
+    Validate(Validate),
+
+    /// Write the JSON Schema of all kinds, for editors
+    #[command(after_help = "\
+Example:
+  skein config schema > skein.schema.json
+Then begin a document with: # yaml-language-server: $schema=skein.schema.json")]
+    Schema,
 }
 
 impl Command {
@@ -180,6 +210,8 @@ impl Command {
             Self::Status(command) => command.run(),
             Self::Members(command) => command.run(),
             Self::Peers(command) => command.run(),
+            Self::Graph(command) => command.run(),
+            Self::Explain(command) => command.run(),
             Self::Keygen(command) => local(Format::Text, |output| command.run(output)),
             Self::Completions(command) => local(Format::Text, |output| command.run(output)),
         }
@@ -194,6 +226,8 @@ impl ConfigCommand {
             Self::Delete(command) => command.run(),
             Self::Diff(command) => command.run(),
             Self::Export(command) => command.run(),
+            Self::Validate(command) => local(command.output, |output| command.run(output)),
+            Self::Schema => local(Format::Text, validate::write_schema),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use control_api::v1;
-use proxy_config::Explanation;
+use proxy_config::{Ask, AskFault, Explanation};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -16,7 +16,8 @@ use crate::session::{MeshCommand, Session};
 /// The options of `skein explain`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Explain {
-    /// The URL; its host and port say which listener and virtual host are meant
+    /// The URL: http://host:port/path, tcp://host:port, or /path alone for the first http listener
+    #[arg(value_parser = url)]
     url: String,
     /// The Host header, when it is not the URL's host
     #[arg(long, value_name = "HOST")]
@@ -30,6 +31,11 @@ pub(crate) struct Explain {
     /// The node that is asked, by name [default: the first endpoint that answers]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
+}
+
+/// Takes what the node will be able to read.
+fn url(text: &str) -> Result<String, AskFault> {
+    Ask::get(text).map(|_| text.to_owned())
 }
 
 /// Reads `name: value`.
@@ -78,7 +84,10 @@ impl Report for ExplainReport {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::output::rendered;
 
     #[test]
     fn headers_are_name_and_value() {
@@ -88,5 +97,28 @@ mod tests {
         for bad in ["x-tenant", ": v", "a b: c"] {
             assert!(header(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn an_explanation_names_its_node_in_both_forms() {
+        let explanation = json!({
+            "config_revision": 5, "method": "GET", "host": "a.test", "path": "/x",
+            "listener": {"name": "edge", "bind": "0.0.0.0:80", "protocol": "http"},
+            "virtual_host": null, "tried": [], "untold": 0, "chosen": null,
+            "outcome": "404: no virtual host of this listener serves a.test",
+        });
+        let mut expected = explanation.clone();
+        expected["node"] = json!("n2");
+        let explanation = serde_json::from_value(explanation).unwrap();
+        let (text, json) = rendered(&ExplainReport {
+            node: "n2".into(),
+            explanation,
+        });
+        assert_eq!(json, expected);
+        assert!(
+            text.starts_with("node n2\nGET /x for host a.test\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("(config revision 5)\n"), "{text}");
     }
 }

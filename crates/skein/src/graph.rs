@@ -63,10 +63,59 @@ struct GraphReport {
 impl Report for GraphReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let text = match self.form {
-            Form::Text => self.graph.text(),
-            Form::Dot => self.graph.dot(),
-            Form::Mermaid => self.graph.mermaid(),
+            Form::Text => self.graph.to_text(),
+            Form::Dot => self.graph.to_dot(),
+            Form::Mermaid => self.graph.to_mermaid(),
         };
         out.write_all(text.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::output::rendered;
+
+    fn report(form: Form) -> GraphReport {
+        let graph = serde_json::from_value(json!({
+            "nodes": [
+                {"id": "listener:default/edge", "kind": "listener", "label": "edge http 0.0.0.0:80"},
+                {"id": "cluster:default/web", "kind": "cluster", "label": "web"},
+            ],
+            "edges": [{"from": "listener:default/edge", "to": "cluster:default/web", "label": ""}],
+        }));
+        GraphReport {
+            graph: graph.unwrap(),
+            form,
+        }
+    }
+
+    #[test]
+    fn each_form_is_its_own_language() {
+        let text = |form| rendered(&report(form)).0;
+        assert!(
+            text(Form::Text).contains("\n  cluster web"),
+            "{}",
+            text(Form::Text)
+        );
+        assert!(
+            text(Form::Dot).starts_with("digraph"),
+            "{}",
+            text(Form::Dot)
+        );
+        assert!(
+            text(Form::Mermaid).starts_with("flowchart"),
+            "{}",
+            text(Form::Mermaid)
+        );
+    }
+
+    #[test]
+    fn programs_see_nodes_and_edges_whatever_the_form() {
+        let json = rendered(&report(Form::Dot)).1;
+        assert_eq!(json["nodes"][1]["id"], "cluster:default/web");
+        assert_eq!(json["edges"][0]["to"], "cluster:default/web");
     }
 }

@@ -16,7 +16,9 @@ mod completions;
 mod config;
 mod documents;
 mod escape;
+mod explain;
 mod failure;
+mod graph;
 mod in_force;
 mod keygen;
 mod keys;
@@ -30,6 +32,7 @@ mod row;
 mod session;
 mod status;
 mod table;
+mod validate;
 mod watch;
 
 #[global_allocator]

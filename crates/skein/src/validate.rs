@@ -40,11 +40,15 @@ struct ValidateReport {
 impl Validate {
     /// Checks the documents as if they were the whole config.
     pub(crate) fn run(&self, output: &mut Output<'_>) -> Result<(), Failure> {
-        let set: ConfigSet = self.inputs.load(self.namespace.as_deref())?.into_iter().collect();
+        let set: ConfigSet = self
+            .inputs
+            .load(self.namespace.as_deref())?
+            .into_iter()
+            .collect();
         check(&set).map_err(|faults| Failure::invalid(&faults))?;
         output.show(&ValidateReport {
             valid: true,
-            resources: count,
+            resources: set.len(),
         })
     }
 }
@@ -65,4 +69,40 @@ pub(crate) fn write_schema(output: &mut Output<'_>) -> Result<(), Failure> {
     let schema = serde_json::to_string_pretty(&proxy_config::json_schema())
         .map_err(|error| Failure::failed(format!("the schema has no JSON form: {error}")))?;
     output.raw(format!("{schema}\n").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::output::rendered;
+
+    #[test]
+    fn what_is_valid_is_counted() {
+        let report = ValidateReport {
+            valid: true,
+            resources: 2,
+        };
+        assert_eq!(
+            rendered(&report),
+            (
+                "valid: 2 resources\n".into(),
+                json!({"valid": true, "resources": 2})
+            )
+        );
+    }
+
+    #[test]
+    fn the_schema_knows_every_kind() {
+        let mut out = Vec::new();
+        let mut output = Output::new(Format::Text, &mut out, io::sink());
+        write_schema(&mut output).unwrap();
+        drop(output);
+        let schema: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        let text = schema.to_string();
+        for kind in proxy_config::Kind::ALL {
+            assert!(text.contains(kind.as_str()), "{kind}");
+        }
+    }
 }

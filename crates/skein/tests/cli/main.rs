@@ -382,3 +382,79 @@ fn help_is_an_answer() {
         ran.text()
     );
 }
+
+const EXPLANATION: &str = r#"{"config_revision":5,"method":"GET","host":"a.test","path":"/x",
+    "listener":null,"virtual_host":null,"tried":[],"untold":0,"chosen":null,"outcome":"404: none"}"#;
+
+#[test]
+fn explain_asks_the_node_that_is_named() {
+    let second = FakeNode::start(Script {
+        explain: EXPLANATION.into(),
+        ..Default::default()
+    });
+    let client = second.address.to_string();
+    let addresses = Some(v1::Addresses {
+        client,
+        ..Default::default()
+    });
+    let n2 = v1::NodeStatus {
+        addresses,
+        ..node("n2", v1::ConfigState::Synced, 5)
+    };
+    let unknown = node("n3", v1::ConfigState::Down, 5);
+    let statuses = [status(vec![n2, unknown])].into();
+    let first = FakeNode::start(Script {
+        statuses,
+        ..Default::default()
+    });
+
+    let url = "http://a.test:8080/x";
+    let line = format!("explain {url} --node n2 --host b.test -H x-a:1 -H x-b:2 --method POST");
+    let ran = ask(&first, &line);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.text().contains("404: none"), "{}", ran.text());
+    let asked = second.script(|script| script.explained.clone());
+    assert_eq!(
+        (&*asked[0].url, &*asked[0].host, &*asked[0].method),
+        (url, "b.test", "POST")
+    );
+    assert_eq!(
+        (&*asked[0].headers[1].name, &*asked[0].headers[1].value),
+        ("x-b", "2")
+    );
+
+    let ran = ask(&first, "explain /x --node nobody");
+    assert_eq!(ran.code, 4);
+    assert!(ran.err.contains("n2, n3"), "{}", ran.err);
+    assert_eq!(ask(&first, "explain /x --node n3").code, 1);
+    assert_eq!(ask(&first, "explain ftp://x").code, 2);
+    assert!(first.script(|script| script.explained.is_empty()));
+}
+
+#[test]
+fn validation_needs_no_mesh() {
+    let (_dir, good) = with_file(CLUSTER);
+    let validate = |file: &str| {
+        finish(&mut skein(&[
+            "config", "validate", "-f", file, "-o", "json",
+        ]))
+    };
+    let ran = validate(&good);
+    assert_eq!(
+        (ran.code, ran.json()),
+        (0, json!({"valid": true, "resources": 1})),
+        "{}",
+        ran.err
+    );
+
+    let host = "kind: VirtualHost\nname: shop\ndomains: [a.test]\nroutes: [{ to: nowhere }]\n";
+    let (_dir, bad) = with_file(host);
+    let ran = validate(&bad);
+    assert_eq!(
+        (ran.code, &ran.error()["kind"]),
+        (3, &json!("refused")),
+        "{}",
+        ran.err
+    );
+    assert!(ran.err.contains("nowhere"), "{}", ran.err);
+}
