@@ -1,3 +1,25 @@
-//! proxy-server
+//! The data plane: worker threads that proxy HTTP/1.1 and TCP by the compiled config.
+//!
+//! Owns sockets, pools and everything on the path of a request. Never parses config, never judges
+//! health, never knows where either comes from.
 
+mod access_log;
+mod bind;
+mod clock;
+mod counters;
+mod deadline;
+mod flags;
+mod http;
+mod http1;
+mod listener;
+mod metrics;
 pub mod probe;
+mod server;
+mod tcp;
+mod upstream;
+mod wire;
+mod worker;
+
+pub use bind::BindError;
+pub use metrics::ProxyMetrics;
+pub use server::{ListenerOutcome, ProxyOptions, ProxyServer, StartError};

@@ -1,0 +1,18 @@
+//! The HTTP/1.1 reverse proxy: from a client's connection to an upstream's and back.
+//!
+//! Owns what a proxy does to a message and when it tries again. The bytes of HTTP are `http1`'s, the
+//! choice of an endpoint is `upstream`'s.
+
+mod answer;
+mod attempt;
+mod connection;
+mod exchange;
+mod forwarded;
+mod headers;
+mod record;
+mod relay;
+mod retry;
+mod target;
+mod upload;
+
+pub(crate) use connection::serve;

@@ -1,0 +1,232 @@
+//! The answers that Skein makes itself.
+//!
+//! Owns their statuses and reasons. 503 means that the request was surely not sent, 502 that it was
+//! and that its fate is unknown, 504 that time ran out. Never tells an address or another internal:
+//! the reason is for the client, the rest is in the access log.
+
+use std::fmt::Write as _;
+
+use http::{Method, StatusCode};
+
+use super::headers::ConnectionOption;
+use crate::flags::Flag;
+use crate::http1::HeadFault;
+
+/// Why Skein answers by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// The request's head is refused.
+    Head(HeadFault),
+    /// The request's body is refused.
+    Body(&'static str),
+    /// CONNECT is not served.
+    ConnectOff,
+    /// The request did not arrive in time.
+    RequestTimeout,
+    /// No virtual host or route matches.
+    NoRoute,
+    /// The route's cluster is not there.
+    NoCluster,
+    /// No endpoint can be used.
+    NoHealthyUpstream,
+    /// The cluster's limits are reached.
+    Overflow,
+    /// No connection could be made.
+    ConnectFailed,
+    /// No connection could be made in time.
+    ConnectTimedOut,
+    /// The upstream ended the connection before it answered.
+    Terminated,
+    /// The upstream's answer is no HTTP.
+    UpstreamProtocol,
+    /// The upstream did not answer in time.
+    ResponseTimeout,
+}
+
+/// What is said about a reason.
+struct Wording {
+    status: StatusCode,
+    flag: Flag,
+    /// An error type of RFC 9209.
+    error: &'static str,
+    details: &'static str,
+}
+
+impl Reason {
+    pub(super) fn status(self) -> StatusCode {
+        self.wording().status
+    }
+
+    pub(super) fn flag(self) -> Flag {
+        self.wording().flag
+    }
+
+    /// One phrase for people.
+    pub(super) fn details(self) -> &'static str {
+        self.wording().details
+    }
+
+    fn wording(self) -> Wording {
+        let refused = |status, details| Wording {
+            status,
+            flag: Flag::DownstreamProtocolError,
+            error: "http_request_error",
+            details,
+        };
+        let failed = |status, flag, error, details| Wording {
+            status,
+            flag,
+            error,
+            details,
+        };
+        match self {
+            Self::Head(fault) => match fault {
+                HeadFault::Malformed(details) => refused(StatusCode::BAD_REQUEST, details),
+                HeadFault::TooLarge => refused(
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "the header section is too large",
+                ),
+                HeadFault::TargetTooLong => {
+                    refused(StatusCode::URI_TOO_LONG, "the request target is too long")
+                }
+                HeadFault::Version => refused(
+                    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                    "the HTTP version is not supported on this port",
+                ),
+                HeadFault::TransferCoding => refused(
+                    StatusCode::NOT_IMPLEMENTED,
+                    "only the transfer coding chunked is supported",
+                ),
+            },
+            Self::Body(details) => refused(StatusCode::BAD_REQUEST, details),
+            Self::ConnectOff => refused(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served"),
+            Self::RequestTimeout => failed(
+                StatusCode::REQUEST_TIMEOUT,
+                Flag::RequestTimeout,
+                "http_request_error",
+                "the request did not arrive in time",
+            ),
+            Self::NoRoute => failed(
+                StatusCode::NOT_FOUND,
+                Flag::NoRoute,
+                "destination_not_found",
+                "no route matches",
+            ),
+            Self::NoCluster => failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Flag::NoCluster,
+                "destination_not_found",
+                "the route's cluster is not known",
+            ),
+            Self::NoHealthyUpstream => failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Flag::NoHealthyUpstream,
+                "destination_unavailable",
+                "no healthy upstream",
+            ),
+            Self::Overflow => failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Flag::UpstreamOverflow,
+                "connection_limit_reached",
+                "too many requests are waiting for the upstream",
+            ),
+            Self::ConnectFailed => failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Flag::UpstreamConnectFailure,
+                "connection_refused",
+                "the upstream cannot be reached",
+            ),
+            Self::ConnectTimedOut => failed(
+                StatusCode::SERVICE_UNAVAILABLE,
+                Flag::UpstreamConnectFailure,
+                "connection_timeout",
+                "the upstream did not accept a connection in time",
+            ),
+            Self::Terminated => failed(
+                StatusCode::BAD_GATEWAY,
+                Flag::UpstreamTermination,
+                "connection_terminated",
+                "the upstream ended the connection before it answered",
+            ),
+            Self::UpstreamProtocol => failed(
+                StatusCode::BAD_GATEWAY,
+                Flag::UpstreamProtocolError,
+                "http_protocol_error",
+                "the upstream's answer is malformed",
+            ),
+            Self::ResponseTimeout => failed(
+                StatusCode::GATEWAY_TIMEOUT,
+                Flag::UpstreamTimeout,
+                "http_response_timeout",
+                "the upstream did not answer in time",
+            ),
+        }
+    }
+}
+
+/// Writes the whole answer for a request of this method.
+pub(super) fn write_answer(
+    out: &mut Vec<u8>,
+    reason: Reason,
+    method: &Method,
+    request_id: &str,
+    (connection, date): (ConnectionOption, &str),
+) {
+    let Wording {
+        status,
+        error,
+        details,
+        ..
+    } = reason.wording();
+    let body = format!("{details}\n");
+    let phrase = status.canonical_reason().unwrap_or_default();
+    let code = status.as_str();
+    let mut head = String::with_capacity(320);
+    let written = write!(
+        head,
+        "HTTP/1.1 {code} {phrase}\r\n\
+         content-type: text/plain; charset=utf-8\r\n\
+         content-length: {}\r\n\
+         proxy-status: skein; error={error}; details=\"{details}\"\r\n\
+         x-request-id: {request_id}\r\n\
+         date: {date}\r\n",
+        body.len(),
+    );
+    written.expect("a String takes every write");
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        head.push_str("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+    }
+    head.push_str(match connection {
+        ConnectionOption::Kept => "\r\n",
+        ConnectionOption::KeptOld => "connection: keep-alive\r\n\r\n",
+        ConnectionOption::Close => "connection: close\r\n\r\n",
+    });
+    out.extend_from_slice(head.as_bytes());
+    if method != Method::HEAD {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_names_its_reason_and_is_whole() {
+        let write = |method| {
+            let mut out = Vec::new();
+            let end = (ConnectionOption::Close, "now");
+            write_answer(&mut out, Reason::NoHealthyUpstream, &method, "id", end);
+            String::from_utf8(out).unwrap()
+        };
+        let answer = write(Method::GET);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
+        assert!(head.contains(
+            "proxy-status: skein; error=destination_unavailable; details=\"no healthy upstream\""
+        ));
+        assert!(head.contains("x-request-id: id") && head.ends_with("connection: close"));
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+        assert!(write(Method::HEAD).ends_with("\r\n\r\n"));
+    }
+}

@@ -1,0 +1,346 @@
+//! One client's connection: its requests, one after the other, and its end.
+//!
+//! Owns keep-alive, the limits on waiting for a request, and lingering at the end, so that the last
+//! answer arrives. Never lets a connection go on whose next request could be misread.
+
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use proxy_config::compiled::{AccessLog, Defaults, Protocol};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::answer::{Reason, write_answer};
+use super::attempt::Client;
+use super::exchange::{Outcome, Scene, asked_connection, exchange, flag_of};
+use super::forwarded::client_address;
+use super::headers::ConnectionOption;
+use super::record::{From, Record};
+use super::upload::{Standing, Upload};
+use crate::counters::Active;
+use crate::deadline::{Timer, earlier};
+use crate::flags::Flag;
+use crate::http1::{
+    Framing, HeadLimits, LineEnds, RequestHead, ResponseHead, parse_request, request_framing,
+    take_head,
+};
+use crate::listener::Slot;
+use crate::wire::{Amount, Reader, Writer, split};
+use crate::worker::{Routing, Worker};
+
+/// While a listener drains, a connection that is idle for so long is closed; one with requests ends
+/// with its next answer.
+const DRAIN_IDLE: Duration = Duration::from_secs(1);
+/// After the last answer the client gets so long to stop sending and read it.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A client's connection.
+struct Downstream {
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    reader: Reader,
+    writer: Writer,
+    timer: Timer,
+    peer: SocketAddr,
+    peer_text: String,
+    /// Room for heads, used again for each request.
+    head: RequestHead,
+    answer: ResponseHead,
+}
+
+/// What comes after a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Request,
+    /// The connection ends; everything that the client sent was read.
+    Close,
+    /// The connection ends, and the client may still be sending.
+    Linger,
+    /// The connection ends so that the client notices that its answer is not whole.
+    Reset,
+}
+
+/// What arrived.
+enum Arrival {
+    Head(Instant),
+    Refused(Reason),
+    /// The connection ends without a word.
+    End,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream, peer: SocketAddr) {
+    // A drain wakes this task, wherever it waits; it need not be asked each time.
+    let mut drain = pin!(slot.drain.notified());
+    poll_fn(|cx| {
+        let _ = drain.as_mut().poll(cx);
+        Poll::Ready(())
+    })
+    .await;
+    let (reader, writer) = split(stream);
+    let now = Instant::now();
+    let mut downstream = Downstream {
+        worker,
+        slot: slot.clone(),
+        reader,
+        writer,
+        timer: Timer::new(now),
+        peer,
+        peer_text: peer.ip().to_canonical().to_string(),
+        head: RequestHead::default(),
+        answer: ResponseHead::default(),
+    };
+    let serving = slot.serving();
+    let counters = serving.counters(slot.worker);
+    counters.connections.increment();
+    let _active = Active::count(&counters.connections_active);
+    let last = downstream.serve(now).await;
+    downstream.end(last).await;
+}
+
+impl Downstream {
+    async fn serve(&mut self, accepted: Instant) -> Next {
+        let mut idle_since = accepted;
+        let mut served = false;
+        loop {
+            let routing = self.worker.routing();
+            let started = match self
+                .arrival(&routing.config.defaults, idle_since, served)
+                .await
+            {
+                Arrival::Head(started) => started,
+                Arrival::End => return Next::Close,
+                Arrival::Refused(reason) => {
+                    self.refuse(reason).await;
+                    return Next::Linger;
+                }
+            };
+            // The newest config decides, whatever it was when the connection was made.
+            let routing = self.worker.routing();
+            let (next, ended) = self.request(&routing, started).await;
+            if next != Next::Request {
+                return next;
+            }
+            idle_since = ended;
+            served = true;
+        }
+    }
+
+    /// Waits for the next request head, and parses it.
+    async fn arrival(&mut self, defaults: &Defaults, since: Instant, served: bool) -> Arrival {
+        let limits = HeadLimits {
+            bytes_max: defaults.max_head_bytes,
+            line_ends: LineEnds::Strict,
+        };
+        let mut scanned = 0;
+        let mut first_byte = (!self.reader.buffer.is_empty()).then_some(since);
+        loop {
+            match take_head(&mut self.reader.buffer, &mut scanned, limits) {
+                Ok(Some(bytes)) => return self.parsed(&bytes),
+                Ok(None) => {}
+                Err(fault) => return Arrival::Refused(Reason::Head(fault)),
+            }
+            let slot = &self.slot;
+            let idle = if served {
+                defaults.idle_timeout
+            } else {
+                defaults.head_timeout
+            };
+            let limit = || match first_byte {
+                Some(first) => Some(first + defaults.head_timeout),
+                None => {
+                    let drained = slot
+                        .drain_began()
+                        .map(|began| began.max(since) + DRAIN_IDLE);
+                    earlier(Some(since + idle), drained)
+                }
+            };
+            let fill = self.reader.fill(Amount::Little);
+            match self.timer.until(limit, fill).await {
+                Ok(Ok(0) | Err(_)) => return Arrival::End,
+                Ok(Ok(_)) => first_byte = first_byte.or_else(|| Some(Instant::now())),
+                Err(_) if first_byte.is_none() => return Arrival::End,
+                Err(_) => return Arrival::Refused(Reason::RequestTimeout),
+            }
+        }
+    }
+
+    fn parsed(&mut self, bytes: &Bytes) -> Arrival {
+        match parse_request(bytes, &mut self.head) {
+            Ok(()) => Arrival::Head(Instant::now()),
+            Err(fault) => {
+                self.head.headers.clear();
+                Arrival::Refused(Reason::Head(fault))
+            }
+        }
+    }
+
+    /// Handles the request whose head was parsed; what comes next, and when it ended.
+    async fn request(&mut self, routing: &Routing, started: Instant) -> (Next, Instant) {
+        let slot = self.slot.clone();
+        let serving = slot.serving();
+        let Protocol::Http(http) = &serving.listener.protocol else {
+            // The listener became another one; its old clients come again.
+            return (Next::Close, started);
+        };
+        let counters = serving.counters(slot.worker);
+        counters.requests.increment();
+        let _active = Active::count(&counters.requests_active);
+        let written_before = self.writer.written;
+        let mut record = Record::new(started);
+
+        let checked = request_framing(&self.head);
+        let framing = *checked.as_ref().unwrap_or(&Framing::Empty);
+        let standing = Standing::new(framing, started);
+        let mut upload = Upload::new(&mut self.reader, framing, &standing);
+        let mut client = Client {
+            writer: &mut self.writer,
+            timer: &mut self.timer,
+            answer: &mut self.answer,
+        };
+        let outcome = match checked {
+            Err(fault) => Outcome::Answer(Reason::Head(fault)),
+            Ok(_) => {
+                let scene = Scene {
+                    worker: &self.worker,
+                    slot: &slot,
+                    routing,
+                    head: &self.head,
+                    peer: &self.peer_text,
+                    framing,
+                    standing: &standing,
+                };
+                exchange(&scene, http, &mut client, &mut upload, &mut record).await
+            }
+        };
+        let received = upload.is_received() && !matches!(checked, Err(_));
+        record.received = standing.received.get();
+        if let Some((flag, details)) = flag_of(outcome) {
+            record.blame(flag, details);
+        }
+        let next = match outcome {
+            Outcome::Answered => after(&record, received),
+            Outcome::Gone => Next::Close,
+            Outcome::Answer(reason) => self.answer(reason, received, &mut record).await,
+        };
+        record.sent = self.writer.written - written_before;
+        let ended = record.ended.unwrap_or_else(Instant::now);
+        record.count(counters, ended);
+        if routing.config.defaults.access_log == AccessLog::Json {
+            self.log(&record, routing.config.defaults.trusted_hops, ended);
+        }
+        self.head.headers.clear();
+        self.head.target = Bytes::new();
+        (next, ended)
+    }
+
+    /// Sends an answer of our own; what comes next.
+    async fn answer(&mut self, reason: Reason, received: bool, record: &mut Record) -> Next {
+        let stays = received && !self.slot.is_draining();
+        let connection = match reason {
+            Reason::Head(_) | Reason::Body(_) | Reason::RequestTimeout | Reason::ConnectOff => {
+                ConnectionOption::Close
+            }
+            _ if stays => asked_connection(&self.head),
+            _ => ConnectionOption::Close,
+        };
+        record.status = reason.status().as_u16();
+        record.connection = connection;
+        {
+            let mut clock = self.worker.clock();
+            write_answer(
+                &mut self.writer.pending,
+                reason,
+                &self.head.method,
+                &record.request_id,
+                (connection, clock.date()),
+            );
+        }
+        let limit = Instant::now() + LINGER;
+        let flushed = self.timer.until(|| Some(limit), self.writer.flush()).await;
+        match (flushed, connection) {
+            (Ok(Ok(())), ConnectionOption::Close) => Next::Linger,
+            (Ok(Ok(())), _) => Next::Request,
+            _ => Next::Close,
+        }
+    }
+
+    /// Answers what is no request.
+    async fn refuse(&mut self, reason: Reason) {
+        let serving = self.slot.serving();
+        let counters = serving.counters(self.slot.worker);
+        counters.requests.increment();
+        let written_before = self.writer.written;
+        let mut record = Record::new(Instant::now());
+        record.blame(reason.flag(), reason.details());
+        self.head = RequestHead::default();
+        self.answer(reason, false, &mut record).await;
+        record.sent = self.writer.written - written_before;
+        let now = Instant::now();
+        record.count(counters, now);
+        let routing = self.worker.routing();
+        let defaults = &routing.config.defaults;
+        if defaults.access_log == AccessLog::Json {
+            self.log(&record, defaults.trusted_hops, now);
+        }
+    }
+
+    fn log(&self, record: &Record, trusted_hops: u32, now: Instant) {
+        let client = client_address(&self.head.headers, self.peer.ip(), trusted_hops);
+        let from = From {
+            listener: &self.slot.serving().label,
+            client: &client.to_canonical().to_string(),
+            peer: &self.peer.to_string(),
+        };
+        self.worker.log.write(record.line(&self.head, &from, now));
+    }
+
+    /// Ends the connection so that the client gets what was sent last.
+    async fn end(mut self, last: Next) {
+        match last {
+            Next::Request | Next::Close => {}
+            Next::Reset => {
+                // An end would look like that of a whole answer.
+                let _ = SockRef::from(self.reader.stream()).set_linger(Some(Duration::ZERO));
+                self.writer.abandon();
+            }
+            Next::Linger => {
+                // Closing with unread bytes resets the connection, and the client would lose the
+                // answer; so what still comes is read, for a while.
+                let limit = Instant::now() + LINGER;
+                let reader = &mut self.reader;
+                let writer = &mut self.writer;
+                let drain = async {
+                    if writer.finish().await.is_ok() {
+                        while let Ok(1..) = reader.fill(Amount::Little).await {
+                            reader.buffer.clear();
+                        }
+                    }
+                };
+                let _ = self.timer.until(|| Some(limit), drain).await;
+            }
+        }
+    }
+}
+
+/// What comes after a response that was relayed.
+fn after(record: &Record, received: bool) -> Next {
+    if record.broken_off {
+        return if record.flag == Some(Flag::DownstreamTermination) {
+            Next::Close
+        } else {
+            Next::Reset
+        };
+    }
+    match record.connection {
+        ConnectionOption::Close if received => Next::Close,
+        ConnectionOption::Close => Next::Linger,
+        ConnectionOption::Kept | ConnectionOption::KeptOld => Next::Request,
+    }
+}

@@ -1,0 +1,293 @@
+//! One request from its head to its end: route, try, try again.
+//!
+//! Owns the order of things and the retries of one request. The bytes of a try are `attempt`'s.
+
+use std::rc::Rc;
+
+use http::{Method, Version, header};
+use proxy_config::RequestView;
+use proxy_config::compiled::{Defaults, HttpListener, RetryPolicy, Route};
+use rand::RngExt as _;
+use smallvec::SmallVec;
+use tokio::time::sleep;
+
+use super::answer::Reason;
+use super::attempt::{Client, Job, Tried, attempt};
+use super::forwarded::{incoming_request_id, new_request_id};
+use super::headers::{Additions, ConnectionOption};
+use super::record::Record;
+use super::retry::{DEFAULT_POLICY, Failure, Replayable, back_off, is_idempotent, wants_retry};
+use super::target::Target;
+use super::upload::{Standing, Upload};
+use crate::counters::Active;
+use crate::flags::Flag;
+use crate::http1::{Framing, RequestHead, wants_close, wants_keep_alive};
+use crate::listener::Slot;
+use crate::upstream::{Permit, Upstream};
+use crate::worker::{Routing, Worker};
+
+/// So many idle connections in a row may turn out to be closed before that counts as a failure.
+const STALE_MAX: u32 = 3;
+
+/// What a request's handling needs of the connection that it came on.
+#[derive(Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) slot: &'a Slot,
+    pub(super) routing: &'a Routing,
+    pub(super) head: &'a RequestHead,
+    pub(super) peer: &'a str,
+    pub(super) framing: Framing,
+    pub(super) standing: &'a Standing,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A response was sent, whole or not.
+    Answered,
+    /// None was begun: Skein answers.
+    Answer(Reason),
+    /// The client is gone.
+    Gone,
+}
+
+/// Finds the route of a request and gets it answered.
+pub(super) async fn exchange(
+    scene: &Scene<'_>,
+    http: &HttpListener,
+    client: &mut Client<'_>,
+    upload: &mut Upload<'_>,
+    record: &mut Record,
+) -> Outcome {
+    let Scene { head, worker, .. } = *scene;
+    record.request_id = match incoming_request_id(&head.headers) {
+        Some(id) => id.to_owned(),
+        None => new_request_id(worker.rng().random()),
+    };
+    if head.method == Method::CONNECT {
+        return Outcome::Answer(Reason::ConnectOff);
+    }
+    let defaults = &scene.routing.config.defaults;
+    let target = match Target::of(head, defaults.escaped_slashes) {
+        Ok(target) => target,
+        Err(fault) => return Outcome::Answer(Reason::Head(fault)),
+    };
+    let header = |name: &str| head.headers.get(name)?.to_str().ok();
+    let found = http.router.route(&RequestView {
+        host: target.host,
+        path: &target.path,
+        method: head.method.as_str(),
+        header: &header,
+    });
+    let Some(found) = found else {
+        return Outcome::Answer(Reason::NoRoute);
+    };
+    let route = found.route;
+    record.route = Some(route.clone());
+    let Some(upstream) = choose(scene, route) else {
+        return Outcome::Answer(Reason::NoCluster);
+    };
+    record.upstream = Some(upstream.clone());
+    let request_id = std::mem::take(&mut record.request_id);
+    let policy = route.retry.as_ref().unwrap_or(&DEFAULT_POLICY);
+    let job = job(scene, (&target, &request_id), (defaults, route, policy));
+    let mut retries = Retries::new(policy, upstream, is_idempotent(&head.method));
+    let outcome = run(&job, client, upload, &mut retries, record).await;
+    record.request_id = request_id;
+    outcome
+}
+
+/// The cluster for this request, by the route's weights.
+fn choose<'a>(scene: &Scene<'a>, route: &Route) -> Option<&'a Rc<Upstream>> {
+    let draw = match &*route.to.targets {
+        [_] => 0,
+        _ => scene.worker.rng().random_range(0..route.to.total.max(1)),
+    };
+    scene.routing.upstream(route.to.choose(draw))
+}
+
+fn job<'a>(
+    scene: &'a Scene<'a>,
+    (target, request_id): (&'a Target<'a>, &'a str),
+    (defaults, route, policy): (&Defaults, &Route, &RetryPolicy),
+) -> Job<'a> {
+    let head = scene.head;
+    let expects = head.headers.get(header::EXPECT);
+    Job {
+        worker: scene.worker,
+        slot: scene.slot,
+        head,
+        additions: Additions {
+            target,
+            framing: scene.framing,
+            peer: scene.peer,
+            trusted: defaults.trusted_hops > 0,
+            request_id,
+        },
+        standing: scene.standing,
+        asked: asked_connection(head),
+        expects_continue: scene.framing != Framing::Empty
+            && head.version == Version::HTTP_11
+            && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+        timeout: route.timeout,
+        per_try_timeout: policy.per_try_timeout,
+        stream_idle_timeout: defaults.stream_idle_timeout,
+    }
+}
+
+/// What the client asks for its connection.
+pub(super) fn asked_connection(head: &RequestHead) -> ConnectionOption {
+    if head.version == Version::HTTP_11 {
+        if wants_close(&head.headers) {
+            ConnectionOption::Close
+        } else {
+            ConnectionOption::Kept
+        }
+    } else if wants_keep_alive(&head.headers) {
+        ConnectionOption::KeptOld
+    } else {
+        ConnectionOption::Close
+    }
+}
+
+/// Tries until there is an answer.
+async fn run(
+    job: &Job<'_>,
+    client: &mut Client<'_>,
+    upload: &mut Upload<'_>,
+    retries: &mut Retries<'_>,
+    record: &mut Record,
+) -> Outcome {
+    let upstream = retries.upstream;
+    let counters = upstream.counters();
+    let _active = Active::count(&counters.requests_active);
+    let mut failed: SmallVec<[usize; 4]> = SmallVec::new();
+    let mut stale = 0;
+    loop {
+        let picked = upstream.pick(&mut job.worker.rng(), &failed);
+        let Some(endpoint) = picked else {
+            counters.none_healthy.increment();
+            return Outcome::Answer(Reason::NoHealthyUpstream);
+        };
+        record.endpoint = Some(upstream.endpoints[endpoint].clone());
+        record.tries += 1;
+        let target = (upstream, endpoint);
+        let tried = attempt(job, client, upload, target, retries, record).await;
+        let (failure, reason) = match tried {
+            Tried::Answered(_) => {
+                retries.succeeded();
+                return Outcome::Answered;
+            }
+            Tried::Refused(reason) => return Outcome::Answer(reason),
+            Tried::Gone => return Outcome::Gone,
+            Tried::Again => {
+                failed.push(endpoint);
+                if !pause(job, client, upload, retries).await {
+                    return Outcome::Answer(Reason::ResponseTimeout);
+                }
+                continue;
+            }
+            Tried::Stale(failure, reason) => {
+                stale += 1;
+                if stale <= STALE_MAX && retries.is_safe(failure, job.standing) {
+                    continue;
+                }
+                (failure, reason)
+            }
+            Tried::Failed(failure, reason) => (failure, reason),
+        };
+        if !retries.claim(failure, job.standing) {
+            return Outcome::Answer(reason);
+        }
+        failed.push(endpoint);
+        // What was not sent can go elsewhere at once.
+        let elsewhere = failed.len() < upstream.endpoints.len();
+        if !(failure == Failure::Unsent && elsewhere) && !pause(job, client, upload, retries).await
+        {
+            return Outcome::Answer(Reason::ResponseTimeout);
+        }
+    }
+}
+
+/// Waits before the next try; false when the route's time is over before.
+async fn pause(
+    job: &Job<'_>,
+    client: &mut Client<'_>,
+    _upload: &mut Upload<'_>,
+    retries: &Retries<'_>,
+) -> bool {
+    let pause = back_off(retries.made, &mut *job.worker.rng());
+    let limit = || job.route_limit();
+    client.timer.until(limit, sleep(pause)).await.is_ok()
+}
+
+/// The retries of one request.
+#[derive(Debug)]
+pub(super) struct Retries<'a> {
+    policy: &'a RetryPolicy,
+    upstream: &'a Rc<Upstream>,
+    idempotent: bool,
+    made: u32,
+    /// A place in the cluster's budget, from the decision to the end of the try.
+    permit: Option<Permit>,
+}
+
+impl<'a> Retries<'a> {
+    fn new(policy: &'a RetryPolicy, upstream: &'a Rc<Upstream>, idempotent: bool) -> Self {
+        Self {
+            policy,
+            upstream,
+            idempotent,
+            made: 0,
+            permit: None,
+        }
+    }
+
+    /// Whether sending the request again does no harm.
+    fn is_safe(&self, failure: Failure, standing: &Standing) -> bool {
+        standing.kept.get() && (failure == Failure::Unsent || self.idempotent)
+    }
+
+    /// Decides for another try: the policy wants it, it is safe, tries are left and the budget has
+    /// room. Counts it as begun.
+    pub(super) fn claim(&mut self, failure: Failure, standing: &Standing) -> bool {
+        let request = Replayable {
+            idempotent: self.idempotent,
+            body_kept: standing.kept.get(),
+        };
+        if !wants_retry(self.policy, failure, request) {
+            return false;
+        }
+        let counters = self.upstream.counters();
+        if self.made >= self.policy.times {
+            counters.retry_limits_exceeded.increment();
+            return false;
+        }
+        self.permit = None;
+        self.permit = self.upstream.shared.retry(&self.upstream.cluster.limits);
+        if self.permit.is_none() {
+            counters.retry_overflows.increment();
+            return false;
+        }
+        self.made += 1;
+        counters.retries.increment();
+        true
+    }
+
+    fn succeeded(&mut self) {
+        if self.made > 0 {
+            self.upstream.counters().retry_successes.increment();
+        }
+        self.permit = None;
+    }
+}
+
+/// What a request that Skein answers is flagged with.
+pub(super) fn flag_of(outcome: Outcome) -> Option<(Flag, &'static str)> {
+    match outcome {
+        Outcome::Answered => None,
+        Outcome::Answer(reason) => Some((reason.flag(), reason.details())),
+        Outcome::Gone => Some((Flag::DownstreamTermination, "the client went away")),
+    }
+}

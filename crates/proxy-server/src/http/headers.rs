@@ -1,0 +1,256 @@
+//! What a proxy writes of a head: everything but the fields that are between two neighbours, then
+//! its own.
+//!
+//! Owns hop-by-hop fields (RFC 9110, 7.6.1) and the framing that we choose. One pass over the fields,
+//! straight into the bytes that are sent. Our own fields come last and cannot be named away by a
+//! Connection header.
+
+use std::io::Write as _;
+
+use http::{HeaderMap, HeaderName, Method, header};
+use smallvec::SmallVec;
+
+use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID};
+use super::target::Target;
+use crate::http1::{Framing, RequestHead, ResponseHead, connection_tokens};
+
+/// What our request adds to the client's.
+#[derive(Debug)]
+pub(super) struct Additions<'a> {
+    pub(super) target: &'a Target<'a>,
+    pub(super) framing: Framing,
+    /// The address of whom the request came from.
+    pub(super) peer: &'a str,
+    /// Whether the X-Forwarded-Proto that came along is believed.
+    pub(super) trusted: bool,
+    pub(super) request_id: &'a str,
+}
+
+/// Writes the request head for an upstream.
+///
+/// No Via: RFC 9110 asks for it, but servers (nginx's `gzip_proxied`) send uncompressed answers to
+/// requests that have it, and neither Envoy nor HAProxy nor nginx add it.
+pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead, add: &Additions<'_>) {
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(add.target.path.as_bytes());
+    out.extend_from_slice(add.target.query.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+    out.extend_from_slice(add.target.host.as_bytes());
+    out.extend_from_slice(b"\r\n");
+
+    let named = named_by_connection(&head.headers);
+    let mut trailers_accepted = false;
+    let mut proto_kept = false;
+    let mut forwarded = ForwardedFor::default();
+    for (name, value) in &head.headers {
+        if *name == header::TE {
+            trailers_accepted |= accepts_trailers(value.as_bytes());
+        }
+        if stays_here(name, &named)
+            || matches!(
+                *name,
+                header::HOST | header::EXPECT | header::CONTENT_LENGTH
+            )
+        {
+            continue;
+        }
+        match name.as_str() {
+            X_FORWARDED_FOR => forwarded.push(value.as_bytes()),
+            X_REQUEST_ID => {}
+            X_FORWARDED_PROTO if !add.trusted => {}
+            name => {
+                proto_kept |= name == X_FORWARDED_PROTO;
+                write_field(out, name, value.as_bytes());
+            }
+        }
+    }
+    forwarded.write(out, add.peer);
+    if !proto_kept {
+        write_field(out, X_FORWARDED_PROTO, b"http");
+    }
+    write_field(out, X_REQUEST_ID, add.request_id.as_bytes());
+    if trailers_accepted {
+        out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
+    }
+    match add.framing {
+        // Methods that usually have a body say that they have none (RFC 9110, 8.6).
+        Framing::Empty => {
+            if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+                out.extend_from_slice(b"content-length: 0\r\n");
+            }
+        }
+        framing => write_framing(out, framing),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What our response adds to the upstream's.
+#[derive(Debug)]
+pub(super) struct Closing<'a> {
+    /// How the body is framed towards the client.
+    pub(super) framing: Framing,
+    pub(super) connection: ConnectionOption,
+    /// For a response without one.
+    pub(super) date: &'a str,
+}
+
+/// What the client is told about its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ConnectionOption {
+    /// It stays, which HTTP/1.1 need not say.
+    Kept,
+    /// It stays, which an HTTP/1.0 client must be told.
+    KeptOld,
+    /// It ends after this response.
+    Close,
+}
+
+/// Writes the response head for a client.
+pub(super) fn write_response(
+    out: &mut Vec<u8>,
+    method: &Method,
+    head: &ResponseHead,
+    closing: &Closing<'_>,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(&head.reason);
+    out.extend_from_slice(b"\r\n");
+
+    let named = named_by_connection(&head.headers);
+    // Without a body the length tells what a GET would get (RFC 9110, 8.6), but for 204.
+    let length_passes =
+        closing.framing == Framing::Empty && (method == Method::HEAD || head.status == 304);
+    let mut dated = false;
+    let mut length_written = false;
+    for (name, value) in &head.headers {
+        if stays_here(name, &named) {
+            continue;
+        }
+        if *name == header::CONTENT_LENGTH {
+            if length_passes && !length_written {
+                length_written = true;
+                write_field(out, "content-length", value.as_bytes());
+            }
+            continue;
+        }
+        dated |= *name == header::DATE;
+        write_field(out, name.as_str(), value.as_bytes());
+    }
+    if !dated {
+        write_field(out, "date", closing.date.as_bytes());
+    }
+    match closing.framing {
+        Framing::Empty => {
+            let bodyless = method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+            if !bodyless {
+                out.extend_from_slice(b"content-length: 0\r\n");
+            }
+        }
+        framing => write_framing(out, framing),
+    }
+    out.extend_from_slice(match closing.connection {
+        ConnectionOption::Kept => b"\r\n",
+        ConnectionOption::KeptOld => b"connection: keep-alive\r\n\r\n",
+        ConnectionOption::Close => b"connection: close\r\n\r\n",
+    });
+}
+
+/// Writes an interim response (1xx) as it came, without hop-by-hop fields.
+pub(super) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(head.status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(&head.reason);
+    out.extend_from_slice(b"\r\n");
+    let named = named_by_connection(&head.headers);
+    for (name, value) in &head.headers {
+        if !stays_here(name, &named) && *name != header::CONTENT_LENGTH {
+            write_field(out, name.as_str(), value.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a client takes trailers (TE: trailers); otherwise they are dropped (RFC 9110, 6.5.1).
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::TE).iter();
+    values.any(|value| accepts_trailers(value.as_bytes()))
+}
+
+fn accepts_trailers(te: &[u8]) -> bool {
+    te.split(|byte| *byte == b',')
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// The field names in Connection, beyond the usual options.
+fn named_by_connection(headers: &HeaderMap) -> SmallVec<[&str; 4]> {
+    if !headers.contains_key(header::CONNECTION) {
+        return SmallVec::new();
+    }
+    connection_tokens(headers)
+        .filter(|token| !token.eq_ignore_ascii_case("close"))
+        .filter(|token| !token.eq_ignore_ascii_case("keep-alive"))
+        .collect()
+}
+
+/// Whether a field is for the next hop only.
+fn stays_here(name: &HeaderName, named: &[&str]) -> bool {
+    matches!(
+        *name,
+        header::CONNECTION
+            | header::TE
+            | header::TRANSFER_ENCODING
+            | header::UPGRADE
+            | header::PROXY_AUTHENTICATE
+            | header::PROXY_AUTHORIZATION
+    ) || matches!(
+        name.as_str(),
+        "keep-alive" | "proxy-connection" | "http2-settings"
+    ) || named
+        .iter()
+        .any(|token| token.eq_ignore_ascii_case(name.as_str()))
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_framing(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::Length(length) => {
+            write!(out, "content-length: {length}\r\n").expect("a Vec takes every write");
+        }
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::Empty | Framing::UntilClose => {}
+    }
+}
+
+/// X-Forwarded-For: what came along, then the peer.
+#[derive(Debug, Default)]
+struct ForwardedFor<'a>(SmallVec<[&'a [u8]; 2]>);
+
+impl<'a> ForwardedFor<'a> {
+    fn push(&mut self, list: &'a [u8]) {
+        self.0.push(list);
+    }
+
+    fn write(&self, out: &mut Vec<u8>, peer: &str) {
+        out.extend_from_slice(X_FORWARDED_FOR.as_bytes());
+        out.extend_from_slice(b": ");
+        for list in self.0.iter().filter(|list| !list.is_empty()) {
+            out.extend_from_slice(list);
+            out.extend_from_slice(b", ");
+        }
+        out.extend_from_slice(peer.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests;

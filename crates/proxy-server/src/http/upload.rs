@@ -1,0 +1,201 @@
+//! A request's body on its way from the client to the upstream.
+//!
+//! Owns the copy that a retry sends again, and where an upload stands. Reads no more than the
+//! upstream takes.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use crate::deadline::Progress;
+use crate::http1::{
+    BodyDecoder, BodyFault, Framing, Step, write_chunk_end, write_chunk_start, write_trailers,
+};
+use crate::wire::{Amount, Reader, Writer};
+
+/// So much of a body is kept for a retry; a longer one is sent once only.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+/// Bodies longer than this are read in large pieces.
+const MUCH: u64 = 16 * 1024;
+
+/// Why an upload stopped.
+#[derive(Debug)]
+pub(super) enum UploadFault {
+    /// The upstream takes no more. It may have answered all the same.
+    Upstream,
+    /// The client went away.
+    ClientGone,
+    /// What the client sends is no body.
+    Client(BodyFault),
+}
+
+/// Who an upload waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Client,
+    Upstream,
+}
+
+/// What others may see of an upload while it goes on.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// When the last byte was handed to an upstream for the first time.
+    pub(super) finished: Cell<Option<Instant>>,
+    pub(super) waiting: Cell<Waiting>,
+    pub(super) progress: Progress,
+    /// Bytes of body received.
+    pub(super) received: Cell<u64>,
+    /// Whether all that was received can be sent again.
+    pub(super) kept: Cell<bool>,
+    /// Whether a client that waits for it was told to go on (100 Continue).
+    pub(super) invited: Cell<bool>,
+}
+
+impl Standing {
+    /// The standing of a request that arrived now.
+    pub(super) fn new(framing: Framing, now: Instant) -> Self {
+        Self {
+            finished: Cell::new((framing == Framing::Empty).then_some(now)),
+            waiting: Cell::new(Waiting::Client),
+            progress: Progress::new(now),
+            received: Cell::new(0),
+            kept: Cell::new(true),
+            invited: Cell::new(false),
+        }
+    }
+}
+
+/// One request's body.
+#[derive(Debug)]
+pub(super) struct Upload<'a> {
+    client: &'a mut Reader,
+    framing: Framing,
+    decoder: BodyDecoder,
+    /// What was read so far, while it can still be sent again.
+    kept: Option<Vec<u8>>,
+    trailers: Option<HeaderMap>,
+    standing: &'a Standing,
+}
+
+impl<'a> Upload<'a> {
+    pub(super) fn new(client: &'a mut Reader, framing: Framing, standing: &'a Standing) -> Self {
+        Self {
+            client,
+            framing,
+            decoder: BodyDecoder::new(framing),
+            kept: Some(Vec::new()),
+            trailers: None,
+            standing,
+        }
+    }
+
+    /// Whether the whole body was received.
+    pub(super) fn is_received(&self) -> bool {
+        self.decoder.is_end()
+    }
+
+    /// Whether nothing of the body arrived yet: then a client that asked for it waits for
+    /// 100 Continue.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.client.buffer.is_empty() && self.standing.received.get() == 0
+    }
+
+    /// Gives the body to `upstream`, behind what is pending there, from its first byte on. When all
+    /// is given it watches the client, and so ends with a fault or not at all.
+    pub(super) async fn run(&mut self, upstream: &mut Writer) -> UploadFault {
+        if let Err(fault) = self.give(upstream).await {
+            return fault;
+        }
+        if self.standing.finished.get().is_none() {
+            self.standing.finished.set(Some(Instant::now()));
+        }
+        poll_fn(|cx| self.client.poll_gone(cx)).await;
+        UploadFault::ClientGone
+    }
+
+    async fn give(&mut self, upstream: &mut Writer) -> Result<(), UploadFault> {
+        let sent_failed = |_: io::Error| UploadFault::Upstream;
+        self.standing.waiting.set(Waiting::Upstream);
+        if let Some(kept) = &self.kept
+            && !kept.is_empty()
+        {
+            send_data(upstream, self.framing, kept)
+                .await
+                .map_err(sent_failed)?;
+        }
+        loop {
+            match self.decoder.step(&mut self.client.buffer) {
+                Ok(Step::Data(count)) => {
+                    self.standing.waiting.set(Waiting::Upstream);
+                    let received = self.standing.received.get();
+                    self.standing.received.set(received + count as u64);
+                    self.give_data(upstream, count).await.map_err(sent_failed)?;
+                    self.standing.progress.mark();
+                }
+                Ok(Step::More) => {
+                    upstream.flush().await.map_err(sent_failed)?;
+                    self.standing.waiting.set(Waiting::Client);
+                    let read = self.client.fill(self.amount()).await;
+                    if read.map_err(|_| UploadFault::ClientGone)? == 0 {
+                        return Err(UploadFault::ClientGone);
+                    }
+                    self.standing.progress.mark();
+                }
+                Ok(Step::End) => break,
+                Err(fault) => return Err(UploadFault::Client(fault)),
+            }
+        }
+        if self.framing == Framing::Chunked {
+            if let Some(trailers) = self.decoder.take_trailers() {
+                self.trailers = Some(trailers);
+            }
+            write_trailers(&mut upstream.pending, self.trailers.as_ref());
+        }
+        self.standing.waiting.set(Waiting::Upstream);
+        upstream.flush().await.map_err(sent_failed)
+    }
+
+    /// Gives the next `count` bytes. They are kept before anything can interrupt this, so that a
+    /// restart finds them once, in one place.
+    async fn give_data(&mut self, upstream: &mut Writer, count: usize) -> io::Result<()> {
+        if let Some(kept) = &mut self.kept
+            && kept.len() + count <= KEPT_BYTES_MAX
+        {
+            let from = kept.len();
+            kept.extend_from_slice(&self.client.buffer[..count]);
+            self.decoder.consume(&mut self.client.buffer, count);
+            return send_data(upstream, self.framing, &kept[from..]).await;
+        }
+        self.kept = None;
+        self.standing.kept.set(false);
+        let data = &self.client.buffer[..count];
+        send_data(upstream, self.framing, data).await?;
+        self.decoder.consume(&mut self.client.buffer, count);
+        Ok(())
+    }
+
+    fn amount(&self) -> Amount {
+        match self.framing {
+            Framing::Length(length) if length <= MUCH => Amount::Little,
+            _ => Amount::Much,
+        }
+    }
+}
+
+/// Sends data in the framing of its message.
+pub(super) async fn send_data(
+    writer: &mut Writer,
+    framing: Framing,
+    data: &[u8],
+) -> io::Result<()> {
+    if framing != Framing::Chunked {
+        return writer.send(data).await;
+    }
+    write_chunk_start(&mut writer.pending, data.len());
+    writer.send(data).await?;
+    write_chunk_end(&mut writer.pending);
+    Ok(())
+}

@@ -1,0 +1,228 @@
+//! One worker's share of a listener: it accepts, serves, and drains when the listener closes.
+//!
+//! Owns the accept loop and the tasks of the connections that it accepted. Never binds a socket
+//! (that is `bind`) and never speaks a protocol.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_config::compiled::{Listener, Protocol};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::counters::ListenerCounters;
+use crate::worker::Worker;
+use crate::{http, tcp};
+
+/// The first pause after the system refused a connection (out of files or memory); it doubles.
+const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
+/// The longest such pause.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What is served at an address right now, the same for all workers.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    pub(crate) listener: Arc<Listener>,
+    /// The listener's name.
+    pub(crate) label: String,
+    /// Kept over config changes.
+    pub(crate) counters: Arc<[ListenerCounters]>,
+}
+
+impl Serving {
+    /// The counters of the worker of this number.
+    pub(crate) fn counters(&self, worker: usize) -> &ListenerCounters {
+        &self.counters[worker]
+    }
+}
+
+/// A listener in one worker.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// The worker's number.
+    pub(crate) worker: usize,
+    serving: RefCell<Arc<Serving>>,
+    drain_began: Cell<Option<Instant>>,
+    /// Wakes the connections when a drain begins.
+    pub(crate) drain: Notify,
+}
+
+impl Slot {
+    pub(crate) fn new(worker: usize, serving: Arc<Serving>) -> Self {
+        Self {
+            worker,
+            serving: RefCell::new(serving),
+            drain_began: Cell::new(None),
+            drain: Notify::new(),
+        }
+    }
+
+    /// What is served right now.
+    pub(crate) fn serving(&self) -> Arc<Serving> {
+        self.serving.borrow().clone()
+    }
+
+    /// From the next request on, serve this.
+    pub(crate) fn replace(&self, serving: Arc<Serving>) {
+        *self.serving.borrow_mut() = serving;
+    }
+
+    /// When the listener closed, if it did.
+    pub(crate) fn drain_began(&self) -> Option<Instant> {
+        self.drain_began.get()
+    }
+
+    /// Whether the listener closed.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.drain_began.get().is_some()
+    }
+}
+
+/// An order to close.
+#[derive(Debug)]
+pub(crate) struct Close {
+    /// The time for what is under way.
+    pub(crate) limit: Duration,
+    /// Told when the socket is closed; connections may still be draining.
+    pub(crate) closed: oneshot::Sender<()>,
+}
+
+/// Accepts and serves until it is told to close, then drains.
+pub(crate) async fn run(
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    socket: TcpListener,
+    close: oneshot::Receiver<Close>,
+) {
+    let mut connections = JoinSet::new();
+    let close = accept(&worker, &slot, &socket, &mut connections, close).await;
+    take_queue(&worker, &slot, socket, &mut connections);
+    let now = Instant::now();
+    slot.drain_began.set(Some(now));
+    slot.drain.notify_waiters();
+    let _ = close.closed.send(());
+    let drained = async {
+        while let Some(ended) = connections.join_next().await {
+            note(ended);
+        }
+    };
+    if timeout_at(now + close.limit, drained).await.is_err() {
+        tracing::info!(
+            listener = slot.serving().label,
+            connections = connections.len(),
+            "the drain time is over; closing what is left"
+        );
+        connections.shutdown().await;
+    }
+}
+
+/// Accepts until there is an order to close. Without anybody who could give one it goes on.
+async fn accept(
+    worker: &Rc<Worker>,
+    slot: &Rc<Slot>,
+    socket: &TcpListener,
+    connections: &mut JoinSet<()>,
+    mut close: oneshot::Receiver<Close>,
+) -> Close {
+    let mut pause = ACCEPT_PAUSE_MIN;
+    let mut orphaned = false;
+    loop {
+        tokio::select! {
+            biased;
+            order = &mut close, if !orphaned => match order {
+                Ok(order) => return order,
+                Err(_) => orphaned = true,
+            },
+            Some(ended) = connections.join_next(), if !connections.is_empty() => note(ended),
+            accepted = socket.accept(), if worker.has_room() => match accepted {
+                Ok((stream, peer)) => {
+                    pause = ACCEPT_PAUSE_MIN;
+                    serve(worker, slot, stream, peer, connections);
+                }
+                Err(error) if is_of_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, listener = slot.serving().label, "cannot accept; \
+                        raise the limit of open files (ulimit -n) if it is reached");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                }
+            },
+            // Full: connections stay in the kernel's queue until others have ended.
+            () = sleep(ACCEPT_PAUSE_MIN), if !worker.has_room() => {}
+        }
+    }
+}
+
+/// Errors of the one connection that was being accepted, not of accepting.
+fn is_of_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::Interrupted
+    )
+}
+
+/// Closes the socket, but takes what the kernel accepted before: those clients are connected.
+fn take_queue(
+    worker: &Rc<Worker>,
+    slot: &Rc<Slot>,
+    socket: TcpListener,
+    connections: &mut JoinSet<()>,
+) {
+    // The runtime's socket only looks where it was told that something is; the plain one sees what
+    // came since.
+    let Ok(socket) = socket.into_std() else {
+        return;
+    };
+    while let Ok((stream, peer)) = socket.accept() {
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            serve(worker, slot, stream, peer, connections);
+        }
+    }
+}
+
+fn serve(
+    worker: &Rc<Worker>,
+    slot: &Rc<Slot>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    connections: &mut JoinSet<()>,
+) {
+    // Small pieces of an answer must not wait for acknowledgements. If it fails, the connection is
+    // gone, and the first read will tell.
+    let _ = stream.set_nodelay(true);
+    let (worker, slot) = (worker.clone(), slot.clone());
+    let room = worker.enter();
+    let is_http = matches!(slot.serving().listener.protocol, Protocol::Http(_));
+    if is_http {
+        connections.spawn_local(async move {
+            let _room = room;
+            http::serve(worker, slot, stream, peer).await;
+        });
+    } else {
+        connections.spawn_local(async move {
+            let _room = room;
+            tcp::serve(worker, slot, stream, peer).await;
+        });
+    }
+}
+
+/// A connection ended. A panic there is a fault of ours and has cost that connection only.
+fn note(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked; that connection is lost");
+    }
+}

@@ -1,0 +1,383 @@
+//! The proxy's handle: starts the workers and gives them config, health and the end.
+//!
+//! Owns what is bound and by whom. Lives on the control runtime; nothing of it is on the path of a
+//! request. Dropping it stops nothing: traffic goes on until [`ProxyServer::drain`].
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_health::HealthView;
+use proxy_config::compiled::{CompiledConfig, Listener, ResourceName};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+use crate::access_log::LogQueue;
+use crate::bind::{BindError, bind};
+use crate::listener::Serving;
+use crate::metrics::ProxyMetrics;
+use crate::upstream::ClusterShared;
+use crate::worker::{Apply, COMMANDS_MAX, Command, Snapshot, WorkerStart};
+
+/// A node accepts so many clients' connections at a time (Envoy's practice at the edge); more wait
+/// in the kernel's queues.
+const CONNECTIONS_MAX: usize = 50_000;
+
+/// How to start a proxy.
+pub struct ProxyOptions {
+    /// Worker threads; 0: as many as there are cores.
+    pub workers: usize,
+    /// Where the access log goes, when the config turns it on.
+    pub access_log: Box<dyn io::Write + Send>,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> Self {
+        Self {
+            workers: 0,
+            access_log: Box::new(io::stdout()),
+        }
+    }
+}
+
+/// Why the proxy did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A thread or its poller could not be made.
+    #[error("cannot start a worker thread; raise the limits of threads and open files")]
+    Thread(#[from] io::Error),
+}
+
+/// What became of one listener of a config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerOutcome {
+    /// The listener.
+    pub name: ResourceName,
+    /// The address it asks for.
+    pub bind: SocketAddr,
+    /// The address that serves it: the same, with the real port if it asks for port 0. If the new
+    /// address could not be bound, the listener goes on at its old one, if it had one.
+    pub result: Result<SocketAddr, BindError>,
+}
+
+/// The proxy of this node.
+#[derive(Debug)]
+pub struct ProxyServer {
+    workers: Vec<mpsc::Sender<Command>>,
+    health: watch::Sender<Arc<HealthView>>,
+    metrics: ProxyMetrics,
+    bound: Mutex<Bound>,
+    outcomes: watch::Sender<Vec<ListenerOutcome>>,
+}
+
+/// What is bound right now.
+#[derive(Debug, Default)]
+struct Bound {
+    listeners: Vec<Active>,
+    snapshot: Arc<Snapshot>,
+}
+
+#[derive(Debug, Clone)]
+struct Active {
+    name: ResourceName,
+    /// As the config has it.
+    asked: SocketAddr,
+    /// As the sockets have it.
+    address: SocketAddr,
+    listener: Arc<Listener>,
+}
+
+/// Sockets to hand to the workers.
+type Opened = Vec<(SocketAddr, Vec<TcpListener>)>;
+
+impl ProxyServer {
+    /// Starts the workers. Nothing is served before the first [`ProxyServer::apply`].
+    pub fn start(options: ProxyOptions) -> Result<Self, StartError> {
+        let count = match options.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            count => count,
+        };
+        let log = LogQueue::start(options.access_log)?;
+        let (health, view) = watch::channel(Arc::default());
+        let mut workers = Vec::with_capacity(count);
+        for index in 0..count {
+            let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+            let start = WorkerStart {
+                index,
+                connections_max: CONNECTIONS_MAX.div_ceil(count),
+                log: log.clone(),
+                commands: inbox,
+                health: view.clone(),
+            };
+            start.spawn()?;
+            workers.push(commands);
+        }
+        Ok(Self {
+            workers,
+            health,
+            metrics: ProxyMetrics::new(log),
+            bound: Mutex::default(),
+            outcomes: watch::Sender::default(),
+        })
+    }
+
+    /// Puts a config in force and returns when all workers serve it. Listeners that stay keep their
+    /// sockets and connections; new ones are opened; those that are gone are closed and drained for
+    /// the config's `drain_timeout`. One that cannot be bound is told and hinders no other; the
+    /// next call tries again.
+    pub async fn apply(&self, config: Arc<CompiledConfig>) -> Vec<ListenerOutcome> {
+        let mut bound = self.bound.lock().await;
+        let mut plan = Plan::new(&bound.listeners, &config, self.workers.len());
+        let mut opened = std::mem::take(&mut plan.opened);
+        loop {
+            bound.snapshot = Arc::new(self.snapshot(&config, &plan.active));
+            let close = plan.closing(&bound.listeners);
+            self.command_apply(&bound.snapshot, opened, &close).await;
+            bound.listeners.clone_from(&plan.active);
+            // An address may have been in the way of one that is wanted (`0.0.0.0` and `127.0.0.1`
+            // with one port); now that it is closed, those can be bound.
+            opened = plan.open_blocked(self.workers.len());
+            if opened.is_empty() {
+                break;
+            }
+        }
+        let outcomes = plan.outcomes();
+        self.outcomes.send_replace(outcomes.clone());
+        outcomes
+    }
+
+    /// Puts a merged view of health in force, at the latest with the workers' next turn.
+    pub fn set_health(&self, view: Arc<HealthView>) {
+        self.metrics.sources().health = view.clone();
+        self.health.send_replace(view);
+    }
+
+    /// The proxy's metrics.
+    pub fn metrics(&self) -> ProxyMetrics {
+        self.metrics.clone()
+    }
+
+    /// What became of each listener of the config in force.
+    pub fn listeners(&self) -> Vec<ListenerOutcome> {
+        self.outcomes.borrow().clone()
+    }
+
+    /// Closes all listeners, lets what is under way end within `limit`, and stops the workers.
+    pub async fn drain(&self, limit: Duration) {
+        let mut waits = Vec::new();
+        for worker in &self.workers {
+            let (done, told) = oneshot::channel();
+            if worker.send(Command::Drain { limit, done }).await.is_ok() {
+                waits.push(told);
+            }
+        }
+        for wait in waits {
+            let _ = wait.await;
+        }
+    }
+
+    /// What the workers shall see, and the sources of the metrics with it.
+    fn snapshot(&self, config: &Arc<CompiledConfig>, active: &[Active]) -> Snapshot {
+        let workers = self.workers.len();
+        let mut sources = self.metrics.sources();
+        let known = sources.clusters.clone();
+        let same = known.len() == config.clusters.len()
+            && config.clusters.values().all(|c| known.contains_key(&c.key));
+        if !same {
+            let shared = config.clusters.values().map(|cluster| {
+                let kept = known.get(&cluster.key).cloned();
+                let new = || Arc::new(ClusterShared::new(workers));
+                (cluster.key.clone(), kept.unwrap_or_else(new))
+            });
+            sources.clusters = Arc::new(shared.collect());
+        }
+        let mut listeners = BTreeMap::new();
+        let mut serving = BTreeMap::new();
+        for active in active {
+            let label = active.name.to_string();
+            let kept = sources.listeners.get(&label).cloned();
+            let counters =
+                kept.unwrap_or_else(|| (0..workers).map(|_| Default::default()).collect());
+            listeners.insert(label.clone(), counters.clone());
+            let entry = Serving {
+                listener: active.listener.clone(),
+                label,
+                counters,
+            };
+            serving.insert(active.address, Arc::new(entry));
+        }
+        sources.listeners = listeners;
+        sources.config = config.clone();
+        Snapshot {
+            config: config.clone(),
+            clusters: sources.clusters.clone(),
+            serving,
+        }
+    }
+
+    /// Gives every worker its share and waits until all are done.
+    async fn command_apply(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        mut opened: Opened,
+        close: &[SocketAddr],
+    ) {
+        let mut waits = Vec::new();
+        for (index, worker) in self.workers.iter().enumerate() {
+            let share = opened
+                .iter_mut()
+                .filter_map(|(address, sockets)| sockets.pop().map(|socket| (*address, socket)));
+            let (done, told) = oneshot::channel();
+            let apply = Apply {
+                snapshot: snapshot.clone(),
+                open: share.collect(),
+                close: close.to_vec(),
+                done,
+            };
+            if worker.send(Command::Apply(apply)).await.is_ok() {
+                waits.push(told);
+            } else {
+                tracing::error!(worker = index, "a worker has stopped; restart the node");
+            }
+        }
+        for wait in waits {
+            let _ = wait.await;
+        }
+    }
+}
+
+/// What is to be done for a config.
+struct Plan {
+    /// What will be served.
+    active: Vec<Active>,
+    opened: Opened,
+    /// Listeners whose address is in use, perhaps by one that is about to close.
+    blocked: Vec<(ResourceName, Arc<Listener>)>,
+    failed: Vec<(ResourceName, SocketAddr, BindError)>,
+    asked: Vec<(ResourceName, SocketAddr)>,
+}
+
+impl Plan {
+    fn new(before: &[Active], config: &CompiledConfig, workers: usize) -> Self {
+        let mut plan = Self {
+            active: Vec::new(),
+            opened: Vec::new(),
+            blocked: Vec::new(),
+            failed: Vec::new(),
+            asked: Vec::new(),
+        };
+        for (name, listener) in &config.listeners {
+            let asked = listener.bind;
+            plan.asked.push((name.clone(), asked));
+            let twin = plan
+                .active
+                .iter()
+                .find(|a| a.asked == asked && asked.port() != 0);
+            if let Some(twin) = twin {
+                let by = twin.name.to_string();
+                let error = BindError::Conflict { address: asked, by };
+                plan.failed.push((name.clone(), asked, error));
+                continue;
+            }
+            let kept = before
+                .iter()
+                .find(|known| known.asked == asked && (asked.port() != 0 || known.name == *name));
+            if let Some(kept) = kept {
+                plan.serve(name, listener, kept.address);
+                continue;
+            }
+            match bind(asked, workers) {
+                Ok((address, sockets)) => {
+                    plan.opened.push((address, sockets));
+                    plan.serve(name, listener, address);
+                }
+                Err(BindError::InUse(_)) if before.iter().any(|a| overlap(a.address, asked)) => {
+                    plan.blocked.push((name.clone(), listener.clone()));
+                }
+                Err(error) => plan.fail(name, listener, error, before),
+            }
+        }
+        plan
+    }
+
+    fn serve(&mut self, name: &ResourceName, listener: &Arc<Listener>, address: SocketAddr) {
+        self.active.push(Active {
+            name: name.clone(),
+            asked: listener.bind,
+            address,
+            listener: listener.clone(),
+        });
+    }
+
+    /// The listener cannot have its address: it goes on at its old one, if it had one that nobody
+    /// else wants.
+    fn fail(
+        &mut self,
+        name: &ResourceName,
+        listener: &Arc<Listener>,
+        error: BindError,
+        before: &[Active],
+    ) {
+        self.failed.push((name.clone(), listener.bind, error));
+        let old = before.iter().find(|known| known.name == *name);
+        if let Some(old) = old
+            && !self
+                .active
+                .iter()
+                .any(|active| active.address == old.address)
+        {
+            self.active.push(Active {
+                listener: listener.clone(),
+                ..old.clone()
+            });
+        }
+    }
+
+    /// The addresses that were served before and are not any more.
+    fn closing(&self, before: &[Active]) -> Vec<SocketAddr> {
+        let stays = |address| self.active.iter().any(|active| active.address == address);
+        let addresses = before.iter().map(|known| known.address);
+        addresses.filter(|address| !stays(*address)).collect()
+    }
+
+    /// Binds what was blocked, each once.
+    fn open_blocked(&mut self, workers: usize) -> Opened {
+        let mut opened = Vec::new();
+        for (name, listener) in std::mem::take(&mut self.blocked) {
+            match bind(listener.bind, workers) {
+                Ok((address, sockets)) => {
+                    opened.push((address, sockets));
+                    self.serve(&name, &listener, address);
+                }
+                Err(error) => self.failed.push((name, listener.bind, error)),
+            }
+        }
+        opened
+    }
+
+    fn outcomes(&self) -> Vec<ListenerOutcome> {
+        let outcome = |(name, bind): &(ResourceName, SocketAddr)| {
+            let failed = self.failed.iter().find(|(failed, ..)| failed == name);
+            let active = self.active.iter().find(|active| active.name == *name);
+            let result = match (failed, active) {
+                (Some((_, _, error)), _) => Err(error.clone()),
+                (None, Some(active)) => Ok(active.address),
+                (None, None) => Err(BindError::InUse(*bind)),
+            };
+            ListenerOutcome {
+                name: name.clone(),
+                bind: *bind,
+                result,
+            }
+        };
+        self.asked.iter().map(outcome).collect()
+    }
+}
+
+/// Whether two addresses cannot be bound at the same time.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    a.port() == b.port()
+        && a.is_ipv4() == b.is_ipv4()
+        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+}

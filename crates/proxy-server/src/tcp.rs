@@ -1,0 +1,198 @@
+//! TCP proxying: a client's connection is joined to one of an upstream's.
+//!
+//! Owns the copying both ways, with half-close: an end in one direction is passed on, and the other
+//! direction goes on. Never looks at the bytes.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, SystemTime};
+
+use proxy_config::compiled::{AccessLog, Protocol, TcpListener};
+use rand::RngExt as _;
+use smallvec::SmallVec;
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::access_log::Line;
+use crate::clock::timestamp;
+use crate::counters::Active;
+use crate::deadline::{Progress, Timer};
+use crate::flags::Flag;
+use crate::listener::Slot;
+use crate::upstream::{ConnectFault, Connection, Limit, Upstream, Wanted, connect};
+use crate::wire::{Amount, Reader, Writer, split};
+use crate::worker::Worker;
+
+/// A client's connection is tried at so many endpoints at most.
+const TRIES_MAX: usize = 3;
+/// After a read of this size the next one is prepared for more.
+const MUCH: usize = 4 * 1024;
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream, peer: SocketAddr) {
+    let serving = slot.serving();
+    let Protocol::Tcp(listener) = &serving.listener.protocol else {
+        return;
+    };
+    let counters = serving.counters(slot.worker);
+    counters.connections.increment();
+    let _active = Active::count(&counters.connections_active);
+    let started = Instant::now();
+    let mut timer = Timer::new(started);
+    let story = Story::default();
+    let client = split(stream);
+    let flag = join(&worker, listener, client, &mut timer, &story).await;
+
+    let ended = Instant::now();
+    counters.bytes_received.add(story.received.get());
+    counters.bytes_sent.add(story.sent.get());
+    counters.time.record(ended - started);
+    if let Some(flag) = flag {
+        counters.flags[flag.index()].increment();
+    }
+    if worker.routing().config.defaults.access_log == AccessLog::Json {
+        let took = ended - started;
+        worker
+            .log
+            .write(story.line(&serving.label, peer, flag, took));
+    }
+}
+
+/// What is told of a connection.
+#[derive(Debug, Default)]
+struct Story {
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    /// The cluster and, once it is chosen, the number of the endpoint.
+    upstream: RefCell<Option<(Rc<Upstream>, usize)>>,
+}
+
+impl Story {
+    fn line(self, listener: &str, peer: SocketAddr, flag: Option<Flag>, took: Duration) -> Line {
+        let wall = SystemTime::now();
+        let mut line = Line::new(&timestamp(wall.checked_sub(took).unwrap_or(wall)));
+        line.text("listener", listener);
+        line.text("protocol", "TCP");
+        line.text("flags", flag.map_or("-", Flag::short));
+        line.number("bytes_received", self.received.get());
+        line.number("bytes_sent", self.sent.get());
+        line.millis("duration_ms", took);
+        line.text("peer", &peer.to_string());
+        if let Some((upstream, endpoint)) = self.upstream.into_inner() {
+            line.text("cluster", &upstream.cluster.name.to_string());
+            line.text("upstream", &upstream.endpoints[endpoint].label);
+        }
+        line
+    }
+}
+
+/// Connects and copies; why it ended, unless both sides ended in good order.
+async fn join(
+    worker: &Worker,
+    listener: &TcpListener,
+    (mut reader, mut writer): (Reader, Writer),
+    timer: &mut Timer,
+    story: &Story,
+) -> Option<Flag> {
+    let routing = worker.routing();
+    let draw = worker.rng().random_range(0..listener.to.total.max(1));
+    let Some(upstream) = routing.upstream(listener.to.choose(draw)) else {
+        return Some(Flag::NoCluster);
+    };
+    let counters = upstream.counters();
+    let _active = Active::count(&counters.requests_active);
+    let (mut connection, endpoint) = match open(worker, upstream, timer).await {
+        Ok(opened) => opened,
+        Err(flag) => {
+            // A reset tells the client more than an end would.
+            let _ = SockRef::from(reader.stream()).set_linger(Some(Duration::ZERO));
+            writer.abandon();
+            return Some(flag);
+        }
+    };
+    story.upstream.replace(Some((upstream.clone(), endpoint)));
+    let _in_use = upstream.endpoints[endpoint].enter();
+    counters.requests.increment();
+
+    let progress = Progress::new(Instant::now());
+    let up = copy(
+        &mut reader,
+        &mut connection.writer,
+        &progress,
+        &story.received,
+    );
+    let down = copy(&mut connection.reader, &mut writer, &progress, &story.sent);
+    let both = async {
+        let up = async { up.await.map_err(|_| Flag::UpstreamTermination) };
+        let down = async { down.await.map_err(|_| Flag::DownstreamTermination) };
+        futures_util::future::try_join(up, down).await
+    };
+    let limit = || listener.idle_timeout.map(|idle| progress.limit(idle));
+    let ended = timer.until(limit, both).await;
+    drop(connection);
+    upstream.wake_one();
+    match ended {
+        Ok(Ok(_)) => None,
+        Ok(Err(flag)) => Some(flag),
+        Err(_) => Some(Flag::StreamIdleTimeout),
+    }
+}
+
+/// A connection to an endpoint; after a failure, to another one.
+async fn open(
+    worker: &Worker,
+    upstream: &Rc<Upstream>,
+    timer: &mut Timer,
+) -> Result<(Connection, usize), Flag> {
+    let mut failed: SmallVec<[usize; TRIES_MAX]> = SmallVec::new();
+    loop {
+        let picked = upstream.pick(&mut worker.rng(), &failed);
+        let Some(endpoint) = picked else {
+            upstream.counters().none_healthy.increment();
+            return Err(Flag::NoHealthyUpstream);
+        };
+        match connect(upstream, endpoint, Wanted::Fresh, timer, Limit(None)).await {
+            Ok(connection) => return Ok((connection, endpoint)),
+            Err(ConnectFault::Overflow) => return Err(Flag::UpstreamOverflow),
+            Err(_) => failed.push(endpoint),
+        }
+        if failed.len() >= TRIES_MAX.min(upstream.endpoints.len()) {
+            return Err(Flag::UpstreamConnectFailure);
+        }
+        upstream.counters().retries.increment();
+    }
+}
+
+/// Copies one direction until it ends, and passes the end on.
+async fn copy(
+    from: &mut Reader,
+    to: &mut Writer,
+    progress: &Progress,
+    copied: &Cell<u64>,
+) -> io::Result<()> {
+    // A connection that carries little keeps a small buffer; there may be many of them.
+    let mut amount = Amount::Little;
+    loop {
+        let count = from.fill(amount).await?;
+        if count == 0 {
+            return to.finish().await;
+        }
+        progress.mark();
+        to.send(&from.buffer).await?;
+        to.flush().await?;
+        from.buffer.clear();
+        progress.mark();
+        copied.set(copied.get() + count as u64);
+        amount = if count >= MUCH {
+            Amount::Much
+        } else {
+            Amount::Little
+        };
+        if amount == Amount::Little {
+            from.shrink();
+        }
+    }
+}

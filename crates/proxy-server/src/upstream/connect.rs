@@ -1,0 +1,175 @@
+//! Gets a connection to an endpoint: an idle one, a new one, or the next one that becomes free.
+//!
+//! Owns connect time-outs and the waiting at the connection limit. Never sends a byte.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+use super::limits::Permit;
+use super::pool::OpenConnection;
+use super::{Connection, Upstream};
+use crate::deadline::{Timer, earlier};
+use crate::wire;
+
+/// A request that waits at the limit looks this often whether another worker freed a place. Places
+/// that this worker frees wake it at once.
+const WAIT_TICK: Duration = Duration::from_millis(10);
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum ConnectFault {
+    /// The endpoint refused, or there is no way to it.
+    Failed(io::Error),
+    /// The endpoint did not answer within the connect time-out.
+    TimedOut,
+    /// The limits of connections and of waiting requests are reached.
+    Overflow,
+    /// The caller's own limit passed.
+    Late,
+}
+
+/// The time limits of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit(pub(crate) Option<Instant>);
+
+/// Whether a connection that was used before will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Yes.
+    Any,
+    /// No: what flows there has no end but the connection's.
+    Fresh,
+}
+
+/// A connection to the endpoint of this number. At the connection limit it waits in a
+/// bounded queue for as long as connecting may take.
+pub(crate) async fn connect(
+    upstream: &Upstream,
+    endpoint: usize,
+    wanted: Wanted,
+    timer: &mut Timer,
+    limit: Limit,
+) -> Result<Connection, ConnectFault> {
+    if wanted == Wanted::Any
+        && let Some(connection) = upstream.endpoints[endpoint].take()
+    {
+        return Ok(connection);
+    }
+    let permit = match upstream.shared.connection(&upstream.cluster.limits) {
+        Some(permit) => permit,
+        None => match wait(upstream, endpoint, wanted, timer, limit).await? {
+            Place::Idle(connection) => return Ok(connection),
+            Place::New(permit) => permit,
+        },
+    };
+    open(upstream, endpoint, permit, timer, limit).await
+}
+
+/// What a request that waited got.
+enum Place {
+    Idle(Connection),
+    New(Permit),
+}
+
+async fn wait(
+    upstream: &Upstream,
+    endpoint: usize,
+    wanted: Wanted,
+    timer: &mut Timer,
+    limit: Limit,
+) -> Result<Place, ConnectFault> {
+    let limits = &upstream.cluster.limits;
+    upstream.counters().connection_overflows.increment();
+    let Some(_place) = upstream.shared.pending(limits) else {
+        upstream.counters().pending_overflows.increment();
+        return Err(ConnectFault::Overflow);
+    };
+    let _waiting = Waiting::new(upstream);
+    let patience = Instant::now() + upstream.cluster.connect_timeout;
+    let due = earlier(limit.0, Some(patience));
+    let turn = async {
+        loop {
+            if wanted == Wanted::Any
+                && let Some(connection) = upstream.endpoints[endpoint].take()
+            {
+                return Place::Idle(connection);
+            }
+            if let Some(permit) = upstream.shared.connection(limits) {
+                return Place::New(permit);
+            }
+            // An idle connection to another endpoint only holds a place.
+            if upstream.endpoints.iter().any(|other| other.close_oldest()) {
+                continue;
+            }
+            tokio::select! {
+                () = upstream.freed.notified() => {}
+                () = sleep(WAIT_TICK) => {}
+            }
+        }
+    };
+    match timer.until(|| due, turn).await {
+        Ok(place) => Ok(place),
+        Err(_) if limit.0.is_some_and(|at| at <= patience) => Err(ConnectFault::Late),
+        Err(_) => {
+            upstream.counters().pending_overflows.increment();
+            Err(ConnectFault::Overflow)
+        }
+    }
+}
+
+/// Counts a waiting request of this worker.
+struct Waiting<'a>(&'a Upstream);
+
+impl<'a> Waiting<'a> {
+    fn new(upstream: &'a Upstream) -> Self {
+        upstream.waiting.set(upstream.waiting.get() + 1);
+        Self(upstream)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
+async fn open(
+    upstream: &Upstream,
+    endpoint: usize,
+    permit: Permit,
+    timer: &mut Timer,
+    limit: Limit,
+) -> Result<Connection, ConnectFault> {
+    let counters = upstream.counters();
+    counters.connections.increment();
+    let patience = Instant::now() + upstream.cluster.connect_timeout;
+    let due = earlier(limit.0, Some(patience));
+    let address = upstream.endpoints[endpoint].address;
+    let stream = match timer.until(|| due, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            counters.connect_failures.increment();
+            return Err(ConnectFault::Failed(error));
+        }
+        Err(_) if limit.0.is_some_and(|at| at <= patience) => return Err(ConnectFault::Late),
+        Err(_) => {
+            counters.connect_failures.increment();
+            counters.connect_timeouts.increment();
+            return Err(ConnectFault::TimedOut);
+        }
+    };
+    // Answers a request in one piece; without it small pieces of a body would wait for
+    // acknowledgements.
+    stream.set_nodelay(true).map_err(ConnectFault::Failed)?;
+    let (reader, writer) = wire::split(stream);
+    Ok(Connection {
+        reader,
+        writer,
+        reused: false,
+        _permit: permit,
+        _active: OpenConnection::new(upstream.shared.clone(), upstream.worker),
+    })
+}

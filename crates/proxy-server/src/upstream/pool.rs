@@ -1,0 +1,151 @@
+//! Connections to one endpoint: those in use are counted, idle ones wait to be used again.
+//!
+//! Owns the idle stack (last in, first out, so that what is not needed grows old and goes). Never
+//! connects.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::limits::Permit;
+use crate::counters::Counter;
+use crate::wire::{Reader, Writer};
+
+/// A worker keeps at most so many idle connections to one endpoint; one more is closed instead.
+const IDLE_MAX: usize = 128;
+
+/// An upstream address with this worker's connections to it.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) address: SocketAddr,
+    /// The address as text, for the access log.
+    pub(crate) label: Box<str>,
+    active: Cell<u32>,
+    /// The oldest first.
+    idle: RefCell<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    /// Whether it served a request before: if so, the other side may have just closed it.
+    pub(crate) reused: bool,
+    /// Counts it for the node and for this worker until it is closed.
+    pub(super) _permit: Permit,
+    pub(super) _active: OpenConnection,
+}
+
+/// Counts an open connection.
+#[derive(Debug)]
+pub(super) struct OpenConnection {
+    shared: std::sync::Arc<super::ClusterShared>,
+    worker: usize,
+}
+
+impl OpenConnection {
+    pub(super) fn new(shared: std::sync::Arc<super::ClusterShared>, worker: usize) -> Self {
+        let open = Self { shared, worker };
+        open.counter().increment();
+        open
+    }
+
+    fn counter(&self) -> &Counter {
+        &self.shared.workers[self.worker].connections_active
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.counter().decrement();
+    }
+}
+
+/// Counts a request as active at its endpoint, which is what least_request looks at.
+#[derive(Debug)]
+pub(crate) struct InUse(Rc<Endpoint>);
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.active.set(self.0.active.get() - 1);
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            label: address.to_string().into(),
+            active: Cell::new(0),
+            idle: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// This worker's requests and connections at it right now.
+    pub(crate) fn active(&self) -> u32 {
+        self.active.get()
+    }
+
+    /// Counts one more until the result is dropped.
+    pub(crate) fn enter(self: &Rc<Self>) -> InUse {
+        self.active.set(self.active.get() + 1);
+        InUse(self.clone())
+    }
+
+    /// The idle connection that was used last, if one is still good.
+    pub(crate) fn take(&self) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        loop {
+            let mut connection = idle.pop()?.connection;
+            if connection.reader.is_quiet() {
+                connection.reused = true;
+                return Some(connection);
+            }
+        }
+    }
+
+    /// Keeps a connection for later.
+    pub(super) fn put(&self, mut connection: Connection, now: Instant) {
+        connection.reader.shrink();
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() < IDLE_MAX {
+            idle.push(Idle {
+                connection,
+                since: now,
+            });
+        }
+    }
+
+    /// Closes the idle connections that are older than `limit` or were closed by the other side.
+    pub(super) fn sweep(&self, now: Instant, limit: Duration) {
+        let mut idle = self.idle.borrow_mut();
+        if !idle.is_empty() {
+            idle.retain(|idle| now - idle.since < limit && idle.connection.reader.is_quiet());
+        }
+    }
+
+    /// Closes all idle connections.
+    pub(crate) fn clear(&self) {
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Closes one idle connection, the oldest; whether there was one.
+    pub(super) fn close_oldest(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_empty() {
+            return false;
+        }
+        idle.remove(0);
+        true
+    }
+}

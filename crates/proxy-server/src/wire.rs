@@ -1,0 +1,185 @@
+//! The two directions of a TCP connection with their buffers.
+//!
+//! Owns buffer sizes and the gathering of writes. Never knows what the bytes mean and never waits
+//! longer than its caller does (time limits are `deadline`'s).
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+/// A connection reads at least so many bytes at a time.
+const READ_BYTES_MIN: usize = 4 * 1024;
+/// While bodies flow, a connection reads so many bytes at a time; nothing more is buffered before
+/// the other side took them, which is the back-pressure.
+const READ_BYTES_BODY: usize = 64 * 1024;
+/// Data up to this size is copied behind what waits to be written, so that one system call writes
+/// both; larger data is written from where it lies.
+const GATHER_BYTES_MAX: usize = 16 * 1024;
+/// So many bytes may wait to be written before they are.
+const PENDING_BYTES_MAX: usize = 32 * 1024;
+
+/// The reading direction.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    half: OwnedReadHalf,
+    /// What arrived and was not used yet.
+    pub(crate) buffer: BytesMut,
+}
+
+/// The writing direction.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    half: OwnedWriteHalf,
+    /// What waits to be written. Whoever adds to it calls [`Writer::flush`] before waiting for an
+    /// answer to it.
+    pub(crate) pending: Vec<u8>,
+    /// Bytes written so far.
+    pub(crate) written: u64,
+}
+
+/// The two directions of `stream`.
+pub(crate) fn split(stream: TcpStream) -> (Reader, Writer) {
+    let (read, write) = stream.into_split();
+    let reader = Reader {
+        half: read,
+        buffer: BytesMut::new(),
+    };
+    let writer = Writer {
+        half: write,
+        pending: Vec::new(),
+        written: 0,
+    };
+    (reader, writer)
+}
+
+/// How much a read asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Amount {
+    /// A head, or a body that may be small.
+    Little,
+    /// A body that is known to be larger than a buffer.
+    Much,
+}
+
+impl Reader {
+    /// Reads once. 0: the other side ended its direction.
+    pub(crate) async fn fill(&mut self, amount: Amount) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, amount)).await
+    }
+
+    /// [`Reader::fill`] for those who wait for several things.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        amount: Amount,
+    ) -> Poll<io::Result<usize>> {
+        let bytes = match amount {
+            Amount::Little => READ_BYTES_MIN,
+            Amount::Much => READ_BYTES_BODY,
+        };
+        // Room is only added when little is left: reads do not make the buffer grow.
+        if self.buffer.capacity() - self.buffer.len() < bytes / 2 {
+            self.buffer.reserve(bytes);
+        }
+        // The future has no state of its own, so it may be made anew for each poll.
+        pin!(self.half.read_buf(&mut self.buffer)).poll(cx)
+    }
+
+    /// Ready when the connection ended or broke although nothing is expected from it. Bytes that
+    /// arrive instead (a pipelined request) are kept, and then it stays pending.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.buffer.is_empty() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_fill(cx, Amount::Little)) {
+            Ok(0) | Err(_) => Poll::Ready(()),
+            Ok(_) => Poll::Pending,
+        }
+    }
+
+    /// Whether an idle connection can still be used: nothing arrived and it did not end. Costs no
+    /// system call while the poller saw nothing.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let nothing = self.half.try_read(&mut [0]);
+        self.buffer.is_empty()
+            && nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Gives the memory of a buffer that a body made large back, while nothing is in it.
+    pub(crate) fn shrink(&mut self) {
+        if self.buffer.is_empty() && self.buffer.capacity() > 2 * READ_BYTES_MIN {
+            self.buffer = BytesMut::new();
+        }
+    }
+
+    /// The socket, for its options.
+    pub(crate) fn stream(&self) -> &TcpStream {
+        self.half.as_ref()
+    }
+}
+
+impl Writer {
+    /// Writes `data`, together with what was pending. Small data may stay pending.
+    pub(crate) async fn send(&mut self, data: &[u8]) -> io::Result<()> {
+        if data.len() <= GATHER_BYTES_MAX {
+            self.pending.extend_from_slice(data);
+            if self.pending.len() < PENDING_BYTES_MAX {
+                return Ok(());
+            }
+            return self.flush().await;
+        }
+        let mut sent = 0;
+        while sent < self.pending.len() {
+            let slices = [IoSlice::new(&self.pending[sent..]), IoSlice::new(data)];
+            let count = nonzero(self.half.write_vectored(&slices).await?)?;
+            self.written += count as u64;
+            sent += count;
+        }
+        let mut rest = &data[sent - self.pending.len()..];
+        self.pending.clear();
+        while !rest.is_empty() {
+            let count = nonzero(self.half.write(rest).await?)?;
+            self.written += count as u64;
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        let mut sent = 0;
+        while sent < self.pending.len() {
+            let count = nonzero(self.half.write(&self.pending[sent..]).await?)?;
+            self.written += count as u64;
+            sent += count;
+        }
+        self.pending.clear();
+        if self.pending.capacity() > PENDING_BYTES_MAX * 2 {
+            self.pending.shrink_to(PENDING_BYTES_MAX);
+        }
+        Ok(())
+    }
+
+    /// Drops this direction without ending it in good order.
+    pub(crate) fn abandon(self) {
+        self.half.forget();
+    }
+
+    /// Ends this direction, so that the other side reads an end.
+    pub(crate) async fn finish(&mut self) -> io::Result<()> {
+        poll_fn(|cx| Pin::new(&mut self.half).poll_shutdown(cx)).await
+    }
+}
+
+fn nonzero(count: usize) -> io::Result<usize> {
+    if count == 0 {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
+    Ok(count)
+}

@@ -1,0 +1,271 @@
+//! One worker: a thread with a runtime, listeners, pools and balancers of its own.
+//!
+//! Owns everything that requests touch, so that none of it needs a lock. Hears of new config and
+//! health through channels; when whoever sends there is gone, it keeps serving what it has.
+
+mod routing;
+
+use std::cell::{Cell, RefCell, RefMut};
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use mesh_health::HealthView;
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+pub(crate) use routing::{Routing, Snapshot};
+
+use crate::access_log::{AccessLog, LogQueue};
+use crate::clock::WallClock;
+use crate::listener::{self, Close, Slot};
+
+/// So many commands may wait for a worker; whoever sends more waits.
+pub(crate) const COMMANDS_MAX: usize = 16;
+/// A worker looks so often for idle connections to close and log lines to hand over.
+const TICK: Duration = Duration::from_millis(500);
+
+/// An order to a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Put this in force.
+    Apply(Apply),
+    /// Close all listeners, let what is under way end within the limit, and stop.
+    Drain {
+        limit: Duration,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// What is to be put in force.
+#[derive(Debug)]
+pub(crate) struct Apply {
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// New sockets, by the address that they are bound to.
+    pub(crate) open: Vec<(SocketAddr, StdTcpListener)>,
+    /// The addresses of sockets to close.
+    pub(crate) close: Vec<SocketAddr>,
+    /// Told when it is in force here.
+    pub(crate) done: oneshot::Sender<()>,
+}
+
+/// What the tasks of a worker share.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) index: usize,
+    pub(crate) log: AccessLog,
+    routing: RefCell<Rc<Routing>>,
+    rng: RefCell<SmallRng>,
+    clock: RefCell<WallClock>,
+    connections: Cell<usize>,
+    connections_max: usize,
+}
+
+/// A connection's place among those that a worker may have.
+#[derive(Debug)]
+pub(crate) struct Room(Rc<Worker>);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+impl Worker {
+    /// What is in force.
+    pub(crate) fn routing(&self) -> Rc<Routing> {
+        self.routing.borrow().clone()
+    }
+
+    /// The worker's source of randomness. Not to be held while waiting.
+    pub(crate) fn rng(&self) -> RefMut<'_, SmallRng> {
+        self.rng.borrow_mut()
+    }
+
+    /// The worker's wall clock. Not to be held while waiting.
+    pub(crate) fn clock(&self) -> RefMut<'_, WallClock> {
+        self.clock.borrow_mut()
+    }
+
+    /// Whether another client's connection may be accepted.
+    pub(crate) fn has_room(&self) -> bool {
+        self.connections.get() < self.connections_max
+    }
+
+    /// Counts a client's connection.
+    pub(crate) fn enter(self: &Rc<Self>) -> Room {
+        self.connections.set(self.connections.get() + 1);
+        Room(self.clone())
+    }
+}
+
+/// How a worker is started.
+#[derive(Debug)]
+pub(crate) struct WorkerStart {
+    pub(crate) index: usize,
+    /// Clients' connections that it may have.
+    pub(crate) connections_max: usize,
+    pub(crate) log: LogQueue,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) health: watch::Receiver<Arc<HealthView>>,
+}
+
+impl WorkerStart {
+    /// Starts the thread. It lives until it is told to drain.
+    pub(crate) fn spawn(self) -> io::Result<thread::JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        thread::Builder::new()
+            .name(format!("worker-{}", self.index))
+            .spawn(move || LocalSet::new().block_on(&runtime, self.run()))
+    }
+
+    async fn run(self) {
+        let Self {
+            index,
+            connections_max,
+            log,
+            mut commands,
+            mut health,
+        } = self;
+        let worker = Rc::new(Worker {
+            index,
+            log: AccessLog::new(log),
+            routing: RefCell::default(),
+            rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
+            clock: RefCell::default(),
+            connections: Cell::new(0),
+            connections_max,
+        });
+        let mut listeners = Listeners::new(worker.clone());
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                // A closed channel leaves its branch out; the others go on.
+                Some(command) = commands.recv() => match command {
+                    Command::Apply(apply) => {
+                        let view = health.borrow_and_update().clone();
+                        listeners.apply(apply, &view).await;
+                    }
+                    Command::Drain { limit, done } => {
+                        listeners.drain(limit).await;
+                        worker.log.flush();
+                        let _ = done.send(());
+                        return;
+                    }
+                },
+                Ok(()) = health.changed() => {
+                    let view = health.borrow_and_update().clone();
+                    worker.routing().set_health(&view);
+                }
+                _ = tick.tick() => {
+                    worker.routing().sweep(Instant::now());
+                    worker.log.flush();
+                }
+            }
+        }
+    }
+}
+
+/// The listeners of a worker.
+struct Listeners {
+    worker: Rc<Worker>,
+    open: Vec<Open>,
+    /// Closed ones whose connections are still draining.
+    draining: Vec<JoinHandle<()>>,
+}
+
+struct Open {
+    address: SocketAddr,
+    slot: Rc<Slot>,
+    close: oneshot::Sender<Close>,
+    task: JoinHandle<()>,
+}
+
+impl Listeners {
+    fn new(worker: Rc<Worker>) -> Self {
+        Self {
+            worker,
+            open: Vec::new(),
+            draining: Vec::new(),
+        }
+    }
+
+    async fn apply(&mut self, apply: Apply, health: &HealthView) {
+        let Apply {
+            snapshot,
+            open,
+            close,
+            done,
+        } = apply;
+        let previous = self.worker.routing();
+        let routing = Routing::new(&snapshot, self.worker.index, health, &previous);
+        *self.worker.routing.borrow_mut() = Rc::new(routing);
+        for known in &self.open {
+            if let Some(serving) = snapshot.serving.get(&known.address) {
+                known.slot.replace(serving.clone());
+            }
+        }
+        for (address, socket) in open {
+            self.open(&snapshot, address, socket);
+        }
+        self.draining.retain(|task| !task.is_finished());
+        let limit = snapshot.config.defaults.drain_timeout;
+        self.close(|address| close.contains(&address), limit).await;
+        let _ = done.send(());
+    }
+
+    fn open(&mut self, snapshot: &Snapshot, address: SocketAddr, socket: StdTcpListener) {
+        let Some(serving) = snapshot.serving.get(&address) else {
+            return;
+        };
+        let socket = match TcpListener::from_std(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(%error, %address, "a worker cannot watch its socket");
+                return;
+            }
+        };
+        let slot = Rc::new(Slot::new(self.worker.index, serving.clone()));
+        let (close, closing) = oneshot::channel();
+        let run = listener::run(self.worker.clone(), slot.clone(), socket, closing);
+        self.open.push(Open {
+            address,
+            slot,
+            close,
+            task: spawn_local(run),
+        });
+    }
+
+    /// Closes the sockets at these addresses; their connections drain on.
+    async fn close(&mut self, chosen: impl Fn(SocketAddr) -> bool, limit: Duration) {
+        let (closing, open) = self
+            .open
+            .drain(..)
+            .partition(|known: &Open| chosen(known.address));
+        self.open = open;
+        for known in closing {
+            let (closed, told) = oneshot::channel();
+            if known.close.send(Close { limit, closed }).is_ok() {
+                let _ = told.await;
+            }
+            self.draining.push(known.task);
+        }
+    }
+
+    async fn drain(mut self, limit: Duration) {
+        self.close(|_| true, limit).await;
+        for task in self.draining {
+            let _ = task.await;
+        }
+    }
+}
