@@ -1,1 +1,36 @@
-//! store-server
+//! The store's servers: etcd's interface on the client port, `Forward` on the peer port.
+//!
+//! Owns admission's lane, the way to the leader, watches, and the care of the membership. Knows
+//! neither openraft nor what a config value means; listens on no port itself: the services are
+//! handed out.
+
+mod answer;
+mod autopilot;
+mod cluster;
+#[cfg(test)]
+mod fixture;
+mod forward;
+mod header;
+mod join;
+mod kv;
+mod lane;
+mod leader_calls;
+mod limits;
+mod maintenance;
+mod not_yet;
+mod reads;
+mod refusal;
+mod reserved;
+mod server;
+mod watch;
+mod writes;
+
+pub use answer::{Answer, Written};
+pub use autopilot::{Judgement, Liveness, VOTERS_MAX};
+pub use forward::ForwardService;
+pub use join::{JoinError, Joined, request_join};
+pub use limits::Limits;
+pub use refusal::{Admission, Refusal};
+pub use server::StoreServer;
+pub use watch::WatchHub;
+pub use writes::Writes;

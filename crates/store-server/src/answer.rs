@@ -1,0 +1,134 @@
+//! The store's answers in etcd's words.
+//!
+//! Owns the mapping of results and of a command's own errors. Never fills in a response's header,
+//! except for the revision that etcd puts into the parts of a transaction's response.
+
+use model::ConfigRevision;
+use store_api::errors;
+use store_api::etcdserverpb as pb;
+use store_mvcc::{CommandError, DeleteResult, PutResult, RangeResult, Response, Row, TxnResult};
+use store_raft::convert;
+use tonic::Status;
+
+/// A command that was committed and did what it should.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Written {
+    /// The newest revision after it.
+    pub revision: i64,
+    /// The config revision after it.
+    pub config_revision: ConfigRevision,
+    /// The answer, without a header.
+    pub answer: Answer,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// To a put.
+    Put(pb::PutResponse),
+    /// To a delete.
+    Delete(pb::DeleteRangeResponse),
+    /// To a transaction.
+    Txn(pb::TxnResponse),
+    /// To a compaction.
+    Compact(pb::CompactionResponse),
+}
+
+impl Answer {
+    /// The answer that a response is, as of `revision`. A range is no command, so there is none.
+    pub(crate) fn new(response: Response, revision: i64) -> Option<Self> {
+        Some(match response {
+            Response::Put(result) => Self::Put(put(result)),
+            Response::Delete(result) => Self::Delete(delete(result)),
+            Response::Txn(result) => Self::Txn(txn(result, revision)),
+            Response::Compact => Self::Compact(pb::CompactionResponse::default()),
+            Response::Range(_) => return None,
+        })
+    }
+}
+
+pub(crate) fn range(result: RangeResult) -> pb::RangeResponse {
+    pb::RangeResponse {
+        header: None,
+        kvs: rows(&result.rows),
+        more: result.more,
+        count: count(result.count),
+    }
+}
+
+fn put(result: PutResult) -> pb::PutResponse {
+    pb::PutResponse {
+        header: None,
+        prev_kv: result.prev.map(|row| convert::row_to_pb(&row)),
+    }
+}
+
+fn delete(result: DeleteResult) -> pb::DeleteRangeResponse {
+    pb::DeleteRangeResponse {
+        header: None,
+        deleted: count(result.deleted),
+        prev_kvs: rows(&result.prev),
+    }
+}
+
+pub(crate) fn txn(result: TxnResult, revision: i64) -> pb::TxnResponse {
+    use pb::response_op::Response as Part;
+    let header = Some(pb::ResponseHeader {
+        revision,
+        ..Default::default()
+    });
+    let part = |response| {
+        let part = match response {
+            Response::Range(result) => Part::ResponseRange(pb::RangeResponse {
+                header,
+                ..range(result)
+            }),
+            Response::Put(result) => Part::ResponsePut(pb::PutResponse {
+                header,
+                ..put(result)
+            }),
+            Response::Delete(result) => Part::ResponseDeleteRange(pb::DeleteRangeResponse {
+                header,
+                ..delete(result)
+            }),
+            Response::Txn(result) => Part::ResponseTxn(pb::TxnResponse {
+                header,
+                ..txn(result, revision)
+            }),
+            // Compaction is no operation of a transaction.
+            Response::Compact => return None,
+        };
+        Some(pb::ResponseOp {
+            response: Some(part),
+        })
+    };
+    pb::TxnResponse {
+        header: None,
+        succeeded: result.succeeded,
+        responses: result.responses.into_iter().filter_map(part).collect(),
+    }
+}
+
+fn rows(rows: &[Row]) -> Vec<store_api::mvccpb::KeyValue> {
+    rows.iter().map(|row| convert::row_to_pb(row)).collect()
+}
+
+fn count(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// etcd's error for a command that changed nothing.
+pub(crate) fn command_error(error: &CommandError) -> Status {
+    match error {
+        CommandError::EmptyKey => errors::empty_key(),
+        CommandError::KeyMissing => errors::key_not_found(),
+        CommandError::ValueProvided => errors::value_provided(),
+        CommandError::LeaseProvided => errors::lease_provided(),
+        CommandError::LeaseNotFound => errors::lease_not_found(),
+        CommandError::Compacted(_) => errors::compacted(),
+        CommandError::FutureRevision { .. } => errors::future_revision(),
+        CommandError::DuplicateKey => errors::duplicate_key(),
+        CommandError::TooManyOps { .. } => errors::too_many_ops(),
+        CommandError::ConfigGuardMismatch { .. } => Status::aborted(format!("skein: {error}")),
+    }
+}

@@ -1,0 +1,124 @@
+//! The care of the membership, by whoever leads: learners that caught up get a vote, and the
+//! successor of a dead voter gets the dead one's.
+//!
+//! Owns the decisions, one change at a time, each of which leaves as many working voters as there
+//! were. Never judges who is dead: that is the node's [`Liveness`], which hears the gossip.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lifecycle::Shutdown;
+use model::NodeId;
+use store_raft::{MembershipError, RaftStatus, Role, Store};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often the leader looks after the members.
+const EVERY: Duration = Duration::from_millis(500);
+/// A learner has caught up when it lacks no more than so many entries.
+const LAG_MAX: u64 = 64;
+/// The most voters. Further nodes stay learners, which serve and forward alike: more votes make
+/// every write wait for more disks.
+pub const VOTERS_MAX: usize = 7;
+
+/// What the node knows about who lives.
+pub trait Liveness: Send + Sync + 'static {
+    /// The judgement on one member. It may be asked about nodes it never heard of.
+    fn judge(&self, id: NodeId) -> Judgement;
+}
+
+/// Whether a member lives, as far as this node can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// It does.
+    Alive,
+    /// It does not, or it left for good.
+    Dead,
+    /// There is no evidence either way: nothing is done by it.
+    Unknown,
+}
+
+/// A change of the membership that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// The learner gets a vote.
+    Promote(NodeId),
+    /// The learner gets the vote of the dead voter, who is a member no longer.
+    Replace { dead: NodeId, by: NodeId },
+    /// A dead learner has a successor; it is a member no longer.
+    Forget(NodeId),
+}
+
+/// Runs until this node stops; acts only while it leads.
+pub(crate) async fn run(store: Store, liveness: Arc<dyn Liveness>, mut shutdown: Shutdown) {
+    let mut clock = interval(EVERY);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = clock.tick() => {}
+            () = shutdown.requested() => return,
+        }
+        let status = store.status();
+        let Some(change) = plan(&status, |id| liveness.judge(id)) else {
+            continue;
+        };
+        match apply(&store, change).await {
+            Ok(()) => tracing::info!(?change, "changed the members"),
+            // The next round begins from what is then the case.
+            Err(error) => tracing::warn!(?change, %error, "could not change the members yet"),
+        }
+    }
+}
+
+async fn apply(store: &Store, change: Change) -> Result<(), MembershipError> {
+    match change {
+        Change::Promote(id) => store.promote(id).await,
+        Change::Replace { dead, by } => store.replace_voter(dead, by).await,
+        Change::Forget(id) => store.remove(id).await,
+    }
+}
+
+/// The next change that is due, if any.
+fn plan(status: &RaftStatus, judge: impl Fn(NodeId) -> Judgement) -> Option<Change> {
+    if status.role != Role::Leader || !status.quorum {
+        return None;
+    }
+    let dead = |id: NodeId| id != status.id && judge(id) == Judgement::Dead;
+    let forgotten = status.learners.iter().find(|learner| {
+        let successor = |other: &store_raft::Member| {
+            other.name == learner.name && other.id != learner.id && !dead(other.id)
+        };
+        dead(learner.id)
+            && status
+                .voters
+                .iter()
+                .chain(status.learners.iter())
+                .any(successor)
+    });
+    if let Some(learner) = forgotten {
+        return Some(Change::Forget(learner.id));
+    }
+    let mut ready = status.learners.iter().filter(|learner| {
+        let matched = status.matched.iter().find(|(id, _)| *id == learner.id);
+        let matched = matched.map_or(0, |(_, index)| *index);
+        matched + LAG_MAX >= status.last_log && judge(learner.id) != Judgement::Dead
+    });
+    ready.find_map(|learner| {
+        match status
+            .voters
+            .iter()
+            .find(|voter| voter.name == learner.name)
+        {
+            Some(voter) if dead(voter.id) => Some(Change::Replace {
+                dead: voter.id,
+                by: learner.id,
+            }),
+            // Its namesake lives, or may: two nodes of one name would be one too many.
+            Some(_) => None,
+            None if status.voters.len() < VOTERS_MAX => Some(Change::Promote(learner.id)),
+            None => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! etcd's Maintenance service: what a member's state is, and the chores that Skein does not have.
+//!
+//! Owns the translation of the status. Never stops the store for a chore.
+
+use crc32fast::Hasher;
+use futures_util::stream::BoxStream;
+use model::NodeId;
+use store_api::errors;
+use store_api::etcdserverpb as pb;
+use store_api::etcdserverpb::alarm_request::AlarmAction;
+use store_api::etcdserverpb::maintenance_server::Maintenance;
+use store_mvcc::Image;
+use store_raft::{MembershipError, Role, Store};
+use tonic::{Request, Response, Status};
+
+use crate::header::Headers;
+
+/// The version of etcd's interface that is spoken here: clients choose features by it.
+const API_VERSION: &str = "3.7.0";
+
+#[derive(Clone)]
+pub(crate) struct MaintenanceService {
+    store: Store,
+    headers: Headers,
+}
+
+impl MaintenanceService {
+    pub(crate) fn new(store: Store, headers: Headers) -> Self {
+        Self { store, headers }
+    }
+}
+
+fn not_yet(what: &str) -> Status {
+    Status::unimplemented(format!("skein: {what} is not supported yet"))
+}
+
+/// A checksum of all rows up to `revision`, equal on members with the same history.
+fn hash(image: &Image, revision: i64) -> u32 {
+    let mut hasher = Hasher::new();
+    for row in image.rows().filter(|row| row.mod_revision <= revision) {
+        for number in [
+            row.create_revision,
+            row.mod_revision,
+            row.version,
+            row.lease,
+        ] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for bytes in [&row.key, &row.value] {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        }
+    }
+    hasher.finalize()
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    type SnapshotStream = BoxStream<'static, Result<pb::SnapshotResponse, Status>>;
+
+    async fn status(
+        &self,
+        _: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let (image, status) = (self.store.image(), self.store.status());
+        let bytes = i64::try_from(image.resident_bytes()).unwrap_or(i64::MAX);
+        let mut faults: Vec<String> = status.fatal.iter().cloned().collect();
+        if status.leader.is_none() {
+            faults.push(errors::no_leader().message().to_owned());
+        }
+        Ok(Response::new(pb::StatusResponse {
+            header: Some(self.headers.at(image.revision())),
+            version: API_VERSION.to_owned(),
+            db_size: bytes,
+            leader: status.leader.as_ref().map_or(0, |leader| leader.id.0),
+            raft_index: status.committed,
+            raft_term: status.term,
+            raft_applied_index: status.applied,
+            errors: faults,
+            db_size_in_use: bytes,
+            is_learner: status.role == Role::Learner,
+            storage_version: API_VERSION.to_owned(),
+            db_size_quota: 0,
+            downgrade_info: Some(pb::DowngradeInfo::default()),
+        }))
+    }
+
+    /// There are no alarms yet, so listing and clearing them is done at once.
+    async fn alarm(
+        &self,
+        request: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        match request.into_inner().action() {
+            AlarmAction::Get | AlarmAction::Deactivate => {
+                let header = Some(self.headers.at(self.store.image().revision()));
+                Ok(Response::new(pb::AlarmResponse {
+                    header,
+                    alarms: Vec::new(),
+                }))
+            }
+            AlarmAction::Activate => Err(not_yet("raising an alarm")),
+        }
+    }
+
+    /// Nothing fragments that a stop could mend: done at once.
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        let header = Some(self.headers.at(self.store.image().revision()));
+        Ok(Response::new(pb::DefragmentResponse { header }))
+    }
+
+    async fn hash(
+        &self,
+        _: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        let image = self.store.image();
+        let header = Some(self.headers.at(image.revision()));
+        let hash = hash(&image, image.revision());
+        Ok(Response::new(pb::HashResponse { header, hash }))
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        let image = self.store.image();
+        let revision = match request.into_inner().revision {
+            0 => image.revision(),
+            asked if asked > image.revision() => return Err(errors::future_revision()),
+            asked if asked < image.compact_revision() => return Err(errors::compacted()),
+            asked => asked,
+        };
+        Ok(Response::new(pb::HashKvResponse {
+            header: Some(self.headers.at(image.revision())),
+            hash: hash(&image, revision),
+            compact_revision: image.compact_revision(),
+            hash_revision: revision,
+        }))
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(not_yet("a backup over this interface"))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        let target = NodeId(request.into_inner().target_id);
+        self.store
+            .transfer_leadership(Some(target))
+            .await
+            .map_err(|error| match error {
+                MembershipError::NotLeader { .. } => errors::not_leader(),
+                MembershipError::Refused(_) | MembershipError::AlreadyFormed(_) => {
+                    errors::bad_leader_transferee()
+                }
+                MembershipError::TimedOut(_) => errors::timeout(),
+                MembershipError::Stopped => errors::stopped(),
+            })?;
+        let header = Some(self.headers.at(self.store.image().revision()));
+        Ok(Response::new(pb::MoveLeaderResponse { header }))
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        Err(not_yet("a downgrade"))
+    }
+}

@@ -1,0 +1,122 @@
+//! All services of one node's store, wired.
+//!
+//! Owns what they share. Spawns nothing: the node runs the two tasks and serves the services.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use lifecycle::Shutdown;
+use store_api::etcdserverpb::cluster_server::ClusterServer;
+use store_api::etcdserverpb::kv_server::KvServer;
+use store_api::etcdserverpb::maintenance_server::MaintenanceServer;
+use store_api::skeinpb::forward_server::ForwardServer;
+use store_raft::Store;
+use tonic::service::Routes;
+
+use crate::autopilot::{self, Liveness};
+use crate::cluster::ClusterService;
+use crate::forward::ForwardService;
+use crate::header::Headers;
+use crate::kv::KvService;
+use crate::leader_calls::LeaderCalls;
+use crate::limits::{Limits, REQUEST_DECODED_MAX};
+use crate::maintenance::MaintenanceService;
+use crate::not_yet::{AuthNotYet, ElectionNotYet, LeaseNotYet, LockNotYet};
+use crate::reads::Reads;
+use crate::refusal::Admission;
+use crate::watch::{WatchHub, WatchService};
+use crate::writes::Writes;
+
+/// The servers of one store. A clone serves the same.
+#[derive(Clone)]
+pub struct StoreServer {
+    store: Store,
+    writes: Writes,
+    reads: Reads,
+    hub: Arc<WatchHub>,
+    headers: Headers,
+    liveness: Arc<dyn Liveness>,
+    limits: Limits,
+    shutdown: Shutdown,
+}
+
+impl StoreServer {
+    /// Wires the servers of `store`. On `shutdown` watch streams end, so that a server that waits
+    /// for its connections can stop.
+    pub fn new(
+        store: Store,
+        admission: Arc<dyn Admission>,
+        liveness: Arc<dyn Liveness>,
+        limits: Limits,
+        shutdown: Shutdown,
+    ) -> Self {
+        let leader = Arc::new(LeaderCalls::new(store.status_watch()));
+        Self {
+            writes: Writes::new(store.clone(), admission, leader.clone(), limits.clone()),
+            reads: Reads::new(store.clone(), leader, limits.clone()),
+            hub: WatchHub::new(store.images(), shutdown.clone()),
+            headers: Headers::new(store.status_watch()),
+            store,
+            liveness,
+            limits,
+            shutdown,
+        }
+    }
+
+    /// The way into the log, for the node's own services.
+    pub fn writes(&self) -> Writes {
+        self.writes.clone()
+    }
+
+    /// The services of the client port; the node adds its own to them.
+    pub fn client_routes(&self) -> Routes {
+        let Self {
+            store,
+            writes,
+            reads,
+            headers,
+            ..
+        } = self;
+        let kv = KvService::new(
+            store.clone(),
+            writes.clone(),
+            reads.clone(),
+            headers.clone(),
+        );
+        let cluster = ClusterService::new(store.clone(), reads.clone(), headers.clone());
+        let maintenance = MaintenanceService::new(store.clone(), headers.clone());
+        let watch = WatchService::new(self.hub.clone(), headers.clone(), self.limits.clone());
+        Routes::new(KvServer::new(kv).max_decoding_message_size(REQUEST_DECODED_MAX))
+            .add_service(watch)
+            .add_service(ClusterServer::new(cluster))
+            .add_service(MaintenanceServer::new(maintenance))
+            .add_service(LeaseNotYet)
+            .add_service(AuthNotYet)
+            .add_service(LockNotYet)
+            .add_service(ElectionNotYet)
+    }
+
+    /// The service of the peer port, beside [`Store::peer_service`].
+    pub fn forward_service(&self) -> ForwardServer<ForwardService> {
+        ForwardService::new(
+            self.store.clone(),
+            self.writes.clone(),
+            self.liveness.clone(),
+        )
+        .into_server()
+    }
+
+    /// Hands the store's changes to watchers until the store or the node stops: run it as a task.
+    pub fn watch_task(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.hub.clone().follow()
+    }
+
+    /// Looks after the membership while this node leads: run it as a task.
+    pub fn autopilot_task(&self) -> impl Future<Output = ()> + Send + 'static {
+        autopilot::run(
+            self.store.clone(),
+            self.liveness.clone(),
+            self.shutdown.clone(),
+        )
+    }
+}

@@ -1,0 +1,277 @@
+//! The hub: follows the store's images and hands each change to those who want it.
+//!
+//! Owns who watches what, and the published revision: every event up to it was handed out. Never
+//! waits for a watcher, and keeps no history: what a watcher missed is in the image.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use lifecycle::Shutdown;
+use store_mvcc::{ChangedRow, Image, RangeEnd};
+use tokio::sync::watch;
+
+use super::batch::{Encoder, Wants};
+use super::mailbox::{Mailbox, Posted, Serial};
+
+/// The meeting point of the store's changes and all watchers of this node.
+#[derive(Debug)]
+pub struct WatchHub {
+    images: watch::Receiver<Image>,
+    registry: Mutex<Registry>,
+    /// Every event up to this revision is in the mailboxes of those who are registered.
+    published: watch::Sender<i64>,
+    /// How many watchers there ever were.
+    serials: AtomicU64,
+    shutdown: Shutdown,
+}
+
+/// Watchers by what they want. One key is looked up; ranges are asked one by one.
+#[derive(Debug, Default)]
+struct Registry {
+    by_key: HashMap<Bytes, Vec<Group>>,
+    ranges: Vec<Group>,
+}
+
+/// Watchers who want the same.
+#[derive(Debug)]
+struct Group {
+    wants: Wants,
+    members: HashMap<Serial, Member>,
+    /// Changes of the dispatch under way, with their revisions.
+    matched: Vec<(i64, ChangedRow)>,
+}
+
+/// One watcher, as the hub sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// The first revision it has not seen.
+    pub(crate) next: i64,
+}
+
+/// The watcher is behind what the hub has handed out; it must read history first.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Behind;
+
+impl WatchHub {
+    /// A hub for the images of one store. Nothing is handed out until [`WatchHub::follow`] runs.
+    pub fn new(images: watch::Receiver<Image>, shutdown: Shutdown) -> Arc<Self> {
+        let published = watch::Sender::new(images.borrow().revision());
+        let (registry, serials) = (Mutex::default(), AtomicU64::new(0));
+        Arc::new(Self {
+            images,
+            registry,
+            published,
+            serials,
+            shutdown,
+        })
+    }
+
+    /// Hands out changes until the store or this node stops. Run it as a task of its own.
+    pub async fn follow(self: Arc<Self>) {
+        let mut images = self.images.clone();
+        let mut shutdown = self.shutdown.clone();
+        loop {
+            let image = images.borrow_and_update().clone();
+            self.dispatch(&image);
+            tokio::select! {
+                changed = images.changed() => if changed.is_err() { return },
+                () = shutdown.requested() => return,
+            }
+        }
+    }
+
+    /// The newest image.
+    pub(crate) fn image(&self) -> Image {
+        self.images.borrow().clone()
+    }
+
+    /// Follows the published revision.
+    pub(crate) fn published(&self) -> watch::Receiver<i64> {
+        self.published.subscribe()
+    }
+
+    pub(crate) fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// A name for a new watcher, used once.
+    pub(crate) fn next_serial(&self) -> Serial {
+        Serial(self.serials.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Registers a watcher that has seen everything before `member.next`; from then on it finds
+    /// every later event in its mailbox.
+    pub(crate) fn join(&self, wants: &Wants, serial: Serial, member: Member) -> Result<(), Behind> {
+        let mut registry = self.lock();
+        // Under the lock, so that no dispatch comes between this question and the registration.
+        if member.next <= *self.published.borrow() {
+            return Err(Behind);
+        }
+        let groups = registry.groups_mut(wants);
+        match groups.iter_mut().find(|group| group.wants == *wants) {
+            Some(group) => {
+                group.members.insert(serial, member);
+            }
+            None => groups.push(Group {
+                wants: wants.clone(),
+                members: HashMap::from([(serial, member)]),
+                matched: Vec::new(),
+            }),
+        }
+        Ok(())
+    }
+
+    /// Lets go of a watcher, if it is registered.
+    pub(crate) fn leave(&self, wants: &Wants, serial: Serial) {
+        let mut registry = self.lock();
+        let groups = registry.groups_mut(wants);
+        let Some(group) = groups.iter_mut().find(|group| group.wants == *wants) else {
+            return;
+        };
+        group.members.remove(&serial);
+        if group.members.is_empty() {
+            registry.forget_empty(single_key(wants));
+        }
+    }
+
+    /// Hands out everything after the published revision, up to the image's.
+    fn dispatch(&self, image: &Image) {
+        let mut registry = self.lock();
+        let first = *self.published.borrow() + 1;
+        let last = image.revision();
+        if last < first {
+            return;
+        }
+        match image.changes_since(first) {
+            Ok(changes) => {
+                let mut touched = Vec::new();
+                for change in changes {
+                    for changed in &change.rows {
+                        registry.collect(change.revision, changed, &mut touched);
+                    }
+                }
+                registry.hand_out(first, last, &touched);
+            }
+            // The history between is gone: whoever watches finds that out by itself.
+            Err(_compacted) => registry.send_all_behind(first),
+        }
+        self.published.send_replace(last);
+    }
+
+    /// How many watchers are registered.
+    #[cfg(test)]
+    pub(crate) fn watchers(&self) -> usize {
+        let registry = self.lock();
+        let groups = registry.by_key.values().flatten().chain(&registry.ranges);
+        groups.map(|group| group.members.len()).sum()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The key, if the watcher wants one key only.
+fn single_key(wants: &Wants) -> Option<&Bytes> {
+    matches!(wants.range.end(), RangeEnd::Only).then(|| wants.range.start())
+}
+
+impl Registry {
+    fn groups_mut(&mut self, wants: &Wants) -> &mut Vec<Group> {
+        match single_key(wants) {
+            Some(key) => self.by_key.entry(key.clone()).or_default(),
+            None => &mut self.ranges,
+        }
+    }
+
+    /// Notes a change for every group that wants it; `touched` gets the keys whose own groups do.
+    fn collect(&mut self, revision: i64, changed: &ChangedRow, touched: &mut Vec<Bytes>) {
+        for group in &mut self.ranges {
+            group.collect(revision, changed);
+        }
+        if let Some(groups) = self.by_key.get_mut(&changed.row.key) {
+            touched.push(changed.row.key.clone());
+            for group in groups {
+                group.collect(revision, changed);
+            }
+        }
+    }
+
+    fn hand_out(&mut self, first: i64, last: i64, touched: &[Bytes]) {
+        for group in &mut self.ranges {
+            group.hand_out(first, last);
+        }
+        self.forget_empty(None);
+        for key in touched {
+            for group in self.by_key.get_mut(key).into_iter().flatten() {
+                group.hand_out(first, last);
+            }
+            self.forget_empty(Some(key));
+        }
+    }
+
+    fn send_all_behind(&mut self, first: i64) {
+        let groups = self.by_key.drain().flat_map(|(_, groups)| groups);
+        let members = groups
+            .chain(self.ranges.drain(..))
+            .flat_map(|group| group.members);
+        for (serial, member) in members {
+            member.mailbox.post_behind(serial, member.next.max(first));
+        }
+    }
+
+    /// Drops the groups without members: those of one key, or those of ranges.
+    fn forget_empty(&mut self, key: Option<&Bytes>) {
+        let has_members = |group: &Group| !group.members.is_empty();
+        let Some(key) = key else {
+            self.ranges.retain(has_members);
+            return;
+        };
+        if let Entry::Occupied(mut groups) = self.by_key.entry(key.clone()) {
+            groups.get_mut().retain(has_members);
+            if groups.get().is_empty() {
+                groups.remove();
+            }
+        }
+    }
+}
+
+impl Group {
+    fn collect(&mut self, revision: i64, changed: &ChangedRow) {
+        if self.wants.matches(changed) {
+            self.matched.push((revision, changed.clone()));
+        }
+    }
+
+    /// Encodes what was collected, once, and posts it to every member.
+    fn hand_out(&mut self, first: i64, last: i64) {
+        if self.matched.is_empty() {
+            return;
+        }
+        let mut encoder = Encoder::from(first);
+        let mut batches = Vec::new();
+        for (revision, changed) in self.matched.drain(..) {
+            batches.extend(encoder.close_full(revision));
+            encoder.add(&self.wants, revision, &changed);
+        }
+        batches.extend(encoder.close(last));
+        for batch in batches.into_iter().map(Arc::new) {
+            self.members.retain(|serial, member| {
+                if member.next > batch.last {
+                    // It has seen this, or waits for a revision to come.
+                    return true;
+                }
+                if member.next > batch.first {
+                    // It has seen a part: history gives it exactly the rest.
+                    member.mailbox.post_behind(*serial, member.next);
+                    return false;
+                }
+                member.mailbox.post(*serial, &batch) == Posted::Kept
+            });
+        }
+    }
+}

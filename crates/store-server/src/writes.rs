@@ -1,0 +1,178 @@
+//! Every write of this node, whoever makes it: the client port, the control service, a follower.
+//!
+//! Owns the way to the leader: here, or forwarded, until the deadline. Goes on after a failure only
+//! if surely nothing was proposed, and says in each error whether that is so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use store_api::errors;
+use store_api::verdict::Proposed;
+use store_mvcc::{Command, Outcome, Proposal, TXN_OPS_MAX};
+use store_raft::{Leader, ProposeError, Role, Store};
+use tokio::time::{Instant, timeout};
+use tonic::Status;
+
+use crate::answer::{Answer, Written, command_error};
+use crate::lane::Lane;
+use crate::leader_calls::LeaderCalls;
+use crate::limits::Limits;
+use crate::refusal::Admission;
+use crate::reserved::{Route, route};
+
+/// After a failed attempt the next one waits for news about the leader, but at most so long.
+pub(crate) const LEADER_NEWS_WAIT: Duration = Duration::from_millis(200);
+
+/// The way into the log. A clone is another handle.
+#[derive(Clone)]
+pub struct Writes {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    lane: Lane,
+    leader: Arc<LeaderCalls>,
+    limits: Limits,
+}
+
+/// How many operations a transaction may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TxnSize {
+    /// etcd's limit, for clients.
+    Clients,
+    /// As many as fit into a proposal, for Skein's own.
+    Own,
+}
+
+/// Why an attempt gave no outcome.
+#[derive(Debug, Clone)]
+pub(crate) enum WriteError {
+    /// Surely not proposed, and the leader may do it: this one if it is known.
+    Elsewhere(Option<Leader>),
+    /// What the client gets. Its metadata says whether the command was proposed.
+    Final(Status),
+}
+
+impl From<ProposeError> for WriteError {
+    fn from(error: ProposeError) -> Self {
+        Self::Final(match error {
+            ProposeError::NotLeader { leader } => return Self::Elsewhere(leader),
+            ProposeError::Overloaded => Proposed::No.mark(errors::too_many_requests()),
+            ProposeError::NotProposed(text) => {
+                Proposed::No.mark(Status::unavailable(format!("skein: {text}")))
+            }
+            ProposeError::OutcomeUnknown(text) => {
+                tracing::debug!(text, "a write has no known outcome");
+                Proposed::Unknown.mark(errors::timeout())
+            }
+            ProposeError::Stopped => Proposed::No.mark(errors::stopped()),
+        })
+    }
+}
+
+impl Writes {
+    pub(crate) fn new(
+        store: Store,
+        admission: Arc<dyn Admission>,
+        leader: Arc<LeaderCalls>,
+        limits: Limits,
+    ) -> Self {
+        let lane = Lane::new(admission);
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                lane,
+                leader,
+                limits,
+            }),
+        }
+    }
+
+    /// Gets a command committed and applied, through whichever node leads, and waits for its
+    /// outcome (on this node, if it leads; otherwise on the leader). Commands below `/skein/` are
+    /// admitted on the way. A transaction may have any number of operations.
+    ///
+    /// # Errors
+    /// etcd's errors, `skein: config refused: …`, and for lack of a leader `Unavailable`. The
+    /// metadata `skein-proposed` ([`Proposed::of`]) tells what is known where that is in doubt.
+    pub async fn submit(&self, command: Command) -> Result<Written, Status> {
+        self.submit_sized(command, TxnSize::Own).await
+    }
+
+    /// As [`Writes::submit`], with the limit that `size` means.
+    pub(crate) async fn submit_sized(
+        &self,
+        command: Command,
+        size: TxnSize,
+    ) -> Result<Written, Status> {
+        let ops_max = match size {
+            TxnSize::Clients => TXN_OPS_MAX,
+            TxnSize::Own => usize::MAX,
+        };
+        command
+            .check(ops_max)
+            .map_err(|error| Proposed::No.mark(command_error(&error)))?;
+        let deadline = Instant::now() + self.inner.limits.request_deadline;
+        let mut status = self.inner.store.status_watch();
+        loop {
+            let (role, leader) = {
+                let status = status.borrow_and_update();
+                (status.role, status.leader.clone())
+            };
+            let attempt = match (role, &leader) {
+                (Role::Stopped, _) => return Err(Proposed::No.mark(errors::stopped())),
+                (Role::Leader, _) => self.submit_here(command.clone()).await,
+                (_, Some(leader)) => {
+                    self.inner
+                        .leader
+                        .propose(leader, command.clone(), deadline)
+                        .await
+                }
+                (_, None) => Err(WriteError::Elsewhere(None)),
+            };
+            match attempt {
+                Ok(written) => return Ok(written),
+                Err(WriteError::Final(status)) => return Err(status),
+                Err(WriteError::Elsewhere(_)) if Instant::now() < deadline => {}
+                Err(WriteError::Elsewhere(_)) => {
+                    let leaderless = leader.is_none() && role != Role::Leader;
+                    let late = if leaderless {
+                        errors::no_leader()
+                    } else {
+                        errors::timeout()
+                    };
+                    return Err(Proposed::No.mark(late));
+                }
+            }
+            let news = status.wait_for(|now| (now.role, &now.leader) != (role, &leader));
+            let _ = timeout(LEADER_NEWS_WAIT, news).await;
+        }
+    }
+
+    /// Admits and proposes on this node, which should lead.
+    pub(crate) async fn submit_here(&self, command: Command) -> Result<Written, WriteError> {
+        let store = &self.inner.store;
+        let route = route(&command).map_err(|refusal| WriteError::Final(refusal.to_status()))?;
+        let outcome = match route {
+            Route::Direct => store.propose(&Proposal::new(command)).await?,
+            Route::Lane => self.inner.lane.run(store, command).await?,
+        };
+        let Outcome {
+            revision,
+            config_revision,
+            result,
+        } = outcome;
+        let response = result.map_err(|error| WriteError::Final(command_error(&error)))?;
+        let answer = Answer::new(response, revision).ok_or_else(|| {
+            WriteError::Final(Status::internal(
+                "skein: the outcome does not fit the command",
+            ))
+        })?;
+        Ok(Written {
+            revision,
+            config_revision,
+            answer,
+        })
+    }
+}
