@@ -61,24 +61,43 @@ impl MeshCommand for Apply {
         } else {
             Mode::Applied
         };
-        send(session, request, mode, self.wait, output).await
+        let report = send(session, request, mode).await;
+        let mut report = report.map_err(|failure| locate(failure, &resources))?;
+        if let Some(patience) = self.wait {
+            let revision = report.config_revision;
+            report.in_force = Some(in_force::wait(session, revision, patience, output).await?);
+        }
+        output.show(&report)
     }
 }
 
-/// Sends a change, waits until it is in force if that is asked for, and shows what it did.
+/// Adds to the faults that the mesh found the places where their resources are written.
+fn locate(mut failure: Failure, resources: &[Resource]) -> Failure {
+    for fault in &mut failure.faults {
+        let about = |resource: &&Resource| {
+            let rest = fault.text.strip_prefix(&resource.id().to_string());
+            rest.is_some_and(|rest| rest.starts_with(": "))
+        };
+        let Some(resource) = resources.iter().find(about) else {
+            continue;
+        };
+        fault.resource = Some(resource.id().to_string());
+        if let Some(location) = &resource.location {
+            fault.text = format!("{} ({location})", fault.text);
+            fault.file = Some(location.file.to_string());
+            (fault.line, fault.column) = (Some(location.line), Some(location.column));
+        }
+    }
+    failure
+}
+
+/// Sends a change and tells what it did.
 pub(crate) async fn send(
     session: &Session,
     request: v1::ApplyRequest,
     mode: Mode,
-    wait: Option<Duration>,
-    output: &mut Output<'_>,
-) -> Result<(), Failure> {
-    let mut report = ApplyReport::of(session.apply(request).await?, mode)?;
-    if let Some(patience) = wait {
-        report.in_force =
-            Some(in_force::wait(session, report.config_revision, patience, output).await?);
-    }
-    output.show(&report)
+) -> Result<ApplyReport, Failure> {
+    ApplyReport::of(session.apply(request).await?, mode)
 }
 
 /// Whether a change was made.
@@ -92,7 +111,7 @@ pub(crate) enum Mode {
 
 /// What `apply` and `config delete` answer.
 #[derive(Debug, Serialize)]
-struct ApplyReport {
+pub(crate) struct ApplyReport {
     dry_run: bool,
     config_revision: u64,
     revision: i64,
@@ -102,6 +121,11 @@ struct ApplyReport {
 }
 
 impl ApplyReport {
+    /// Whether there was nothing to tell of: what was to be deleted did not exist.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     fn of(response: v1::ApplyResponse, mode: Mode) -> Result<Self, Failure> {
         let changes = response
             .changes
@@ -154,6 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::failure::FaultLine;
     use crate::output::rendered;
 
     fn response() -> v1::ApplyResponse {
@@ -212,6 +237,25 @@ in force on n1, n2 after 41 ms
             json["in_force"],
             json!({"nodes": ["n1", "n2"], "waited_ms": 41})
         );
+    }
+
+    #[test]
+    fn what_the_mesh_refuses_is_found_in_the_files() {
+        let text = "kind: Cluster\nname: a\nendpoints: [\"10.0.0.1:80\"]\n";
+        let text = format!("{text}---\n{}", text.replace("name: a", "name: a-b"));
+        let resources = proxy_config::parse_documents("x.yaml", &text).unwrap();
+        let line = |text: &str| FaultLine {
+            text: text.into(),
+            ..Default::default()
+        };
+        let faults = vec![line("Cluster/a-b: x: y; z"), line("Listener/edge: x: y; z")];
+        let located = locate(Failure::refused(faults), &resources);
+        assert_eq!(located.faults[0].text, "Cluster/a-b: x: y; z (x.yaml:5:1)");
+        assert_eq!(
+            (located.faults[0].file.as_deref(), located.faults[0].line),
+            (Some("x.yaml"), Some(5))
+        );
+        assert_eq!(located.faults[1], line("Listener/edge: x: y; z"));
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl Which {
     }
 }
 
+fn missing(reference: &v1::ResourceRef) -> Failure {
+    let label = manifest::label(&reference.kind, &reference.namespace, &reference.name);
+    Failure::not_found(format!("no {label}; `skein config list` shows all"))
+}
+
 fn key(reference: &v1::ResourceRef) -> String {
     let v1::ResourceRef {
         kind,
@@ -112,10 +117,7 @@ impl MeshCommand for Get {
         };
         let response = session.store().range(request).await?;
         let Some(kv) = response.kvs.first() else {
-            let label = manifest::label(&reference.kind, &reference.namespace, &reference.name);
-            return Err(Failure::not_found(format!(
-                "no {label}; `skein config list` shows all"
-            )));
+            return Err(missing(&reference));
         };
         output.show(&GetReport {
             entry: Entry::of(kv),
@@ -132,12 +134,18 @@ impl MeshCommand for List {
 
 impl MeshCommand for Delete {
     async fn run(self, session: &Session, output: &mut Output<'_>) -> Result<(), Failure> {
-        let deletes = vec![self.which.reference(session)];
+        let reference = self.which.reference(session);
+        let missing = missing(&reference);
         let request = v1::ApplyRequest {
-            deletes,
+            deletes: vec![reference],
             ..Default::default()
         };
-        apply::send(session, request, Mode::Applied, None, output).await
+        let report = apply::send(session, request, Mode::Applied).await?;
+        if report.is_empty() {
+            Err(missing)
+        } else {
+            output.show(&report)
+        }
     }
 }
 

@@ -147,7 +147,7 @@ fn read(path: &Path) -> Result<String, Failure> {
         let at = error.utf8_error().valid_up_to();
         let text = format!("{name}: byte {at} is no UTF-8 text; save the file as UTF-8");
         let file = Some(name.to_string());
-        Failure::refused(vec![FaultLine {
+        Failure::invalid_lines(vec![FaultLine {
             text,
             file,
             ..Default::default()

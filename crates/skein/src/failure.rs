@@ -129,7 +129,17 @@ impl Failure {
 
     /// Documents that are not valid; `faults` holds at least one.
     pub(crate) fn invalid(faults: &[Fault]) -> Self {
-        Self::refused(faults.iter().map(FaultLine::from).collect())
+        Self::invalid_lines(faults.iter().map(FaultLine::from).collect())
+    }
+
+    /// As [`Self::invalid`], for what is wrong before there is any document.
+    pub(crate) fn invalid_lines(faults: Vec<FaultLine>) -> Self {
+        let message = "the config is not valid; nothing was sent".to_owned();
+        Self {
+            kind: Kind::Refused,
+            message,
+            faults,
+        }
     }
 
     /// A config that the mesh refused; `faults` holds at least one.

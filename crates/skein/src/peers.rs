@@ -25,7 +25,7 @@ impl MeshCommand for Peers {
     async fn run(self, session: &Session, output: &mut Output<'_>) -> Result<(), Failure> {
         output.show(&PeersReport::of(
             session.peers().await?,
-            age::unix_ms(SystemTime::now()),
+            age::unix_seconds(SystemTime::now()),
         ))
     }
 }
@@ -36,7 +36,7 @@ struct PeersReport {
     answered_by: String,
     peers: Vec<Peer>,
     #[serde(skip)]
-    now_ms: u64,
+    now: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,7 +46,7 @@ struct Peer {
     mesh_id: Option<MeshId>,
     foreign: bool,
     liveness: &'static str,
-    since_unix_ms: Option<u64>,
+    since_unix: Option<u64>,
     addresses: Addresses,
     version: String,
     zone: String,
@@ -72,7 +72,7 @@ impl From<v1::Peer> for Peer {
             id: NodeId(peer.id),
             mesh_id: (peer.mesh_id != 0).then_some(MeshId(peer.mesh_id)),
             foreign: peer.foreign,
-            since_unix_ms: (peer.since != 0).then_some(peer.since),
+            since_unix: (peer.since != 0).then_some(peer.since),
             addresses: peer.addresses.into(),
             version: peer.version,
             zone: peer.zone,
@@ -84,12 +84,12 @@ impl From<v1::Peer> for Peer {
 }
 
 impl PeersReport {
-    fn of(response: v1::PeersResponse, now_ms: u64) -> Self {
+    fn of(response: v1::PeersResponse, now: u64) -> Self {
         let peers = response.peers.into_iter().map(Peer::from).collect();
         Self {
             answered_by: response.answered_by,
             peers,
-            now_ms,
+            now,
         }
     }
 }
@@ -104,7 +104,7 @@ impl Report for PeersReport {
                 peer.name.clone(),
                 peer.id.to_string(),
                 peer.liveness.to_owned(),
-                age::since(peer.since_unix_ms, self.now_ms),
+                age::since(peer.since_unix, self.now),
                 peer.addresses.gossip.clone(),
                 peer.version.clone(),
                 peer.zone.clone(),
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn people_see_a_table_and_who_is_kept_out() {
-        let (text, _) = rendered(&PeersReport::of(response(), 61_000));
+        let (text, _) = rendered(&PeersReport::of(response(), 1_061));
         let expected = "\
 PEER  ID                LIVENESS  SINCE  GOSSIP         VERSION  ZONE  ROLES        CONFIG
 n1    0000000000000001  ALIVE     1m     10.0.0.1:7946  0.1.0    west  store,proxy  12
@@ -184,13 +184,13 @@ x: belongs to mesh 000000000000dead and is kept out; give it other --join addres
             json["peers"][0],
             json!({
                 "name": "n1", "id": "0000000000000001", "mesh_id": "000000000000beef",
-                "foreign": false, "liveness": "ALIVE", "since_unix_ms": 1000,
+                "foreign": false, "liveness": "ALIVE", "since_unix": 1000,
                 "addresses": {"client": "", "peer": "", "gossip": "10.0.0.1:7946", "admin": ""},
                 "version": "0.1.0", "zone": "west", "labels": {}, "roles": ["store", "proxy"],
                 "config_revision": 12,
             })
         );
         assert_eq!(json["answered_by"], "n1");
-        assert_eq!(json["peers"][1]["since_unix_ms"], json!(null));
+        assert_eq!(json["peers"][1]["since_unix"], json!(null));
     }
 }

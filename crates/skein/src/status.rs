@@ -24,7 +24,7 @@ impl MeshCommand for Status {
     async fn run(self, session: &Session, output: &mut Output<'_>) -> Result<(), Failure> {
         output.show(&StatusReport::of(
             session.status().await?,
-            age::unix_ms(SystemTime::now()),
+            age::unix_seconds(SystemTime::now()),
         ))
     }
 }
@@ -39,7 +39,7 @@ struct StatusReport {
     answered_by: String,
     nodes: Vec<Node>,
     #[serde(skip)]
-    now_ms: u64,
+    now: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -56,7 +56,7 @@ struct Node {
     listeners: Vec<Listener>,
     refused: Vec<Refusal>,
     store_fault: Option<String>,
-    since_unix_ms: Option<u64>,
+    since_unix: Option<u64>,
 }
 
 /// Where a node can be reached; an address that is not known is empty.
@@ -164,13 +164,13 @@ impl From<v1::NodeStatus> for Node {
             listeners: node.listeners.into_iter().map(Listener::from).collect(),
             refused: node.refused.into_iter().map(refusal).collect(),
             store_fault: present(node.store_fault),
-            since_unix_ms: (node.since != 0).then_some(node.since),
+            since_unix: (node.since != 0).then_some(node.since),
         }
     }
 }
 
 impl StatusReport {
-    fn of(response: v1::StatusResponse, now_ms: u64) -> Self {
+    fn of(response: v1::StatusResponse, now: u64) -> Self {
         Self {
             mesh_id: (response.mesh_id != 0).then_some(MeshId(response.mesh_id)),
             leader: present(response.leader),
@@ -178,7 +178,7 @@ impl StatusReport {
             config_revision: response.config_revision,
             answered_by: response.answered_by,
             nodes: response.nodes.into_iter().map(Node::from).collect(),
-            now_ms,
+            now,
         }
     }
 
@@ -252,7 +252,7 @@ impl Report for StatusReport {
                 node.name.clone(),
                 node.role.to_owned(),
                 node.state.to_owned(),
-                age::since(node.since_unix_ms, self.now_ms),
+                age::since(node.since_unix, self.now),
                 node.config_revision.to_string(),
                 node.version.clone(),
                 node.zone.clone(),

@@ -190,6 +190,14 @@ fn what_does_not_exist_is_code_4() {
         assert_eq!((ran.code, ran.out.len()), (4, 0), "{line}: {}", ran.err);
         assert!(ran.err.starts_with("skein: no "), "{line}: {}", ran.err);
     }
+    let nothing = v1::ApplyResponse {
+        changes: Vec::new(),
+        ..created(5)
+    };
+    node.script(|script| script.apply = Some(Ok(nothing)));
+    let ran = ask(&node, "config delete Cluster api --namespace team");
+    assert_eq!(ran.code, 4, "{}", ran.err);
+    assert!(ran.err.contains("Cluster/team/api"), "{}", ran.err);
     let ran = ask(&node, "get a --prefix");
     assert_eq!((ran.code, ran.out.len()), (0, 0), "{}", ran.err);
 }
@@ -255,12 +263,8 @@ fn a_refusal_of_the_mesh_is_code_3_with_each_fault() {
     let (_dir, file) = with_file(CLUSTER);
     let ran = ask(&node, &format!("apply -f {file}"));
     assert_eq!(ran.code, 3);
-    assert!(
-        ran.err
-            .contains("  Cluster/api: a: b; c\n  Listener/edge: d: e; f\n"),
-        "{}",
-        ran.err
-    );
+    let faults = format!("  Cluster/api: a: b; c ({file}:1:1)\n  Listener/edge: d: e; f\n");
+    assert!(ran.err.ends_with(&faults), "{}", ran.err);
     let ran = ask(&node, "config delete cluster api -o json");
     assert_eq!(
         (ran.code, ran.error()["faults"].as_array().map(Vec::len)),
