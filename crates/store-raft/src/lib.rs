@@ -13,6 +13,7 @@ mod propose;
 mod pulse;
 mod reads;
 mod recovery;
+mod retention;
 mod rows;
 mod service;
 mod snapshot;

@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) image: Image,
     pub(crate) applied: Option<LogId>,
     pub(crate) membership: Arc<StoredMembership>,
+    /// Bytes of the batches that were applied since the start.
+    pub(crate) bytes: u64,
     /// Counts the snapshots that were installed: across one, the image did not grow out of the
     /// image before.
     pub(crate) installs: u64,
@@ -40,6 +42,7 @@ impl State {
             image: Image::default(),
             applied: None,
             membership: Arc::new(StoredMembership::default()),
+            bytes: 0,
             installs: 0,
         }
     }
@@ -51,6 +54,7 @@ impl State {
             image: snapshot::read(snapshot)?,
             applied: meta.last_log_id,
             membership: Arc::new(meta.last_membership),
+            bytes: 0,
             installs: 0,
         })
     }
@@ -98,6 +102,7 @@ pub(crate) struct StateMachine {
     machine: Machine,
     applied: Option<LogId>,
     membership: Arc<StoredMembership>,
+    bytes: u64,
     installs: u64,
     published: Published,
     snapshots: SnapshotStore,
@@ -115,6 +120,7 @@ impl StateMachine {
             machine: Machine::from_image(state.image),
             applied: state.applied,
             membership: state.membership,
+            bytes: state.bytes,
             installs: state.installs,
             published,
             snapshots,
@@ -127,6 +133,7 @@ impl StateMachine {
             image: self.machine.image(),
             applied: self.applied,
             membership: self.membership.clone(),
+            bytes: self.bytes,
             installs: self.installs,
         }
     }
@@ -153,6 +160,7 @@ impl StateMachine {
             );
             io::Error::new(io::ErrorKind::InvalidData, text)
         };
+        self.bytes += batch.0.len() as u64;
         let batch = pb::Batch::decode(batch.0).map_err(|error| strange(&error))?;
         // All are read before the first is applied: a batch is applied whole or not at all.
         let proposals: Result<Vec<_>, _> = batch
@@ -213,13 +221,8 @@ impl RaftStateMachine<Types> for StateMachine {
         // Entries that contradict the snapshot are truncated by now, and must not come back beside
         // it after a crash.
         self.log.barrier().await?;
-        let installed = blocking(move || {
-            let snapshot = match file {
-                SnapshotFile::Whole(snapshot) => snapshot,
-                SnapshotFile::Received(writer) => writer.finish()?,
-            };
-            State::of_snapshot(&snapshot)
-        });
+        let snapshots = self.snapshots.clone();
+        let installed = blocking(move || State::of_snapshot(&snapshot::keep(&snapshots, file)?));
         let state = installed.await?;
         tracing::info!(
             index = meta.last_log_id.map(|id| id.index),

@@ -144,6 +144,7 @@ pub(crate) fn state_of(loaded: Loaded) -> Result<Option<State>, String> {
         image: builder.finish().map_err(|error| text(&error))?,
         applied: meta.last_log_id,
         membership: Arc::new(meta.last_membership),
+        bytes: 0,
         installs: 0,
     }))
 }

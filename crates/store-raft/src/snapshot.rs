@@ -172,6 +172,25 @@ impl Records {
     }
 }
 
+/// Makes a snapshot one of `store`'s, durably, if it is not yet. Blocks.
+pub(crate) fn keep(store: &SnapshotStore, file: SnapshotFile) -> io::Result<Snapshot> {
+    let snapshot = match file {
+        SnapshotFile::Received(writer) => return writer.finish(),
+        SnapshotFile::Whole(snapshot) => snapshot,
+    };
+    let ours = store
+        .newest()
+        .is_some_and(|newest| newest.path() == snapshot.path());
+    if ours {
+        return Ok(snapshot);
+    }
+    let mut writer = store.begin(snapshot.index(), snapshot.meta())?;
+    for block in snapshot.blocks() {
+        writer.write_all(&block?)?;
+    }
+    writer.finish()
+}
+
 // ---- sending
 
 /// The messages that carry a snapshot: its head, its blocks, and an end with their checksum. If

@@ -24,6 +24,7 @@ use crate::propose::{ProposeError, Proposer};
 use crate::pulse::{Pulse, Watch};
 use crate::reads::{ReadError, Reads};
 use crate::recovery::{self, Recovered, RecoveryError};
+use crate::retention::Retention;
 use crate::rows::RowsTask;
 use crate::service::PeerService;
 use crate::status::{RaftStatus, StatusTask};
@@ -38,17 +39,23 @@ const MESSAGE_ENTRIES: u64 = 256;
 /// When a node writes a snapshot, and how much of the log it keeps behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotLimits {
-    /// A snapshot is written after so many entries. An entry holds up to 1 MiB of proposals.
+    /// A snapshot is written after so many entries,
     pub every_entries: u64,
+    /// or so many bytes of proposals.
+    pub every_bytes: u64,
     /// Entries kept for followers that are a little behind: they need no snapshot.
     pub keep_entries: u64,
+    /// No more of them than so many bytes.
+    pub keep_bytes: u64,
 }
 
 impl Default for SnapshotLimits {
     fn default() -> Self {
         Self {
             every_entries: 10_000,
+            every_bytes: 256 * 1024 * 1024,
             keep_entries: 5_000,
+            keep_bytes: 64 * 1024 * 1024,
         }
     }
 }
@@ -192,6 +199,8 @@ impl Store {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(rows.run());
+        let states = published.states.subscribe();
+        tasks.spawn(Retention::new(raft.clone(), states, config.snapshots).run());
         let parts = Parts {
             raft,
             seat,

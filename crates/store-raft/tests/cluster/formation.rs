@@ -73,10 +73,7 @@ async fn every_founder_may_initialize_and_they_end_in_one_mesh() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_founders_agree() {
-    let mut mesh = Mesh::form(0, Options::default()).await;
-    for _ in 0..3 {
-        mesh.add().await;
-    }
+    let mesh = Mesh::strangers(3, Options::default()).await;
     let members: Vec<_> = mesh.running().map(crate::harness::Node::member).collect();
     let founding = mesh
         .running()

@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{MeshId, NodeId};
-use store_disk::{DataDir, WalOptions};
+use store_disk::{DataDir, Disk, WalOptions};
 use store_mvcc::{Command, Outcome, Proposal, PutOp};
 use store_raft::{Member, ProposeError, Role, SnapshotLimits, Store, StoreConfig, Timings};
 use tempfile::TempDir;
@@ -28,20 +29,24 @@ pub(crate) struct Node {
 }
 
 /// How nodes of a test are set up.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Options {
     pub(crate) snapshots: SnapshotLimits,
     pub(crate) request: Option<Duration>,
+    pub(crate) disk: Option<Arc<dyn Disk>>,
 }
 
 impl Options {
-    fn config(self, data: DataDir) -> StoreConfig {
+    fn config(&self, data: DataDir) -> StoreConfig {
         let mut timings = Timings::default();
         timings.request = self.request.unwrap_or(timings.request);
-        let wal = WalOptions {
+        let mut wal = WalOptions {
             segment_bytes: 256 * 1024,
             ..WalOptions::default()
         };
+        if let Some(disk) = &self.disk {
+            wal.disk = disk.clone();
+        }
         StoreConfig {
             timings,
             snapshots: self.snapshots,
@@ -52,7 +57,7 @@ impl Options {
 }
 
 impl Node {
-    pub(crate) async fn start(dir: &Path, addr: Option<SocketAddr>, options: Options) -> Self {
+    pub(crate) async fn start(dir: &Path, addr: Option<SocketAddr>, options: &Options) -> Self {
         let data = until("the directory to be free", async || DataDir::open(dir).ok()).await;
         let addr = addr.unwrap_or_else(|| "127.0.0.1:0".parse().unwrap());
         let listener = until("the port to be free", async || {
@@ -131,6 +136,15 @@ pub(crate) struct Mesh {
 impl Mesh {
     /// Forms a mesh of `size` nodes.
     pub(crate) async fn form(size: usize, options: Options) -> Self {
+        let mesh = Self::strangers(size, options).await;
+        let members: Vec<Member> = mesh.running().map(Node::member).collect();
+        mesh.node(0).store.initialize(members, MESH).await.unwrap();
+        mesh.leader().await;
+        mesh
+    }
+
+    /// Starts `size` nodes that know nothing of each other.
+    pub(crate) async fn strangers(size: usize, options: Options) -> Self {
         let mut mesh = Self {
             nodes: vec![],
             dirs: vec![],
@@ -140,16 +154,13 @@ impl Mesh {
         for _ in 0..size {
             mesh.add().await;
         }
-        let members: Vec<Member> = mesh.running().map(Node::member).collect();
-        mesh.node(0).store.initialize(members, MESH).await.unwrap();
-        mesh.leader().await;
         mesh
     }
 
     /// Starts a node that is no member yet. Returns its place.
     pub(crate) async fn add(&mut self) -> usize {
         let dir = tempfile::tempdir().unwrap();
-        let node = Node::start(dir.path(), None, self.options).await;
+        let node = Node::start(dir.path(), None, &self.options).await;
         self.addrs.push(node.addr);
         self.dirs.push(dir);
         self.nodes.push(Some(node));
@@ -174,7 +185,7 @@ impl Mesh {
 
     pub(crate) async fn restart(&mut self, place: usize) {
         let addr = Some(self.addrs[place]);
-        let node = Node::start(self.dirs[place].path(), addr, self.options).await;
+        let node = Node::start(self.dirs[place].path(), addr, &self.options).await;
         self.nodes[place] = Some(node);
     }
 

@@ -7,16 +7,40 @@ use store_raft::{SnapshotLimits, Source};
 
 use crate::harness::{Mesh, Options, until};
 
-const OFTEN: SnapshotLimits = SnapshotLimits {
-    every_entries: 50,
-    keep_entries: 10,
-};
-
 fn often() -> Options {
+    let snapshots = SnapshotLimits {
+        every_entries: 50,
+        keep_entries: 10,
+        ..Default::default()
+    };
     Options {
-        snapshots: OFTEN,
+        snapshots,
         ..Options::default()
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_is_bounded_in_bytes_too() {
+    let snapshots = SnapshotLimits {
+        every_bytes: 500_000,
+        keep_bytes: 100_000,
+        ..SnapshotLimits::default()
+    };
+    let mesh = Mesh::form(
+        1,
+        Options {
+            snapshots,
+            ..Options::default()
+        },
+    )
+    .await;
+    let value = "v".repeat(50_000);
+    until("the log to be purged", async || {
+        mesh.put("k", &value).await;
+        (mesh.node(0).store.status().purged > 5).then_some(())
+    })
+    .await;
+    assert!(mesh.node(0).store.status().last_log < 100);
 }
 
 #[tokio::test(flavor = "multi_thread")]
