@@ -90,8 +90,8 @@ impl Compiled {
     }
 }
 
-/// Compiles for one node, as far as `set` is consistent. With a `previous` result for the same node,
-/// the cost follows the change, and what did not change keeps its `Arc`.
+/// Compiles for one node, as far as `set` is consistent. With a `previous` result for the same
+/// node, the cost follows the change, and what did not change keeps its `Arc`.
 pub fn compile(
     set: &ConfigSet,
     target: &Target,

@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use crate::path::EscapedSlashes;
 pub use crate::router::{RouteMatch, Router};
 
-/// A resource's name within its kind. Shown as `name` in namespace `default`, else `namespace/name`.
+/// A resource's name within its kind. Shown as `name` in namespace `default`, else
+/// `namespace/name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceName {
     /// The namespace; `default` unless given.
@@ -103,8 +104,8 @@ pub struct Route {
     pub index: usize,
     /// Where requests go.
     pub to: Split,
-    /// The whole time for a request, retries included, from its last byte received to the end of the
-    /// response. `None`: no limit.
+    /// The whole time for a request, retries included, from its last byte received to the end of
+    /// the response. `None`: no limit.
     pub timeout: Option<Duration>,
     /// When and how often to try again.
     pub retry: Option<RetryPolicy>,
@@ -135,19 +136,26 @@ impl Split {
         let at = self.targets.partition_point(|target| target.upto <= draw);
         &self.targets[at.min(self.targets.len() - 1)].cluster
     }
+
+    /// The targets, each with its own weight.
+    pub fn shares(&self) -> impl Iterator<Item = (&Arc<Cluster>, u32)> {
+        self.targets.iter().scan(0, |before, target| {
+            let weight = target.upto - *before;
+            *before = target.upto;
+            Some((&target.cluster, weight))
+        })
+    }
 }
 
 impl fmt::Display for Split {
     /// The clusters, with their weights where there are several.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut before = 0;
-        for (index, target) in self.targets.iter().enumerate() {
+        for (index, (cluster, weight)) in self.shares().enumerate() {
             let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{}", target.cluster.name)?;
+            write!(f, "{comma}{}", cluster.name)?;
             if self.targets.len() > 1 {
-                write!(f, " {}", target.upto - before)?;
+                write!(f, " {weight}")?;
             }
-            before = target.upto;
         }
         Ok(())
     }
@@ -177,6 +185,23 @@ pub struct RetryOn {
     pub gateway_error: bool,
     /// `retriable-4xx`: 409.
     pub retriable_4xx: bool,
+}
+
+impl RetryOn {
+    /// The conditions in the words of the config.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        let words = [
+            (self.connect_failure, "connect-failure"),
+            (self.reset, "reset"),
+            (self.server_error, "5xx"),
+            (self.gateway_error, "gateway-error"),
+            (self.retriable_4xx, "retriable-4xx"),
+        ];
+        words
+            .into_iter()
+            .filter(|(holds, _)| *holds)
+            .map(|(_, word)| word)
+    }
 }
 
 /// A group of upstream endpoints and how to use it.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 /// A place in an input text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Location {
     /// The input's name: a file, or `-` for standard input.
     pub file: Arc<str>,
@@ -26,9 +26,9 @@ impl fmt::Display for Location {
 
 /// One thing that is wrong with a config.
 ///
-/// Displayed as `<resource>: <path>: <fault>; <remedy>`, with the place in the input behind it where
-/// that is known. A part that is empty is left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Displayed as `<resource>: <path>: <fault>; <remedy>`, with the place in the input behind it
+/// where that is known. A part that is empty is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fault {
     /// The resource as `Kind/name`, or the input's name where there is no resource yet.
     pub resource: String,

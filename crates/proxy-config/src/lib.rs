@@ -1,4 +1,5 @@
-//! Config of the proxy: raw text → typed resources → linked → compiled, and the router that results.
+//! Config of the proxy: raw text → typed resources → linked → compiled, and the router that
+//! results.
 //!
 //! Pure: no I/O, no clock, no randomness. Never decides when a config comes into force.
 
@@ -8,13 +9,16 @@ pub mod compiled;
 mod decode;
 mod diff;
 mod expect;
+mod explain;
 mod fault;
+mod graph;
 mod host;
 mod link;
 mod parse;
 mod path;
 pub mod resource;
 mod router;
+mod schema;
 mod set;
 mod tree;
 mod units;
@@ -22,7 +26,12 @@ mod words;
 
 pub use compile::{Checked, Compiled, RESOURCES_MAX, check, compile};
 pub use diff::{ListenerDiff, diff};
+pub use explain::{
+    Ask, AskFault, Chosen, EndpointHealth, ExplainedEndpoint, ExplainedHost, ExplainedListener,
+    ExplainedRetry, ExplainedTarget, Explanation, TriedRoute, Verdict, explain,
+};
 pub use fault::{Fault, Location};
+pub use graph::{Graph, GraphEdge, GraphNode, GraphNodeKind, graph};
 pub use host::{Domain, HostFault, normalize_host};
 pub use parse::{parse_documents, parse_sources, parse_value};
 pub use path::{EscapedSlashes, PathFault, normalize_path};
@@ -31,6 +40,7 @@ pub use router::{
     Conditions, HeaderCondition, Mismatch, PathCondition, RequestView, RouteMatch, Router,
     VirtualHost,
 };
+pub use schema::json_schema;
 pub use set::{Change, ConfigSet};
 pub use tree::INPUT_BYTES_MAX;
 pub use units::{Size, Time, UnitFault};

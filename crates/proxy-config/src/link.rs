@@ -2,13 +2,13 @@
 //! way.
 //!
 //! Owns the largest consistent set that a change of config allows: what is at fault keeps its
-//! previous version, the rest comes into force. Cost follows the change, by indexes of who refers to
-//! what. Never knows for which node this is: what holds here holds on every node.
+//! previous version, the rest comes into force. Cost follows the change, by indexes of who refers
+//! to what. Never knows for which node this is: what holds here holds on every node.
 
 mod index;
 mod rules;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -80,10 +80,13 @@ impl Linked {
         }
     }
 
-    /// The faults of what is refused, keys that are none of a resource among them.
+    /// The faults of what is refused, keys that are none of a resource among them. Each is told
+    /// once, also where it holds back two resources.
     pub(crate) fn faults(&self) -> Vec<Fault> {
         let refused = self.refused.values().flat_map(|faults| faults.iter());
-        refused.chain(self.wanted.stray_faults()).cloned().collect()
+        let mut seen = HashSet::new();
+        let all = refused.chain(self.wanted.stray_faults());
+        all.filter(|fault| seen.insert(*fault)).cloned().collect()
     }
 
     pub(crate) fn warnings(&self) -> Vec<Fault> {
@@ -107,12 +110,11 @@ impl Linked {
         for id in candidates {
             if let Some(old) = self.in_force.resource(id) {
                 trial.index.remove(old);
-                trial.in_force.remove(id);
             }
             if let Some(new) = wanted.resource(id) {
                 trial.index.insert(new);
-                trial.in_force.insert_shared(new.clone());
             }
+            trial.in_force.adopt(id, wanted);
         }
         let base = trial.base();
         let touched = trial.touched(candidates, base == self.base());

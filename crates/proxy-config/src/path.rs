@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What to do with `%2F` and `%5C`: slashes for some upstreams, none for others, and so a way past a
-/// route.
+/// What to do with `%2F` and `%5C`: slashes for some upstreams, none for others, and so a way past
+/// a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EscapedSlashes {
@@ -28,7 +28,8 @@ pub enum PathFault {
     /// It does not begin with `/`.
     #[error("it does not begin with `/`")]
     NotAbsolute,
-    /// A control character, white space, `?`, `#`, a backslash or a byte outside of ASCII, or `%00`.
+    /// A control character, white space, `?`, `#`, a backslash or a byte outside of ASCII, or
+    /// `%00`.
     #[error("it has a character that a path cannot have")]
     BadCharacter,
     /// A `%` without two hexadecimal digits.
@@ -42,9 +43,9 @@ pub enum PathFault {
     OutOfRoot,
 }
 
-/// `path` in the form that is matched and forwarded: escapes of unreserved characters decoded, other
-/// escapes in capitals, `//` merged, `.` and `..` resolved. A path already in that form, the common
-/// case, is borrowed.
+/// `path` in the form that is matched and forwarded: escapes of unreserved characters decoded,
+/// other escapes in capitals, `//` merged, `.` and `..` resolved. A path already in that form, the
+/// common case, is borrowed.
 ///
 /// ```
 /// use proxy_config::{EscapedSlashes, normalize_path};

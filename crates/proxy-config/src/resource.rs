@@ -98,7 +98,8 @@ pub struct ParseKindError {
 impl FromStr for Kind {
     type Err = ParseKindError;
 
-    /// Reads the word as people type it: in any case, with `-` or `_` or without, in the plural too.
+    /// Reads the word as people type it: in any case, with `-` or `_` or without, in the plural
+    /// too.
     fn from_str(text: &str) -> Result<Self, ParseKindError> {
         let plain = |word: &str| word.to_ascii_lowercase().replace(['-', '_'], "");
         let word = plain(text);

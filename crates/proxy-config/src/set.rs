@@ -1,4 +1,5 @@
-//! The config resources of the store at one moment: a persistent set, cheap to clone and to compare.
+//! The config resources of the store at one moment: a persistent set, cheap to clone and to
+//! compare.
 //!
 //! Owns the step from keys and values to resources, one change at a time. Never links: a set may be
 //! inconsistent, and a value in it may be unreadable.
@@ -40,13 +41,9 @@ pub(crate) struct Entry {
 }
 
 impl PartialEq for Entry {
-    /// Whether it is the very same value; what was written anew counts as another.
+    /// Whether it says the same; that costs nothing where it is the very same.
     fn eq(&self, other: &Self) -> bool {
-        match (&self.content, &other.content) {
-            (Ok(one), Ok(other)) => Arc::ptr_eq(one, other),
-            (Err(one), Err(other)) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
+        self.content == other.content
     }
 }
 
@@ -107,12 +104,17 @@ impl ConfigSet {
         }
     }
 
-    /// Puts a resource in, as a write of it to the store will.
-    pub fn insert(&mut self, resource: Resource) {
-        self.insert_shared(Arc::new(resource));
+    /// Takes what `from` holds of a resource over, as it is.
+    pub(crate) fn adopt(&mut self, id: &ResourceId, from: &Self) {
+        match from.entries.get(id) {
+            Some(entry) => drop(self.entries.insert(id.clone(), entry.clone())),
+            None => drop(self.entries.remove(id)),
+        }
     }
 
-    pub(crate) fn insert_shared(&mut self, resource: Arc<Resource>) {
+    /// Puts a resource in, as a write of it to the store will.
+    pub fn insert(&mut self, resource: Resource) {
+        let resource = Arc::new(resource);
         let id = resource.id();
         let content = Ok(self
             .resource(&id)
@@ -169,7 +171,8 @@ impl ConfigSet {
         self.strays.values().flat_map(|faults| faults.iter())
     }
 
-    /// What differs from `older`. The cost follows the difference where one set came from the other.
+    /// What differs from `older`. The cost follows the difference where one set came from the
+    /// other.
     pub(crate) fn changed_since(&self, older: &Self) -> Vec<ResourceId> {
         let id = |item| match item {
             DiffItem::Add(id, _)

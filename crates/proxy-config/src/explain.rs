@@ -1,0 +1,360 @@
+//! Walks a request through the compiled config without sending it, and tells every step.
+//!
+//! Owns the account that `skein explain` prints. Decides nothing: it calls the very functions that
+//! the proxy calls, and asks the caller for the endpoints' health.
+
+mod ask;
+mod text;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::compiled::{
+    Cluster, CompiledConfig, Endpoint, Listener, Protocol, RetryPolicy, Route, Split,
+};
+use crate::host::normalize_host;
+use crate::path::normalize_path;
+use crate::router::{RequestView, Router, VirtualHost};
+use crate::units::Time;
+
+pub use ask::{Ask, AskFault};
+
+/// The most routes that are told one by one; the rest are counted.
+const ROUTES_TOLD_MAX: usize = 200;
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The config revision that was asked.
+    pub config_revision: u64,
+    /// The method.
+    pub method: String,
+    /// The host as it was matched, or as it was given where it is none.
+    pub host: String,
+    /// The path as it was matched and would be forwarded, or as it was given where it is refused.
+    pub path: String,
+    /// The listener that takes it.
+    pub listener: Option<ExplainedListener>,
+    /// The virtual host of the host.
+    pub virtual_host: Option<ExplainedHost>,
+    /// The routes in their order, up to the one that takes it.
+    pub tried: Vec<TriedRoute>,
+    /// The number of routes that were tried beyond those told.
+    pub untold: usize,
+    /// Where it goes.
+    pub chosen: Option<Chosen>,
+    /// The end of it in a sentence.
+    pub outcome: String,
+}
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedListener {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub bind: String,
+    /// `http` or `tcp`.
+    pub protocol: String,
+}
+
+/// A virtual host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedHost {
+    /// Its name.
+    pub name: String,
+    /// Its domains.
+    pub domains: Vec<String>,
+}
+
+/// A route that was tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriedRoute {
+    /// Its place in the virtual host's list.
+    pub index: usize,
+    /// What it asks for.
+    pub conditions: String,
+    /// Why it does not take the request; `None`: it does.
+    pub mismatch: Option<String>,
+}
+
+/// Where a request or connection goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chosen {
+    /// The route's place in the virtual host's list; `None` for a tcp listener.
+    pub route: Option<usize>,
+    /// The route's timeout, or the connection's idle timeout; `None`: no limit.
+    pub timeout: Option<Time>,
+    /// When it is tried again.
+    pub retry: Option<ExplainedRetry>,
+    /// The clusters that share it.
+    pub targets: Vec<ExplainedTarget>,
+}
+
+/// A retry policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedRetry {
+    /// The conditions.
+    pub when: Vec<String>,
+    /// Retries after the first try.
+    pub times: u32,
+    /// The time for each try.
+    pub per_try_timeout: Option<Time>,
+}
+
+/// A cluster and its share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedTarget {
+    /// The cluster.
+    pub cluster: String,
+    /// Its weight.
+    pub weight: u32,
+    /// The sum of all targets' weights.
+    pub of: u32,
+    /// How an endpoint is chosen.
+    pub balance: crate::compiled::Balance,
+    /// The time for making a connection.
+    pub connect_timeout: Time,
+    /// Below this share of healthy endpoints, in percent, all are used.
+    pub panic_threshold: u8,
+    /// The endpoints.
+    pub endpoints: Vec<ExplainedEndpoint>,
+}
+
+/// An endpoint and what the mesh thinks of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedEndpoint {
+    /// Its address.
+    pub address: String,
+    /// Its weight.
+    pub weight: u32,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// Its health.
+    pub health: EndpointHealth,
+}
+
+/// What is known of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EndpointHealth {
+    /// The merged opinion.
+    pub verdict: Verdict,
+    /// The nodes that call it unhealthy.
+    pub unhealthy_by: Vec<String>,
+}
+
+/// A merged opinion of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Nobody reported: it is used.
+    #[default]
+    Unknown,
+    /// It is used.
+    Healthy,
+    /// It is not used, unless the cluster is below its panic threshold.
+    Unhealthy,
+}
+
+/// Explains what becomes of a request; `health` tells what is known of an endpoint.
+pub fn explain(
+    config: &CompiledConfig,
+    ask: &Ask,
+    health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
+) -> Explanation {
+    let mut explanation = Explanation {
+        config_revision: config.config_revision.0,
+        method: ask.method.clone(),
+        host: ask.host.clone(),
+        path: ask.path.clone(),
+        listener: None,
+        virtual_host: None,
+        tried: Vec::new(),
+        untold: 0,
+        chosen: None,
+        outcome: String::new(),
+    };
+    explanation.outcome = match listener(config, ask) {
+        Err(outcome) => outcome,
+        Ok(listener) => {
+            explanation.listener = Some(ExplainedListener::new(listener));
+            match &listener.protocol {
+                Protocol::Tcp(tcp) => {
+                    explanation.chosen = Some(Chosen {
+                        route: None,
+                        timeout: tcp.idle_timeout.map(Time),
+                        retry: None,
+                        targets: targets(&tcp.to, health),
+                    });
+                    format!("the connection goes to {}", tcp.to)
+                }
+                Protocol::Http(http) => explanation
+                    .walk(config, &http.router, ask, health)
+                    .unwrap_or_else(|end| end),
+            }
+        }
+    };
+    explanation
+}
+
+/// The listener that is named, or has the port, or is the only http one.
+fn listener<'a>(config: &'a CompiledConfig, ask: &Ask) -> Result<&'a Listener, String> {
+    let all = || config.listeners.values().map(|listener| &**listener);
+    let found = match (&ask.listener, ask.port) {
+        (Some(name), _) => all()
+            .find(|listener| listener.name.to_string() == *name || *listener.name.name == **name),
+        (None, Some(port)) => all().find(|listener| listener.bind.port() == port),
+        (None, None) => all().find(|listener| listener.router().is_some()),
+    };
+    found.ok_or_else(|| {
+        let known: Vec<_> = all().map(|l| format!("{} ({})", l.name, l.bind)).collect();
+        let wanted = match (&ask.listener, ask.port) {
+            (Some(name), _) => format!("is called {name}"),
+            (None, Some(port)) => format!("has port {port}"),
+            (None, None) => "speaks http".to_owned(),
+        };
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            known.join(", ")
+        };
+        format!("no listener of this node {wanted}: {known}")
+    })
+}
+
+impl Explanation {
+    /// Follows the request through a router. Either way the result is the outcome.
+    fn walk(
+        &mut self,
+        config: &CompiledConfig,
+        router: &Router,
+        ask: &Ask,
+        health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
+    ) -> Result<String, String> {
+        let host = normalize_host(&ask.host).map_err(|fault| format!("400: the host: {fault}"))?;
+        self.host = host.to_string();
+        let path = ask.path.split('?').next().unwrap_or_default();
+        let path = normalize_path(path, config.defaults.escaped_slashes)
+            .map_err(|fault| format!("400: the path: {fault}"))?;
+        self.path = path.to_string();
+        let header = |wanted: &str| {
+            let mut headers = ask.headers.iter();
+            headers
+                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+                .map(|(_, v)| v.as_str())
+        };
+        let request = RequestView {
+            host: &host,
+            path: &path,
+            method: &ask.method,
+            header: &header,
+        };
+        let virtual_host = router
+            .virtual_host(&host)
+            .ok_or_else(|| format!("404: no virtual host of this listener serves {host}"))?;
+        self.virtual_host = Some(ExplainedHost::new(virtual_host));
+        let chosen = virtual_host.route(&request);
+        self.try_routes(virtual_host, &request, chosen.map(|route| route.index));
+        let route = chosen.ok_or("404: none of the routes takes it")?;
+        self.chosen = Some(Chosen::new(route, health));
+        Ok(format!("routes[{}] takes it, to {}", route.index, route.to))
+    }
+
+    fn try_routes(&mut self, host: &VirtualHost, request: &RequestView<'_>, chosen: Option<usize>) {
+        let count = chosen.map_or_else(|| host.routes().len(), |index| index + 1);
+        for (index, (conditions, _)) in host.routes().iter().enumerate().take(count) {
+            if index < ROUTES_TOLD_MAX || Some(index) == chosen {
+                self.tried.push(TriedRoute {
+                    index,
+                    conditions: conditions.to_string(),
+                    mismatch: conditions
+                        .check(request)
+                        .err()
+                        .map(|fault| fault.to_string()),
+                });
+            }
+        }
+        self.untold = count - self.tried.len();
+    }
+}
+
+impl ExplainedListener {
+    fn new(listener: &Listener) -> Self {
+        let protocol = match listener.protocol {
+            Protocol::Http(_) => "http",
+            Protocol::Tcp(_) => "tcp",
+        };
+        Self {
+            name: listener.name.to_string(),
+            bind: listener.bind.to_string(),
+            protocol: protocol.to_owned(),
+        }
+    }
+}
+
+impl ExplainedHost {
+    fn new(host: &VirtualHost) -> Self {
+        Self {
+            name: host.name().to_string(),
+            domains: host.domains().iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl Chosen {
+    fn new(route: &Route, health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth) -> Self {
+        Self {
+            route: Some(route.index),
+            timeout: route.timeout.map(Time),
+            retry: route.retry.as_ref().map(ExplainedRetry::new),
+            targets: targets(&route.to, health),
+        }
+    }
+}
+
+impl ExplainedRetry {
+    fn new(policy: &RetryPolicy) -> Self {
+        Self {
+            when: policy.when.words().map(str::to_owned).collect(),
+            times: policy.times,
+            per_try_timeout: policy.per_try_timeout.map(Time),
+        }
+    }
+}
+
+fn targets(
+    split: &Split,
+    health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
+) -> Vec<ExplainedTarget> {
+    let endpoint = |cluster: &Cluster, endpoint: &Endpoint| ExplainedEndpoint {
+        address: endpoint.address.to_string(),
+        weight: endpoint.weight,
+        zone: endpoint.zone.as_deref().map(str::to_owned),
+        health: health(cluster, endpoint),
+    };
+    let target = |(cluster, weight): (&std::sync::Arc<Cluster>, u32)| ExplainedTarget {
+        cluster: cluster.name.to_string(),
+        weight,
+        of: split.total,
+        balance: cluster.balance,
+        connect_timeout: Time(cluster.connect_timeout),
+        panic_threshold: cluster.panic_threshold,
+        endpoints: cluster
+            .endpoints
+            .iter()
+            .map(|e| endpoint(cluster, e))
+            .collect(),
+    };
+    split.shares().map(target).collect()
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! An explanation for people to read.
+
+use std::fmt;
+
+use super::{Chosen, ExplainedEndpoint, ExplainedTarget, Explanation};
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} {} for host {}", self.method, self.path, self.host)?;
+        if let Some(listener) = &self.listener {
+            writeln!(
+                f,
+                "listener {} ({} {})",
+                listener.name, listener.protocol, listener.bind
+            )?;
+        }
+        if let Some(host) = &self.virtual_host {
+            writeln!(
+                f,
+                "virtual host {} ({})",
+                host.name,
+                host.domains.join(", ")
+            )?;
+        }
+        for (at, route) in self.tried.iter().enumerate() {
+            if self.untold > 0 && at + 1 == self.tried.len() {
+                writeln!(f, "  ... {} more routes do not match", self.untold)?;
+            }
+            write!(f, "  routes[{}] {}: ", route.index, route.conditions)?;
+            match &route.mismatch {
+                Some(mismatch) => writeln!(f, "no, {mismatch}")?,
+                None => writeln!(f, "matches")?,
+            }
+        }
+        if let Some(chosen) = &self.chosen {
+            chosen.fmt(f)?;
+        }
+        writeln!(
+            f,
+            "=> {} (config revision {})",
+            self.outcome, self.config_revision
+        )
+    }
+}
+
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.timeout {
+            Some(timeout) => writeln!(f, "timeout {timeout}")?,
+            None => writeln!(f, "no timeout")?,
+        }
+        if let Some(retry) = &self.retry {
+            write!(
+                f,
+                "retry up to {} times on {}",
+                retry.times,
+                retry.when.join(", ")
+            )?;
+            match retry.per_try_timeout {
+                Some(timeout) => writeln!(f, ", {timeout} for each try")?,
+                None => writeln!(f)?,
+            }
+        }
+        self.targets.iter().try_for_each(|target| target.fmt(f))
+    }
+}
+
+impl fmt::Display for ExplainedTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let share = f64::from(self.weight) * 100.0 / f64::from(self.of);
+        let Self {
+            cluster,
+            connect_timeout,
+            panic_threshold,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "cluster {cluster}: {share:.1} % of the requests; connect timeout {connect_timeout}, \
+             panic threshold {panic_threshold} %"
+        )?;
+        self.endpoints
+            .iter()
+            .try_for_each(|endpoint| endpoint.fmt(f))
+    }
+}
+
+impl fmt::Display for ExplainedEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "  {} weight {}", self.address, self.weight)?;
+        if let Some(zone) = &self.zone {
+            write!(f, ", zone {zone}")?;
+        }
+        write!(f, ": {}", self.health.verdict)?;
+        if !self.health.unhealthy_by.is_empty() {
+            write!(
+                f,
+                " (unhealthy says {})",
+                self.health.unhealthy_by.join(", ")
+            )?;
+        }
+        writeln!(f)
+    }
+}

@@ -1,0 +1,228 @@
+//! Explanations, graphs and the JSON Schema.
+
+use proxy_config::compiled::{Cluster, Endpoint};
+use proxy_config::{Ask, EndpointHealth, Explanation, Graph, Verdict, explain, graph, json_schema};
+
+use crate::{BASE, compiled, set, with};
+
+fn config() -> proxy_config::Compiled {
+    compiled(&with(
+        &set(BASE),
+        "{kind: VirtualHost, name: shop, domains: [shop.test, '*.shop.test'], routes: [
+           {match: {path: /only}, to: a},
+           {match: {path_prefix: /api, methods: [POST]}, to: a},
+           {match: {path_prefix: /api, headers: [{name: x, exact: y}]}, to: a},
+           {match: {path_prefix: /api}, to: {a: 3, b: 1}, timeout: 2s, retry: {when: [5xx, reset], times: 2, per_try_timeout: 500ms}}]}
+---
+{kind: Listener, name: raw, bind: ':9000', protocol: tcp, to: b}",
+    ))
+}
+
+fn health(_: &Cluster, endpoint: &Endpoint) -> EndpointHealth {
+    if endpoint.address.to_string() == "10.0.0.2:80" {
+        EndpointHealth {
+            verdict: Verdict::Unhealthy,
+            unhealthy_by: vec!["n2".into(), "n3".into()],
+        }
+    } else {
+        EndpointHealth {
+            verdict: Verdict::Healthy,
+            unhealthy_by: vec![],
+        }
+    }
+}
+
+fn explained(url: &str) -> Explanation {
+    explain(&config().config, &Ask::get(url).unwrap(), &health)
+}
+
+#[test]
+fn every_step_to_the_route_is_told() {
+    let explanation = explained("http://www.SHOP.test/x/../api//cart?q=1");
+    assert_eq!(
+        (&*explanation.host, &*explanation.path),
+        ("www.shop.test", "/api/cart")
+    );
+    assert_eq!(explanation.listener.as_ref().unwrap().name, "web");
+    assert_eq!(
+        explanation.virtual_host.as_ref().unwrap().domains,
+        ["shop.test", "*.shop.test"]
+    );
+    let why: Vec<_> = explanation
+        .tried
+        .iter()
+        .map(|route| route.mismatch.as_deref())
+        .collect();
+    assert_eq!(
+        why,
+        [
+            Some("the path is not path /only"),
+            Some("the method is not POST"),
+            Some("header x is not y"),
+            None
+        ]
+    );
+    let chosen = explanation.chosen.as_ref().unwrap();
+    assert_eq!((chosen.route, chosen.targets.len()), (Some(3), 2));
+    assert_eq!((chosen.targets[0].weight, chosen.targets[0].of), (3, 4));
+    let text = explanation.to_string();
+    for part in [
+        "GET /api/cart for host www.shop.test",
+        "listener web (http 127.0.0.11:80)",
+        "routes[1] path_prefix /api, method POST: no, the method is not POST",
+        "routes[3] path_prefix /api: matches",
+        "timeout 2s",
+        "retry up to 2 times on reset, 5xx, 500ms for each try",
+        "cluster a: 75.0 % of the requests",
+        "10.0.0.2:80 weight 1: unhealthy (unhealthy says n2, n3)",
+        "=> routes[3] takes it, to a 3, b 1 (config revision 1)",
+    ] {
+        assert!(text.contains(part), "{text}\nshould have {part}");
+    }
+    let json = serde_json::to_string(&explanation).unwrap();
+    assert!(json.contains(r#""timeout":"2s""#) && json.contains(r#""verdict":"unhealthy""#));
+    assert_eq!(
+        serde_json::from_str::<Explanation>(&json).unwrap(),
+        explanation
+    );
+}
+
+#[test]
+fn requests_that_go_nowhere_are_explained_too() {
+    for (url, outcome) in [
+        ("http://shop.test/other", "404: none of the routes takes it"),
+        (
+            "http://other.test/",
+            "404: no virtual host of this listener serves other.test",
+        ),
+        (
+            "http://shop.test/a%2Fb",
+            "400: the path: it has an escaped slash",
+        ),
+        (
+            "http://shop.test/../x",
+            "400: the path: its `..` lead out of the root",
+        ),
+        (
+            "http://a@shop.test/",
+            "400: the host: it has a character that no host name has",
+        ),
+        (
+            "http://shop.test:81/",
+            "no listener of this node has port 81: raw (127.0.0.11:9000), web",
+        ),
+    ] {
+        let explanation = explained(url);
+        assert!(
+            explanation.outcome.starts_with(outcome),
+            "{url}: {}",
+            explanation.outcome
+        );
+        assert!(explanation.chosen.is_none());
+    }
+    let tcp = explained("tcp://10.0.0.1:9000");
+    assert_eq!(tcp.outcome, "the connection goes to b");
+    assert_eq!(
+        tcp.chosen.unwrap().targets[0].endpoints[0].health.verdict,
+        Verdict::Unhealthy
+    );
+    let mut named = Ask::get("/api").unwrap();
+    named.listener = Some("web".into());
+    named.host = "shop.test".into();
+    named.headers = vec![("X".into(), "y".into())];
+    let explanation = explain(&config().config, &named, &health);
+    assert_eq!(explanation.chosen.unwrap().route, Some(2));
+}
+
+#[test]
+fn many_routes_are_counted_not_listed() {
+    let routes: String = (0..1000)
+        .map(|i| format!("{{match: {{path: /{i}}}, to: a}}, "))
+        .collect();
+    let host =
+        format!("{{kind: VirtualHost, name: shop, domains: [shop.test], routes: [{routes}]}}");
+    let config = compiled(&with(&set(BASE), &host));
+    let ask = Ask::get("http://shop.test/999").unwrap();
+    let explanation = explain(&config.config, &ask, &health);
+    assert_eq!((explanation.tried.len(), explanation.untold), (201, 799));
+    assert!(
+        explanation
+            .to_string()
+            .contains("... 799 more routes do not match")
+    );
+}
+
+#[test]
+fn the_graph_leads_from_listeners_to_endpoints() {
+    let graph = graph(&config().config);
+    assert_eq!((graph.nodes.len(), graph.edges.len()), (11, 13));
+    let edge = graph.edges.iter().find(|edge| edge.label == "3/4").unwrap();
+    assert_eq!(
+        (&*edge.from, &*edge.to),
+        ("route:default/shop/3", "cluster:default/a")
+    );
+    let text = graph.to_text();
+    for part in [
+        "listener web http 127.0.0.11:80\n  virtual host shop shop.test *.shop.test\n    route routes[0] path /only\n      cluster a\n        endpoint 10.0.0.1:80\n",
+        "cluster a (3/4)",
+        "listener raw tcp 127.0.0.11:9000\n  cluster b\n    endpoint 10.0.0.2:80\n",
+    ] {
+        assert!(text.contains(part), "{text}\nshould have {part}");
+    }
+    let dot = graph.to_dot();
+    assert!(dot.starts_with("digraph") && dot.ends_with("}\n"));
+    assert!(dot.contains("\"route:default/shop/3\" -> \"cluster:default/a\" [label=\"3/4\"];"));
+    let mermaid = graph.to_mermaid();
+    assert!(mermaid.starts_with("flowchart LR\n") && mermaid.contains("-- \"3/4\" -->"));
+    let json = serde_json::to_string(&graph).unwrap();
+    assert_eq!(serde_json::from_str::<Graph>(&json).unwrap(), graph);
+}
+
+#[test]
+fn labels_cannot_break_out_of_a_rendering() {
+    let odd = with(
+        &set(BASE),
+        r#"{kind: VirtualHost, name: shop, domains: [shop.test], routes: [{match: {headers: [{name: x, exact: 'a"]; <b>&\'}]}, to: a}]}"#,
+    );
+    let graph = graph(&compiled(&odd).config);
+    assert!(graph.to_dot().contains(r#"header x: a\"]; <b>&\\"#));
+    assert!(
+        graph
+            .to_mermaid()
+            .contains("header x: a&quot;]; &lt;b&gt;&amp;\\")
+    );
+}
+
+#[test]
+fn the_schema_knows_every_field_of_every_kind() {
+    let schema = json_schema();
+    let kinds = schema["oneOf"].as_array().unwrap();
+    let titles: Vec<_> = kinds
+        .iter()
+        .map(|kind| kind["title"].as_str().unwrap())
+        .collect();
+    assert_eq!(titles, ["Defaults", "Cluster", "VirtualHost", "Listener"]);
+    for kind in kinds {
+        assert_eq!(kind["additionalProperties"], false);
+        assert!(
+            kind["properties"].get("name").is_some() && kind["properties"].get("nodes").is_some()
+        );
+    }
+    let host = &kinds[2];
+    assert_eq!(
+        host["required"],
+        serde_json::json!(["kind", "name", "domains", "routes"])
+    );
+    assert!(
+        host["properties"]["domains"]["description"]
+            .as_str()
+            .unwrap()
+            .contains("hosts")
+    );
+    // Every reference leads somewhere.
+    let text = schema.to_string();
+    for part in text.split("\"#/$defs/").skip(1) {
+        let name = part.split('"').next().unwrap();
+        assert!(schema["$defs"].get(name).is_some(), "{name}");
+    }
+}
