@@ -4,6 +4,7 @@
 //! and knows no gossip: the node hands its peer service to a server and its members in.
 
 pub mod convert;
+mod counters;
 mod log;
 mod machine;
 mod membership;
@@ -23,6 +24,7 @@ mod timings;
 mod types;
 mod wire;
 
+pub use counters::Counters;
 pub use membership::MembershipError;
 pub use propose::{PROPOSAL_BYTES_MAX, PROPOSALS_MAX, ProposeError};
 pub use reads::{READERS_MAX, ReadError};

@@ -5,17 +5,20 @@
 //! decides when a change is wise: that is the caller.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::time::Duration;
 
 use model::{MeshId, NodeId};
 use openraft::ChangeMembers;
-use openraft::error::{ClientWriteError, InitializeError, RaftError};
+use openraft::error::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::errors::ForwardToLeader;
+use tokio::time::Instant;
 
 use crate::Store;
 use crate::status::{Leader, Member};
 use crate::types::{MemberInfo, Types};
+
+/// Between two looks at whether another change of members has ended.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Why membership or leadership did not change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -168,36 +171,47 @@ impl Store {
         }
     }
 
+    /// Changes the members. While another change is under way, waits for its end.
     async fn change(
         &self,
         change: ChangeMembers<NodeId, MemberInfo>,
     ) -> Result<(), MembershipError> {
-        let change = self.raft().change_membership(change, false);
-        match in_time(self.deadline(), change).await? {
-            Ok(_) => Ok(()),
-            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(forward))) => {
-                Err(MembershipError::NotLeader {
-                    leader: leader(forward),
-                })
+        let until = Instant::now() + self.deadline();
+        loop {
+            let attempt = self.raft().change_membership(change.clone(), false);
+            let late = |_| MembershipError::TimedOut("the change of members");
+            let error = match tokio::time::timeout_at(until, attempt)
+                .await
+                .map_err(late)?
+            {
+                Ok(_) => return Ok(()),
+                Err(RaftError::APIError(error)) => error,
+                Err(RaftError::Fatal(_)) => return Err(MembershipError::Stopped),
+            };
+            let under_way = matches!(
+                error,
+                ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))
+            );
+            if !under_way || Instant::now() + RETRY > until {
+                return Err(refusal(error));
             }
-            Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_))) => {
-                Err(MembershipError::TimedOut("the change of members"))
-            }
-            Err(RaftError::APIError(
-                error @ (ClientWriteError::ChangeMembershipError(_)
-                | ClientWriteError::PreconditionFailed(_)),
-            )) => Err(MembershipError::Refused(error.to_string())),
-            Err(RaftError::Fatal(_)) => Err(MembershipError::Stopped),
+            tokio::time::sleep(RETRY).await;
         }
     }
 }
 
-async fn in_time<T>(
-    deadline: Duration,
-    change: impl Future<Output = T>,
-) -> Result<T, MembershipError> {
-    let late = |_| MembershipError::TimedOut("the change of members");
-    tokio::time::timeout(deadline, change).await.map_err(late)
+fn refusal(error: ClientWriteError<Types>) -> MembershipError {
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => MembershipError::NotLeader {
+            leader: leader(forward),
+        },
+        ClientWriteError::LogEntryDiscarded(_) => {
+            MembershipError::TimedOut("the change of members")
+        }
+        ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_) => {
+            MembershipError::Refused(error.to_string())
+        }
+    }
 }
 
 fn info(member: Member, mesh_id: MeshId) -> MemberInfo {

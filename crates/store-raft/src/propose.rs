@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::Raft;
 use crate::convert;
+use crate::counters::Counting;
 use crate::status::{Leader, RaftStatus, Role};
 use crate::types::{EncodedBatch, Reply, Types};
 
@@ -83,6 +84,7 @@ impl Proposer {
     pub(crate) fn new(
         raft: Raft,
         status: watch::Receiver<RaftStatus>,
+        counting: Arc<Counting>,
         deadline: Duration,
     ) -> (Self, ProposerTask) {
         let (queue, queued) = mpsc::channel(PROPOSALS_MAX);
@@ -90,6 +92,7 @@ impl Proposer {
         let task = ProposerTask {
             raft,
             status: status.clone(),
+            counting,
             queued,
             next: None,
             in_flight: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT)),
@@ -187,6 +190,7 @@ type Waiter = oneshot::Sender<Result<Outcome, ProposeError>>;
 pub(crate) struct ProposerTask {
     raft: Raft,
     status: watch::Receiver<RaftStatus>,
+    counting: Arc<Counting>,
     queued: mpsc::Receiver<Queued>,
     /// The first of the next entry: it did not fit into the last.
     next: Option<Queued>,
@@ -205,6 +209,7 @@ impl ProposerTask {
             if waiters.is_empty() {
                 continue;
             }
+            self.counting.entry(waiters.len());
             let batch = EncodedBatch(Bytes::from(batch.encode_to_vec()));
             let status = self.status.clone();
             let reply = Reply::new(move |result| {

@@ -118,9 +118,13 @@ impl Watch {
     /// is no worse than any election if the leader should live after all. One heir after the other,
     /// so that votes do not split.
     async fn succeed(&self, dead: Followed) {
-        tokio::time::sleep(self.timings.heartbeat.saturating_mul(dead.place)).await;
+        // More than a heartbeat's silence, too: one whose port only refuses us still leads.
+        let turn =
+            self.timings.heartbeat * 3 / 2 + self.timings.heartbeat.saturating_mul(dead.place);
+        tokio::time::sleep(turn.saturating_sub(self.pulse.silence())).await;
         let Some(now) = self.followed() else { return };
-        if now.vote != dead.vote || !self.is_dead(&dead.peer_addr).await {
+        let spoke = self.pulse.silence() < turn;
+        if spoke || now.vote != dead.vote || !self.is_dead(&dead.peer_addr).await {
             return;
         }
         tracing::info!(leader = %dead.vote.leader_id.node_id, "the leader's process is gone: standing for election");

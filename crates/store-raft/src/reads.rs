@@ -3,6 +3,7 @@
 //! Owns the gathering of waiters. Uses ReadIndex (Raft dissertation, 6.4), never a lease: a round
 //! that begins after a reader asked confirms leadership for that reader, whatever clocks do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::error::{LinearizableReadError, RaftError};
@@ -10,6 +11,7 @@ use openraft::{LinearizerOption, errors::ForwardToLeader};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Raft;
+use crate::counters::Counting;
 use crate::status::{Leader, RaftStatus, Role};
 use crate::types::Types;
 
@@ -53,6 +55,7 @@ impl Reads {
         raft: Raft,
         status: watch::Receiver<RaftStatus>,
         applied: watch::Receiver<u64>,
+        counting: Arc<Counting>,
         deadline: Duration,
     ) -> (Self, Rounds) {
         let (queue, queued) = mpsc::channel(READERS_MAX);
@@ -66,6 +69,7 @@ impl Reads {
             Rounds {
                 raft,
                 queued,
+                counting,
                 deadline,
             },
         )
@@ -115,6 +119,7 @@ impl Reads {
 pub(crate) struct Rounds {
     raft: Raft,
     queued: mpsc::Receiver<Waiter>,
+    counting: Arc<Counting>,
     deadline: Duration,
 }
 
@@ -124,6 +129,7 @@ impl Rounds {
         let mut waiters = Vec::new();
         // Only those who asked before a round begins are served by it.
         while self.queued.recv_many(&mut waiters, READERS_MAX).await > 0 {
+            self.counting.read_round(waiters.len());
             let result = self.round().await;
             for waiter in waiters.drain(..) {
                 let _ = waiter.send(result.clone());

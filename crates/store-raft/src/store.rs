@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::Raft;
+use crate::counters::{Counters, Counting};
 use crate::log::LogStore;
 use crate::machine::{Published, StateMachine};
 use crate::mesh::MeshSeat;
@@ -27,7 +28,7 @@ use crate::recovery::{self, Recovered, RecoveryError};
 use crate::retention::Retention;
 use crate::rows::RowsTask;
 use crate::service::PeerService;
-use crate::status::{RaftStatus, StatusTask};
+use crate::status::{RaftStatus, Role, StatusTask};
 use crate::timings::Timings;
 
 /// Sending and installing a snapshot may take so long; silence in between is found much sooner.
@@ -149,6 +150,7 @@ struct Inner {
     status: watch::Receiver<RaftStatus>,
     proposer: Proposer,
     reads: Reads,
+    counting: Arc<Counting>,
     deadline: Duration,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -266,6 +268,11 @@ impl Store {
         self.inner.status.clone()
     }
 
+    /// What this store did since it started.
+    pub fn counters(&self) -> Counters {
+        self.inner.counting.snapshot()
+    }
+
     /// This node.
     pub fn id(&self) -> NodeId {
         self.inner.seat.node()
@@ -298,6 +305,12 @@ impl Store {
     pub async fn shutdown(&self) {
         if self.inner.raft.shutdown().await.is_err() {
             tracing::warn!("raft ended by a panic");
+        }
+        // Those who watch the status learn it; the task ends by itself once Raft has.
+        let mut status = self.status_watch();
+        let told = status.wait_for(|status| status.role == Role::Stopped);
+        if tokio::time::timeout(self.deadline(), told).await.is_err() {
+            tracing::warn!("the status did not follow the stop");
         }
         let mut tasks = {
             let mut tasks = self
@@ -371,11 +384,21 @@ impl Parts {
             shown: None,
         };
         tasks.spawn(status_task.run());
-        let (proposer, task) = Proposer::new(raft.clone(), status_watch.clone(), timings.request);
+        let counting = Arc::new(Counting::default());
+        let (proposer, task) = Proposer::new(
+            raft.clone(),
+            status_watch.clone(),
+            counting.clone(),
+            timings.request,
+        );
         tasks.spawn(task.run());
-        let applied = published.applied.subscribe();
-        let (reads, rounds) =
-            Reads::new(raft.clone(), status_watch.clone(), applied, timings.request);
+        let (reads, rounds) = Reads::new(
+            raft.clone(),
+            status_watch.clone(),
+            published.applied.subscribe(),
+            counting.clone(),
+            timings.request,
+        );
         tasks.spawn(rounds.run());
         let watch = Watch {
             me: seat.node(),
@@ -393,6 +416,7 @@ impl Parts {
             status: status_watch,
             proposer,
             reads,
+            counting,
             deadline: timings.request,
             tasks: Mutex::new(tasks),
         };
