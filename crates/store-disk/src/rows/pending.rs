@@ -31,6 +31,8 @@ pub(super) struct Changes {
     /// `None` removes the row.
     pub(super) rows: HashMap<Bytes, Option<Bytes>>,
     pub(super) applied: Option<Bytes>,
+    /// Somebody waits until the changes are in the files.
+    pub(super) flush: bool,
     bytes: usize,
 }
 
@@ -61,12 +63,19 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct State {
     changes: Changes,
-    /// Counts what callers queued, and up to which of it the writer got.
+    /// Counts what callers queued.
     queued: u64,
-    written: u64,
-    flushes: usize,
+    /// Up to which of it somebody waits for it to be in the files, and up to which it is.
+    flush_to: u64,
+    flushed: u64,
     failure: Option<String>,
     closed: bool,
+}
+
+impl State {
+    fn must_flush(&self) -> bool {
+        self.flushed < self.flush_to
+    }
 }
 
 impl Shared {
@@ -129,12 +138,11 @@ impl Shared {
     pub(super) fn flush(&self) -> io::Result<()> {
         let mut state = self.lock();
         let target = state.queued;
-        state.flushes += 1;
+        state.flush_to = target;
         self.work.notify_one();
-        while state.written < target && state.failure.is_none() {
+        while state.flushed < target && state.failure.is_none() {
             state = self.wait(state);
         }
-        state.flushes -= 1;
         state
             .failure
             .as_ref()
@@ -154,7 +162,7 @@ impl Shared {
     /// nothing is left.
     pub(super) fn take(&self) -> Option<(Changes, u64)> {
         let mut state = self.lock();
-        while state.changes.is_empty() && !state.closed {
+        while state.changes.is_empty() && !state.must_flush() && !state.closed {
             state = self
                 .work
                 .wait(state)
@@ -164,7 +172,7 @@ impl Shared {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let urgent = state.closed
-                || state.flushes > 0
+                || state.must_flush()
                 || state.changes.rebuild.is_some()
                 || state.changes.bytes >= PENDING_BYTES_URGENT;
             if urgent || left.is_zero() {
@@ -173,10 +181,11 @@ impl Shared {
             let woken = self.work.wait_timeout(state, left);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
-        if state.changes.is_empty() {
+        if state.changes.is_empty() && !state.must_flush() {
             return None;
         }
-        let changes = std::mem::take(&mut state.changes);
+        let mut changes = std::mem::take(&mut state.changes);
+        changes.flush = state.must_flush();
         self.progress.notify_all();
         Some((changes, state.queued))
     }
@@ -188,8 +197,8 @@ impl Shared {
     }
 
     /// Notes that everything up to `queued` is in the files.
-    pub(super) fn note_written(&self, queued: u64) {
-        self.lock().written = queued;
+    pub(super) fn note_flushed(&self, queued: u64) {
+        self.lock().flushed = queued;
         self.progress.notify_all();
     }
 

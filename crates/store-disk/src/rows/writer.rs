@@ -25,13 +25,16 @@ impl Writer {
     /// Writes until the rows are closed or fail.
     pub(super) fn run(self) {
         while let Some((changes, queued)) = self.shared.take() {
+            let flush = changes.flush;
             // sled answers some damage with a panic.
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| self.write(changes)))
                 .unwrap_or_else(|panic| Err(Fault::Damaged(describe(&*panic))));
             if let Err(fault) = outcome {
                 return self.fail(&fault);
             }
-            self.shared.note_written(queued);
+            if flush {
+                self.shared.note_flushed(queued);
+            }
         }
     }
 
@@ -42,7 +45,12 @@ impl Writer {
         if let Some(applied) = changes.applied {
             self.tree.apply(changes.rows, &applied)?;
         }
-        self.tree.flush()
+        // Otherwise sled writes when it likes: the rows may lag, and the log has the disk.
+        if changes.flush {
+            self.tree.flush()
+        } else {
+            Ok(())
+        }
     }
 
     fn fail(&self, fault: &Fault) {

@@ -1,5 +1,8 @@
 //! What snapshot files keep, and how damage to them shows.
 
+use std::io::Write;
+
+use super::block::BLOCK_BYTES;
 use super::*;
 
 struct Home {

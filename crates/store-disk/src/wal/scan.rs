@@ -121,9 +121,8 @@ pub(super) fn inspect_tail(segment: &Segment, from: u64, batch: u64) -> io::Resu
     let mut at = from;
     while at < segment.length {
         // Steps over the preallocated blocks that were never written.
-        at = next_data(&segment.file, at, segment.length)
-            .next_multiple_of(ALIGNMENT as u64)
-            .max(at);
+        let data = next_data(&segment.file, at, segment.length);
+        at = at.max(data / ALIGNMENT as u64 * ALIGNMENT as u64);
         let left = segment.length.saturating_sub(at).min(window.len() as u64);
         let window = &mut window[..usize::try_from(left).map_err(io::Error::other)?];
         segment.file.read_exact_at(window, at)?;

@@ -223,3 +223,12 @@ fn the_last_handle_may_be_dropped_by_an_answer() {
     receiver.recv_timeout(PATIENCE).unwrap();
     drop(temp);
 }
+
+#[test]
+fn a_log_can_be_shared_among_threads() {
+    fn shared<T: Send + Sync + Clone>() {}
+    shared::<Wal>();
+    shared::<crate::Rows>();
+    shared::<crate::SnapshotStore>();
+    shared::<DataDir>();
+}
