@@ -352,13 +352,17 @@ fn the_cost_of_a_change_follows_the_change() {
         1999
     );
     let checked = check(&base).unwrap();
-    let start = Instant::now();
-    assert!(checked.next(&changed).is_ok());
-    assert!(
-        start.elapsed() * 5 < full,
-        "admission too: {:?} of {full:?}",
+    let admit = |_| {
+        let start = Instant::now();
+        assert!(checked.next(&changed).is_ok());
         start.elapsed()
+    };
+    let admission = (0..5).map(admit).min().unwrap();
+    assert!(
+        admission * 10 < full,
+        "admission took {admission:?}, everything {full:?}"
     );
+    println!("everything {full:?}, a change {change:?}, its admission {admission:?}");
 }
 
 #[test]
