@@ -174,6 +174,45 @@ async fn a_node_that_leaves_has_left_at_once() {
 }
 
 #[tokio::test]
+async fn a_node_that_was_late_itself_does_not_blame_the_others() {
+    let punctual = start(1, &[]);
+    let seed = config(2, &[&punctual]);
+    // The late node has a runtime of its own, to be stalled alone.
+    let late = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let late = Mesh::start(seed).unwrap();
+            until(&late, "the punctual node", |peers| {
+                is(peers, 1, Liveness::Alive)
+            })
+            .await;
+            // Far longer than the detector's patience.
+            std::thread::sleep(QUICK * 20);
+            let mut peers = late.peers();
+            let blamed = peers.wait_for(|peers| is(peers, 1, Liveness::Down));
+            let blamed = tokio::time::timeout(QUICK * 15, blamed).await.is_ok();
+            let text = {
+                let mut registry = prometheus_client::registry::Registry::default();
+                late.counters().register(&mut registry);
+                let mut text = String::new();
+                prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+                text
+            };
+            (blamed, text)
+        })
+    });
+    let (blamed, metrics) = late.await.unwrap();
+    assert!(!blamed, "the punctual node was held for dead");
+    assert!(
+        metrics.contains("skein_gossip_freezes_total 1"),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
 async fn a_restarted_node_and_its_replacement_are_told_apart() {
     let mut meshes = converged(3).await;
     let third = meshes.pop().unwrap();
