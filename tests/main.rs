@@ -2,4 +2,7 @@
 //!
 //! One binary, one module per concern, so that it links once.
 
+mod demo;
+mod forming;
+mod harness;
 mod tidy;

@@ -53,10 +53,15 @@ impl Tasks {
         self.lock().faults.clone()
     }
 
+    /// From now on the end of a task is no fault.
+    pub fn expect_ends(&self) {
+        self.lock().stopping = true;
+    }
+
     /// Ends every task, now.
     pub fn stop(&self) {
+        self.expect_ends();
         let mut inner = self.lock();
-        inner.stopping = true;
         for task in inner.running.drain(..) {
             task.abort();
         }

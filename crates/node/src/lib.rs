@@ -1,1 +1,22 @@
-//! node
+//! One node: store, mesh and proxy, built and wired.
+//!
+//! Owns what needs more than one plane: forming a mesh, admission, reconciling the proxy with the
+//! committed config, shared health, status. The only crate that knows all three planes.
+
+mod admission;
+mod answers;
+mod control;
+mod form;
+mod formation;
+mod health;
+mod last_known_good;
+mod metrics;
+mod options;
+mod parts;
+mod reconcile;
+mod run;
+mod serve;
+mod status;
+
+pub use options::{NodeOptions, OptionsError};
+pub use run::{RunError, run};

@@ -10,12 +10,15 @@ use clap::{Args, Parser, Subcommand};
 use crate::apply::Apply;
 use crate::completions::Completions;
 use crate::config;
+use crate::demo::Demo;
+use crate::demo::upstream::Upstream;
 use crate::explain::Explain;
 use crate::failure::Failure;
 use crate::graph::GraphCommand;
 use crate::keygen::Keygen;
 use crate::keys::{Del, Get, Put};
 use crate::members::Members;
+use crate::node::Node;
 use crate::options::Options;
 use crate::output::{Format, Output};
 use crate::peers::Peers;
@@ -47,7 +50,37 @@ pub(crate) struct Remote<C: Args> {
 
 /// Every command.
 #[derive(Debug, Subcommand)]
+// One is made per process: their sizes do not matter.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Command {
+    /// Run a node: store, mesh and proxy in one process
+    #[command(after_help = "\
+Examples:
+  skein node                                                   # a mesh of one on this machine
+  skein node --bootstrap-expect 3 --join 10.0.0.1:7946,10.0.0.2:7946,10.0.0.3:7946 \\
+      --gossip-key-file gossip.key …                           # the same on each of three machines
+  skein node --join 10.0.0.1:7946 --gossip-key-file gossip.key # one more
+  skein node --config node.yaml                                # the same names in a file
+
+Started again on its data directory, a node just continues. SIGTERM drains it. Log lines go to stderr;
+SKEIN_LOG filters them (`info,openraft=debug`).")]
+    Node(Node),
+
+    /// Try a mesh of three nodes on this machine, with traffic
+    #[command(after_help = "\
+Examples:
+  skein demo                   # then follow the screen; Ctrl-C ends and removes everything
+  skein demo --dir /tmp/mesh   # keep data, logs and demo.json
+  skein demo --smoke           # play the whole story unattended and check it")]
+    Demo(Demo),
+
+    /// A tiny upstream of the demo
+    #[command(
+        hide = true,
+        after_help = "Example:\n  skein upstream --name blue --listen 127.0.0.1:18081"
+    )]
+    Upstream(Upstream),
+
     /// Write a key
     #[command(after_help = "\
 Examples:
@@ -201,6 +234,9 @@ impl Command {
     /// Runs the command to its end.
     pub(crate) fn run(self) -> ExitCode {
         match self {
+            Self::Node(command) => command.run(&mut Output::standard(Format::Text)),
+            Self::Demo(command) => local(Format::Text, |output| command.run(output)),
+            Self::Upstream(command) => local(Format::Text, |_| Ok(command.run()?)),
             Self::Put(command) => command.run(),
             Self::Get(command) => command.run(),
             Self::Del(command) => command.run(),

@@ -41,9 +41,15 @@ impl Demo {
     /// Runs the demo to its end.
     pub(crate) fn run(self, output: &mut Output<'_>) -> Result<(), Failure> {
         // The children are bound to the life of the thread that starts them: this one.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (folder, _removed_at_the_end) = self.folder()?;
-        let ports = if self.smoke { Ports::Any } else { Ports::Documented };
+        let ports = if self.smoke {
+            Ports::Any
+        } else {
+            Ports::Documented
+        };
         let layout = Layout::choose(&folder, ports)?;
         runtime.block_on(async {
             let mut stage = Stage::set(layout)?;
@@ -98,7 +104,7 @@ async fn act(smoke: bool, stage: &mut Stage, output: &mut Output<'_>) -> Result<
     ready(stage, begun, async |stage| stage.formed().await).await?;
     stage.apply_quickstart().await?;
     ready(stage, begun, async |stage| stage.synced(3).await).await?;
-    output.raw(screen::welcome(stage.layout(), begun.elapsed()).as_bytes())?;
+    output.raw(screen::welcome(stage.layout(), &stage.pids(), begun.elapsed()).as_bytes())?;
     // From here on people play; nodes that they kill are theirs to start again.
     std::future::pending().await
 }
@@ -126,5 +132,11 @@ async fn ready(
 
 fn interrupted(smoke: bool, signal: &str) -> Result<(), Failure> {
     // For people, Ctrl-C is how the demo ends; a check that was cut short has shown nothing.
-    if smoke { Err(Failure::failed(format!("ended by {signal} before the story did"))) } else { Ok(()) }
+    if smoke {
+        Err(Failure::failed(format!(
+            "ended by {signal} before the story did"
+        )))
+    } else {
+        Ok(())
+    }
 }

@@ -29,11 +29,7 @@ pub(crate) struct Keygen {
 impl Keygen {
     /// Makes a key and writes it where it was asked for.
     pub(crate) fn run(&self, output: &mut Output<'_>) -> Result<(), Failure> {
-        let mut key = [0; KEY_BYTES];
-        SysRng.try_fill_bytes(&mut key).map_err(|error| {
-            Failure::failed(format!("the system gives no random bytes: {error}"))
-        })?;
-        let line = escape::base64(&key) + "\n";
+        let line = new_key()?;
         match &self.output {
             None => output.raw(line.as_bytes()),
             Some(file)
@@ -50,6 +46,20 @@ impl Keygen {
             Some(file) => write_key(file, &line),
         }
     }
+}
+
+/// A new key, as a line of a key file.
+fn new_key() -> Result<String, Failure> {
+    let mut key = [0; KEY_BYTES];
+    SysRng
+        .try_fill_bytes(&mut key)
+        .map_err(|error| Failure::failed(format!("the system gives no random bytes: {error}")))?;
+    Ok(escape::base64(&key) + "\n")
+}
+
+/// Makes a key and writes it to a new file that only its owner can read.
+pub(crate) fn write_new_key(path: &Path) -> Result<(), Failure> {
+    write_key(path, &new_key()?)
 }
 
 fn write_key(path: &Path, line: &str) -> Result<(), Failure> {

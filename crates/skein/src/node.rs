@@ -102,6 +102,7 @@ fn label(text: &str) -> Result<(String, String), String> {
 impl Node {
     /// Runs the node until it is told to stop.
     pub(crate) fn run(self, output: &mut Output<'_>) -> ExitCode {
+        crate::demo::children::end_with_parent();
         let result = self.resolve().and_then(|(options, log_format)| {
             telemetry::init_logging(log_format)
                 .map_err(|error| Failure::usage(error.to_string()))?;
@@ -111,7 +112,12 @@ impl Node {
     }
 
     fn resolve(self) -> Result<(NodeOptions, LogFormat), Failure> {
-        let file = self.config.as_deref().map(read).transpose()?.unwrap_or_default();
+        let file = self
+            .config
+            .as_deref()
+            .map(read)
+            .transpose()?
+            .unwrap_or_default();
         let merged = self.over(file);
         let name = match merged.name {
             Some(name) => name,
@@ -138,7 +144,9 @@ impl Node {
             proxy_ip: merged.proxy_ip.unwrap_or(default.proxy_ip),
             name: default.name,
         };
-        options.check().map_err(|error| Failure::usage(error.to_string()))?;
+        options
+            .check()
+            .map_err(|error| Failure::usage(error.to_string()))?;
         Ok((options, format))
     }
 
@@ -155,7 +163,11 @@ impl Node {
             gossip_addr: self.gossip_addr.or(file.gossip_addr),
             admin_addr: self.admin_addr.or(file.admin_addr),
             bootstrap_expect: self.bootstrap_expect.or(file.bootstrap_expect),
-            join: if self.join.is_empty() { file.join } else { self.join },
+            join: if self.join.is_empty() {
+                file.join
+            } else {
+                self.join
+            },
             gossip_key_file: self.gossip_key_file.or(file.gossip_key_file),
             insecure: self.insecure || file.insecure,
             zone: self.zone.or(file.zone),
@@ -180,7 +192,9 @@ fn host_name() -> Result<NodeName, Failure> {
     let system = rustix::system::uname();
     let host = system.nodename().to_string_lossy().into_owned();
     host.parse().map_err(|error| {
-        Failure::usage(format!("the host name does not serve as a node's name: {error}; give --name"))
+        Failure::usage(format!(
+            "the host name does not serve as a node's name: {error}; give --name"
+        ))
     })
 }
 
@@ -210,8 +224,15 @@ mod tests {
         )
         .unwrap();
         let file = file.to_str().unwrap();
-        let options =
-            resolve(&["--config", file, "--name", "from-flag", "--label", "rack=r2"]).unwrap();
+        let options = resolve(&[
+            "--config",
+            file,
+            "--name",
+            "from-flag",
+            "--label",
+            "rack=r2",
+        ])
+        .unwrap();
         assert_eq!(options.name.as_str(), "from-flag");
         assert_eq!(options.workers, 3);
         assert_eq!(options.join, ["a:1"]);

@@ -10,13 +10,16 @@ use store_api::etcdserverpb::cluster_server::ClusterServer;
 use store_api::etcdserverpb::kv_server::KvServer;
 use store_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use store_api::skeinpb::forward_server::ForwardServer;
+use store_mvcc::Image;
 use store_raft::Store;
+use tonic::Status;
 use tonic::service::Routes;
 
 use crate::autopilot::{self, Liveness};
 use crate::cluster::ClusterService;
 use crate::forward::ForwardService;
 use crate::header::Headers;
+use crate::health::HealthService;
 use crate::kv::KvService;
 use crate::leader_calls::LeaderCalls;
 use crate::limits::{Limits, REQUEST_DECODED_MAX};
@@ -68,6 +71,15 @@ impl StoreServer {
         self.writes.clone()
     }
 
+    /// An image that has everything that was acknowledged before this call, for the node's own
+    /// services.
+    ///
+    /// # Errors
+    /// `Unavailable` when no leader answered in time.
+    pub async fn linearizable_image(&self) -> Result<Image, Status> {
+        self.reads.linearizable().await
+    }
+
     /// The services of the client port; the node adds its own to them.
     pub fn client_routes(&self) -> Routes {
         let Self {
@@ -90,6 +102,7 @@ impl StoreServer {
             .add_service(watch)
             .add_service(ClusterServer::new(cluster))
             .add_service(MaintenanceServer::new(maintenance))
+            .add_service(HealthService::new(self.store.status_watch()))
             .add_service(LeaseNotYet)
             .add_service(AuthNotYet)
             .add_service(LockNotYet)

@@ -26,7 +26,10 @@ pub(crate) struct Process {
 /// Makes this process end when the demo that started it ends, even by `kill -9`. Without a demo
 /// above it, nothing changes.
 pub(crate) fn end_with_parent() {
-    let Some(parent) = std::env::var(PARENT_VARIABLE).ok().and_then(|pid| pid.parse().ok()) else {
+    let Some(parent) = std::env::var(PARENT_VARIABLE)
+        .ok()
+        .and_then(|pid| pid.parse().ok())
+    else {
         return;
     };
     // Where the system cannot promise it, Ctrl-C in the demo still ends the children.
@@ -39,7 +42,10 @@ pub(crate) fn end_with_parent() {
 
 /// Starts a node from its bootstrap file; its log is appended to.
 pub(crate) fn start_node(exe: &Path, node: &NodeLayout) -> std::io::Result<Process> {
-    let log = std::fs::File::options().create(true).append(true).open(&node.log)?;
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&node.log)?;
     let mut command = Command::new(exe);
     command.args(["node", "--config"]).arg(&node.bootstrap);
     Process::start(command, log)
@@ -64,7 +70,9 @@ impl Process {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?;
-        let pid = child.id().ok_or_else(|| std::io::Error::other("the process ended at once"))?;
+        let pid = child
+            .id()
+            .ok_or_else(|| std::io::Error::other("the process ended at once"))?;
         Ok(Self { child, pid })
     }
 

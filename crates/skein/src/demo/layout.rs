@@ -64,7 +64,9 @@ pub(crate) struct Layout {
 impl Layout {
     /// Chooses addresses for a run in `dir`, which must exist.
     pub(crate) fn choose(dir: &Path, ports: Ports) -> std::io::Result<Self> {
-        let ips: Vec<IpAddr> = (1..=NODES).map(|n| Ipv4Addr::new(127, 0, 0, 10 + n).into()).collect();
+        let ips: Vec<IpAddr> = (1..=NODES)
+            .map(|n| Ipv4Addr::new(127, 0, 0, 10 + n).into())
+            .collect();
         let nodes = ips
             .iter()
             .enumerate()
@@ -85,7 +87,12 @@ impl Layout {
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let upstreams = [("blue", 18081), ("green", 18082)]
             .into_iter()
-            .map(|(name, port)| Ok(UpstreamLayout { name, address: free_tcp(local, port, ports)? }))
+            .map(|(name, port)| {
+                Ok(UpstreamLayout {
+                    name,
+                    address: free_tcp(local, port, ports)?,
+                })
+            })
             .collect::<std::io::Result<Vec<_>>>()?;
         Ok(Self {
             dir: dir.to_owned(),
@@ -146,7 +153,10 @@ impl Layout {
 
     /// All client addresses, as `--endpoints` takes them.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.client.to_string()).collect()
+        self.nodes
+            .iter()
+            .map(|node| node.client.to_string())
+            .collect()
     }
 }
 
@@ -181,7 +191,9 @@ fn free_everywhere(ips: &[IpAddr], documented: u16, ports: Ports) -> std::io::Re
             return Ok(port);
         }
     }
-    Err(std::io::Error::other("no port is free on all of 127.0.0.11 to 127.0.0.13"))
+    Err(std::io::Error::other(
+        "no port is free on all of 127.0.0.11 to 127.0.0.13",
+    ))
 }
 
 #[cfg(test)]
@@ -193,7 +205,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::choose(dir.path(), Ports::Any).unwrap();
         let text = layout.quickstart();
-        for example in [EXAMPLE_WEB, EXAMPLE_RAW].into_iter().chain(EXAMPLE_UPSTREAMS) {
+        for example in [EXAMPLE_WEB, EXAMPLE_RAW]
+            .into_iter()
+            .chain(EXAMPLE_UPSTREAMS)
+        {
             assert!(QUICKSTART.contains(example), "{example} left the example");
             assert!(!text.contains(example), "{example} was not replaced");
         }

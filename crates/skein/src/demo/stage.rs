@@ -52,7 +52,14 @@ impl Stage {
         let each = each.collect::<Result<_, _>>()?;
         let nodes = layout.nodes.iter().map(|_| None).collect();
         let upstreams = layout.upstreams.iter().map(|_| None).collect();
-        Ok(Self { layout, exe, nodes, upstreams, mesh, each })
+        Ok(Self {
+            layout,
+            exe,
+            nodes,
+            upstreams,
+            mesh,
+            each,
+        })
     }
 
     /// Where everything lives.
@@ -114,20 +121,31 @@ impl Stage {
         Ok(())
     }
 
+    /// The process ids of the nodes.
+    pub(crate) fn pids(&self) -> Vec<Option<u32>> {
+        self.nodes
+            .iter()
+            .map(|node| node.as_ref().map(Process::pid))
+            .collect()
+    }
+
     /// The name and log of a node that ended by itself, if one did.
     pub(crate) fn fallen(&mut self) -> Option<Failure> {
-        self.nodes.iter_mut().zip(&self.layout.nodes).find_map(|(process, node)| {
-            let status = process.as_mut()?.ended()?;
-            let log = std::fs::read_to_string(&node.log).unwrap_or_default();
-            let last: Vec<&str> = log.lines().rev().take(3).collect();
-            let last: Vec<&str> = last.into_iter().rev().collect();
-            Some(Failure::failed(format!(
-                "node {} ended ({status}); the end of its log {}:\n{}",
-                node.name,
-                node.log.display(),
-                last.join("\n")
-            )))
-        })
+        self.nodes
+            .iter_mut()
+            .zip(&self.layout.nodes)
+            .find_map(|(process, node)| {
+                let status = process.as_mut()?.ended()?;
+                let log = std::fs::read_to_string(&node.log).unwrap_or_default();
+                let last: Vec<&str> = log.lines().rev().take(3).collect();
+                let last: Vec<&str> = last.into_iter().rev().collect();
+                Some(Failure::failed(format!(
+                    "node {} ended ({status}); the end of its log {}:\n{}",
+                    node.name,
+                    node.log.display(),
+                    last.join("\n")
+                )))
+            })
     }
 
     /// `demo.json`: every address and process id.
@@ -166,12 +184,17 @@ impl Stage {
 impl Stage {
     /// The http listener of every node.
     pub(crate) fn web_addresses(&self) -> Vec<SocketAddr> {
-        (0..self.layout.nodes.len()).map(|node| self.layout.web(node)).collect()
+        (0..self.layout.nodes.len())
+            .map(|node| self.layout.web(node))
+            .collect()
     }
 
     /// A client of the whole mesh.
     pub(crate) fn client(&self) -> Result<Client, Failure> {
-        let options = ClientOptions { deadline: ASK_TIMEOUT, ..ClientOptions::default() };
+        let options = ClientOptions {
+            deadline: ASK_TIMEOUT,
+            ..ClientOptions::default()
+        };
         Ok(Client::new(&self.layout.endpoints(), options)?)
     }
 
@@ -194,8 +217,15 @@ impl Stage {
     /// living sees it.
     pub(crate) async fn synced(&self, count: usize) -> bool {
         let mut seen = 0;
-        for (session, _) in self.each.iter().zip(&self.nodes).filter(|(_, node)| node.is_some()) {
-            let Ok(status) = session.status().await else { return false };
+        for (session, _) in self
+            .each
+            .iter()
+            .zip(&self.nodes)
+            .filter(|(_, node)| node.is_some())
+        {
+            let Ok(status) = session.status().await else {
+                return false;
+            };
             let living: Vec<_> = (status.nodes.iter())
                 .filter(|node| node.state() != v1::ConfigState::Down)
                 .collect();
@@ -213,8 +243,15 @@ impl Stage {
 
     /// Whether every living node sees the node called `name` as DOWN.
     pub(crate) async fn down(&self, name: &str) -> bool {
-        for (session, _) in self.each.iter().zip(&self.nodes).filter(|(_, node)| node.is_some()) {
-            let Ok(status) = session.status().await else { return false };
+        for (session, _) in self
+            .each
+            .iter()
+            .zip(&self.nodes)
+            .filter(|(_, node)| node.is_some())
+        {
+            let Ok(status) = session.status().await else {
+                return false;
+            };
             let node = status.nodes.iter().find(|node| node.name == name);
             if node.is_none_or(|node| node.state() != v1::ConfigState::Down) {
                 return false;
@@ -226,7 +263,11 @@ impl Stage {
     /// The leader's place among the nodes.
     pub(crate) async fn leader(&self) -> Result<usize, Failure> {
         let status = self.mesh.status().await?;
-        let place = self.layout.nodes.iter().position(|node| node.name == status.leader);
+        let place = self
+            .layout
+            .nodes
+            .iter()
+            .position(|node| node.name == status.leader);
         place.ok_or_else(|| Failure::failed("the mesh has no leader"))
     }
 
@@ -235,12 +276,16 @@ impl Stage {
         let address = self.layout.upstreams[upstream].address.to_string();
         for session in &self.each {
             let request = v1::ExplainRequest {
-                url: "http://demo.local/".to_owned(),
-                method: "GET".to_owned(),
+                url: "/".to_owned(),
+                host: "demo.local".to_owned(),
                 ..v1::ExplainRequest::default()
             };
-            let Ok(answer) = session.explain(None, request).await else { return false };
-            let Ok(explanation) = serde_json::from_slice(&answer.json) else { return false };
+            let Ok(answer) = session.explain(None, request).await else {
+                return false;
+            };
+            let Ok(explanation) = serde_json::from_slice(&answer.json) else {
+                return false;
+            };
             if !is_unhealthy(&explanation, &address) {
                 return false;
             }
@@ -262,7 +307,11 @@ impl Stage {
             let found = session.store().range(request).await?;
             let found: std::collections::HashSet<_> =
                 found.kvs.iter().map(|kv| kv.key.clone()).collect();
-            missing.extend(keys.iter().filter(|key| !found.contains(key.as_bytes())).cloned());
+            missing.extend(
+                keys.iter()
+                    .filter(|key| !found.contains(key.as_bytes()))
+                    .cloned(),
+            );
         }
         Ok(missing)
     }
@@ -274,7 +323,10 @@ impl Stage {
 
     /// Splits the traffic between the two upstreams' clusters.
     pub(crate) async fn apply_split(&self, blue: u32, green: u32) -> Result<(), Failure> {
-        self.apply(&format!("{HOST}  - to: {{ blue: {blue}, green: {green} }}\n{RETRY}")).await
+        self.apply(&format!(
+            "{HOST}  - to: {{ blue: {blue}, green: {green} }}\n{RETRY}"
+        ))
+        .await
     }
 
     /// Sends all traffic to one cluster that has both upstreams.
@@ -295,26 +347,35 @@ impl Stage {
             source: "demo".to_owned(),
             json: resource.canonical_json().into(),
         });
-        let request =
-            v1::ApplyRequest { documents: documents.collect(), ..v1::ApplyRequest::default() };
+        let request = v1::ApplyRequest {
+            documents: documents.collect(),
+            ..v1::ApplyRequest::default()
+        };
         self.mesh.apply(request).await.map(|_| ())
     }
 }
 
 /// The host of the story, up to its routes.
-const HOST: &str = "kind: VirtualHost\nname: hello\nlisteners: [web]\ndomains: [\"*\"]\nroutes:\n";
+const HOST: &str = "kind: VirtualHost\nname: shop\nlisteners: [web]\ndomains: [\"*\"]\nroutes:\n";
 /// How every route of the story is retried.
 const RETRY: &str = "    retry: { when: [connect-failure, reset], times: 2 }\n";
 
 fn session(endpoints: Vec<String>) -> Result<Session, Failure> {
-    Session::open(&Options { endpoints, namespace: None, output: Format::Text, timeout: ASK_TIMEOUT })
+    Session::open(&Options {
+        endpoints,
+        namespace: None,
+        output: Format::Text,
+        timeout: ASK_TIMEOUT,
+    })
 }
 
 fn is_unhealthy(explanation: &Value, address: &str) -> bool {
     match explanation {
         Value::Object(fields) => {
             let here = fields.get("address").is_some_and(|value| value == address)
-                && fields.get("health").is_some_and(|value| value == "unhealthy");
+                && fields
+                    .get("health")
+                    .is_some_and(|health| health["verdict"] == "unhealthy");
             here || fields.values().any(|value| is_unhealthy(value, address))
         }
         Value::Array(items) => items.iter().any(|item| is_unhealthy(item, address)),
@@ -336,5 +397,8 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn cannot_write(path: &Path, fault: &std::io::Error) -> Failure {
-    Failure::failed(format!("cannot write {}: {fault}; give another --dir", path.display()))
+    Failure::failed(format!(
+        "cannot write {}: {fault}; give another --dir",
+        path.display()
+    ))
 }

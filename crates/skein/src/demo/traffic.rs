@@ -40,6 +40,21 @@ pub(crate) struct Tally {
     epoch: u64,
 }
 
+impl Tally {
+    fn answered_by(&mut self, upstream: String) {
+        self.answered += 1;
+        *self.by_upstream.entry(upstream).or_default() += 1;
+    }
+
+    /// A request failed that began in `epoch`. It counts if the node was expected to live all along.
+    fn failed_in(&mut self, epoch: u64, expected: bool, words: String) {
+        if expected && self.expected && self.epoch == epoch {
+            self.failed += 1;
+            self.first_failure.get_or_insert(words);
+        }
+    }
+}
+
 /// Traffic through all nodes; ends when dropped.
 pub(crate) struct Traffic {
     tallies: Vec<Arc<Mutex<Tally>>>,
@@ -53,14 +68,20 @@ impl Traffic {
         let tallies: Vec<_> = addresses
             .iter()
             .map(|&address| {
-                let tally = Arc::new(Mutex::new(Tally { expected: true, ..Tally::default() }));
+                let tally = Arc::new(Mutex::new(Tally {
+                    expected: true,
+                    ..Tally::default()
+                }));
                 for _ in 0..CONNECTIONS {
                     tasks.spawn(send_forever(address, Arc::clone(&tally)));
                 }
                 tally
             })
             .collect();
-        Self { tallies, _tasks: tasks }
+        Self {
+            tallies,
+            _tasks: tasks,
+        }
     }
 
     /// What happened at `node` so far.
@@ -102,22 +123,14 @@ async fn send_forever(address: SocketAddr, tally: Arc<Mutex<Tally>>) {
         let begun = Instant::now();
         let result = tokio::time::timeout(TIMEOUT, request(address, &mut connection)).await;
         let result = result.unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")));
-        let mut tally_now = lock(&tally);
         match result {
-            Ok(upstream) => {
-                tally_now.answered += 1;
-                *tally_now.by_upstream.entry(upstream).or_default() += 1;
-            }
+            Ok(upstream) => lock(&tally).answered_by(upstream),
             Err(fault) => {
                 connection = None;
-                if expected && tally_now.expected && tally_now.epoch == epoch {
-                    tally_now.failed += 1;
-                    let words = format!("{address}: {fault} after {:?}", begun.elapsed());
-                    tally_now.first_failure.get_or_insert(words);
-                }
+                let words = format!("{address}: {fault} after {:?}", begun.elapsed());
+                lock(&tally).failed_in(epoch, expected, words);
             }
         }
-        drop(tally_now);
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -134,10 +147,20 @@ async fn request(address: SocketAddr, kept: &mut Option<Sender>) -> Result<Strin
         .header("host", "demo.local")
         .body(Empty::new())
         .map_err(|fault| fault.to_string())?;
-    let response = sender.send_request(request).await.map_err(|fault| format!("{fault:?}"))?;
+    let response = sender
+        .send_request(request)
+        .await
+        .map_err(|fault| format!("{fault:?}"))?;
     let status = response.status();
-    let closes = response.headers().get("connection").is_some_and(|value| value == "close");
-    let body = response.into_body().collect().await.map_err(|fault| format!("{fault:?}"))?;
+    let closes = response
+        .headers()
+        .get("connection")
+        .is_some_and(|value| value == "close");
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(|fault| format!("{fault:?}"))?;
     let text = String::from_utf8_lossy(&body.to_bytes()).trim().to_owned();
     if status != 200 {
         return Err(format!("{status} {text}"));
@@ -149,9 +172,12 @@ async fn request(address: SocketAddr, kept: &mut Option<Sender>) -> Result<Strin
 }
 
 async fn connect(address: SocketAddr) -> Result<Sender, String> {
-    let stream = TcpStream::connect(address).await.map_err(|fault| fault.to_string())?;
-    let (sender, connection) =
-        handshake(TokioIo::new(stream)).await.map_err(|fault| fault.to_string())?;
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|fault| fault.to_string())?;
+    let (sender, connection) = handshake(TokioIo::new(stream))
+        .await
+        .map_err(|fault| fault.to_string())?;
     // Its errors reach whoever sends on it.
     tokio::spawn(connection);
     Ok(sender)

@@ -27,7 +27,9 @@ impl Upstream {
     /// Serves until the process ends.
     pub(crate) fn run(self) -> std::io::Result<()> {
         super::children::end_with_parent();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(self.serve())
     }
 
@@ -52,5 +54,9 @@ impl Upstream {
 }
 
 fn answer(path: &str, hello: &Bytes) -> Bytes {
-    if path == "/healthz" { Bytes::from_static(b"ok\n") } else { hello.clone() }
+    if path == "/healthz" {
+        Bytes::from_static(b"ok\n")
+    } else {
+        hello.clone()
+    }
 }

@@ -35,7 +35,12 @@ impl Writes {
             Arc::clone(&count),
             Arc::clone(&stopping),
         ));
-        Self { acknowledged, count, stopping, task }
+        Self {
+            acknowledged,
+            count,
+            stopping,
+            task,
+        }
     }
 
     /// Acknowledged writes so far.
@@ -48,7 +53,10 @@ impl Writes {
         self.stopping.store(true, Ordering::Release);
         // A panic in the writer would show as missing acknowledgements long before this.
         let _ = self.task.await;
-        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.acknowledged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -68,7 +76,10 @@ async fn write_until(
             ..PutRequest::default()
         };
         if client.put(request).await.is_ok() {
-            acknowledged.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+            acknowledged
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(key);
             count.fetch_add(1, Ordering::Release);
         }
         tokio::time::sleep(PAUSE).await;

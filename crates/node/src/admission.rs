@@ -1,0 +1,186 @@
+//! Whether a change of the config may be committed: the judge that the store asks.
+//!
+//! Owns the parsed form of the newest config, kept up to date from image to image, so that the cost
+//! of a check follows the change. Never writes; never looks at keys outside the config.
+
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use model::{CONFIG_PREFIX, ConfigRevision};
+use proxy_config::{Change, Checked, ConfigSet, Fault};
+use store_mvcc::{Command, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp};
+use store_server::{Admission, Refusal};
+
+/// So many faults are told in one refusal; their number is told too.
+const FAULTS_TOLD_MAX: usize = 20;
+
+/// Admits config changes by linking and compiling what they would result in.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigAdmission {
+    newest: Mutex<Newest>,
+}
+
+#[derive(Debug, Default)]
+struct Newest {
+    tracked: Tracked,
+    /// What was last found consistent: checks start from there, so that they cost what differs.
+    checked: Checked,
+}
+
+/// The config of an image, parsed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tracked {
+    /// The image's config revision.
+    pub(crate) config_revision: ConfigRevision,
+    /// The image's revision.
+    revision: i64,
+    /// Its resources.
+    pub(crate) set: ConfigSet,
+}
+
+impl Tracked {
+    /// Moves on to `image`. Reads only what changed, unless the history in between was compacted.
+    pub(crate) fn follow(&mut self, image: &Image) {
+        if self.config_revision != image.config_revision() || self.revision > image.revision() {
+            match image.changes_since(self.revision + 1) {
+                Ok(changes) if self.revision > 0 && self.revision <= image.revision() => {
+                    for change in changes.flat_map(|changes| changes.rows.iter()) {
+                        let row = &change.row;
+                        if row.key.starts_with(CONFIG_PREFIX.as_bytes()) {
+                            let value = (!row.is_tombstone()).then_some(&row.value[..]);
+                            let mod_revision = row.mod_revision;
+                            self.set.apply([Change {
+                                key: &row.key,
+                                value,
+                                mod_revision,
+                            }]);
+                        }
+                    }
+                }
+                _ => self.set = read_all(image),
+            }
+        }
+        self.config_revision = image.config_revision();
+        self.revision = image.revision();
+    }
+}
+
+fn read_all(image: &Image) -> ConfigSet {
+    let range = KeyRange::prefix(CONFIG_PREFIX);
+    ConfigSet::from_pairs(
+        image
+            .live(&range)
+            .map(|row| (row.key.clone(), row.value.clone(), row.mod_revision)),
+    )
+}
+
+impl Admission for ConfigAdmission {
+    fn admit(&self, image: &Image, command: &Command) -> Result<(), Refusal> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.tracked.follow(image);
+        let base = newest.tracked.set.clone();
+        let results = match command {
+            Command::Put(put) => vec![put_into(base, put)?],
+            Command::Delete(delete) => vec![delete_from(base, image, delete)],
+            Command::Txn(txn) => {
+                let success = after(&base, image, &txn.success)?;
+                let failure = after(&base, image, &txn.failure)?;
+                success.into_iter().chain(failure).collect()
+            }
+            Command::Compact { .. } => Vec::new(),
+        };
+        for result in results {
+            newest.checked = newest
+                .checked
+                .next(&result)
+                .map_err(|faults| told(&faults))?;
+        }
+        Ok(())
+    }
+}
+
+/// What `ops` make of `base`; `None` if they leave the config alone.
+fn after(base: &ConfigSet, image: &Image, ops: &[Op]) -> Result<Option<ConfigSet>, Refusal> {
+    let mut set = base.clone();
+    let mut touched = false;
+    for op in ops {
+        match op {
+            Op::Put(put) if is_config(&put.key) => {
+                set = put_into(set, put)?;
+                touched = true;
+            }
+            Op::Delete(delete) if delete.range.intersects_prefix(CONFIG_PREFIX.as_bytes()) => {
+                set = delete_from(set, image, delete);
+                touched = true;
+            }
+            Op::Txn(nested) if writes_config(nested) => {
+                return Err(refusal(
+                    "a transaction inside a transaction writes config; write it in the outer one",
+                ));
+            }
+            Op::Range(_) | Op::Put(_) | Op::Delete(_) | Op::Txn(_) => {}
+        }
+    }
+    Ok(touched.then_some(set))
+}
+
+fn put_into(mut set: ConfigSet, put: &PutOp) -> Result<ConfigSet, Refusal> {
+    if put.lease != 0 {
+        let key = String::from_utf8_lossy(&put.key);
+        return Err(refusal(&format!(
+            "{key}: config cannot have a lease; write it without one"
+        )));
+    }
+    if is_config(&put.key) && !put.ignore_value {
+        set.apply([Change {
+            key: &put.key,
+            value: Some(&put.value),
+            mod_revision: 0,
+        }]);
+    }
+    Ok(set)
+}
+
+fn delete_from(mut set: ConfigSet, image: &Image, delete: &DeleteOp) -> ConfigSet {
+    let config = KeyRange::prefix(CONFIG_PREFIX);
+    let gone: Vec<Bytes> = image
+        .live(&config)
+        .filter(|row| delete.range.contains(&row.key))
+        .map(|row| row.key.clone())
+        .collect();
+    set.apply(gone.iter().map(|key| Change {
+        key,
+        value: None,
+        mod_revision: 0,
+    }));
+    set
+}
+
+fn is_config(key: &[u8]) -> bool {
+    key.starts_with(CONFIG_PREFIX.as_bytes())
+}
+
+fn writes_config(txn: &TxnOp) -> bool {
+    txn.writes_below(CONFIG_PREFIX.as_bytes())
+}
+
+fn told(faults: &[Fault]) -> Refusal {
+    let mut lines: Vec<String> = faults
+        .iter()
+        .take(FAULTS_TOLD_MAX)
+        .map(ToString::to_string)
+        .collect();
+    if faults.len() > FAULTS_TOLD_MAX {
+        lines.push(format!(
+            "and {} more faults",
+            faults.len() - FAULTS_TOLD_MAX
+        ));
+    }
+    refusal(&lines.join("\n"))
+}
+
+fn refusal(message: &str) -> Refusal {
+    Refusal {
+        message: message.to_owned(),
+    }
+}

@@ -1,0 +1,218 @@
+//! `skein.v1.Config`: one atomic change of many resources, or what it would change.
+//!
+//! Owns the translation into one guarded transaction. Never decides whether the change is good: the
+//! store's admission does, here and for everybody else's writes alike.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use control_api::v1;
+use control_api::v1::config_server::Config;
+use model::ConfigRevision;
+use proxy_config::{Kind, Resource, ResourceId, parse_value};
+use store_mvcc::{Command, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp};
+use store_server::Admission;
+use tonic::{Request, Response, Status};
+
+use crate::admission::ConfigAdmission;
+use crate::parts::Parts;
+
+/// Applies config through one node's parts.
+#[derive(Clone)]
+pub(crate) struct ConfigService {
+    pub(crate) parts: Arc<Parts>,
+    /// For dry runs: the judge without the vote.
+    pub(crate) admission: Arc<ConfigAdmission>,
+}
+
+#[tonic::async_trait]
+impl Config for ConfigService {
+    async fn apply(
+        &self,
+        request: Request<v1::ApplyRequest>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let request = request.into_inner();
+        let wanted = Wanted::read(&request)?;
+        // A change is told against what is committed now, not against what this node has heard of.
+        let image = self.parts.server.linearizable_image().await?;
+        let plan = wanted.plan(&image);
+        if plan.ops.is_empty() {
+            return Ok(Response::new(answer(
+                image.config_revision(),
+                image.revision(),
+                plan,
+            )));
+        }
+        let txn = TxnOp {
+            compares: Vec::new(),
+            success: plan.ops.clone(),
+            failure: Vec::new(),
+        };
+        let command = Command::Txn(txn);
+        if request.dry_run {
+            self.judge(image.clone(), command).await?;
+            return Ok(Response::new(answer(
+                image.config_revision(),
+                image.revision(),
+                plan,
+            )));
+        }
+        let written = self.parts.server.writes().submit(command).await?;
+        Ok(Response::new(answer(
+            written.config_revision,
+            written.revision,
+            plan,
+        )))
+    }
+}
+
+impl ConfigService {
+    async fn judge(&self, image: Image, command: Command) -> Result<(), Status> {
+        let admission = Arc::clone(&self.admission);
+        let judged = tokio::task::spawn_blocking(move || admission.admit(&image, &command)).await;
+        match judged {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refusal)) => Err(refused(&refusal.message)),
+            Err(ended) => Err(Status::internal(format!(
+                "skein: the check ended early: {ended}"
+            ))),
+        }
+    }
+}
+
+fn refused(message: &str) -> Status {
+    Status::invalid_argument(format!("{}{message}", control_api::REFUSAL_PREFIX))
+}
+
+/// What a request asks for: `None` deletes.
+struct Wanted(BTreeMap<String, (ResourceId, Option<Bytes>)>);
+
+/// The operations that make it so, and what each resource's change is.
+struct Plan {
+    ops: Vec<Op>,
+    changes: Vec<v1::Change>,
+}
+
+impl Wanted {
+    fn read(request: &v1::ApplyRequest) -> Result<Self, Status> {
+        let mut wanted = BTreeMap::new();
+        for document in &request.documents {
+            let resource = resource(document)?;
+            let json = Bytes::from(resource.canonical_json());
+            if wanted
+                .insert(resource.key(), (resource.id(), Some(json)))
+                .is_some()
+            {
+                let label = label(&resource.id());
+                return Err(refused(&format!(
+                    "{label}: it is given twice; keep one of the two"
+                )));
+            }
+        }
+        for gone in &request.deletes {
+            let id = id(gone)?;
+            if wanted.insert(id.key(), (id.clone(), None)).is_some() {
+                return Err(refused(&format!(
+                    "{}: it is named twice; keep one",
+                    label(&id)
+                )));
+            }
+        }
+        Ok(Self(wanted))
+    }
+
+    fn plan(self, image: &Image) -> Plan {
+        let mut plan = Plan {
+            ops: Vec::new(),
+            changes: Vec::new(),
+        };
+        for (key, (id, after)) in self.0 {
+            let before = image.get(key.as_bytes()).map(|row| row.value.clone());
+            let action = match (&before, &after) {
+                (None, None) => continue,
+                (Some(_), None) => {
+                    plan.ops.push(Op::Delete(DeleteOp::new(KeyRange::key(key))));
+                    v1::Action::Deleted
+                }
+                (Some(before), Some(after)) if before == after => v1::Action::Unchanged,
+                (before, Some(after)) => {
+                    plan.ops.push(Op::Put(PutOp::new(key, after.clone())));
+                    if before.is_none() {
+                        v1::Action::Created
+                    } else {
+                        v1::Action::Changed
+                    }
+                }
+            };
+            let mut change = v1::Change {
+                resource: Some(reference(&id)),
+                before: before.unwrap_or_default(),
+                after: after.unwrap_or_default(),
+                ..v1::Change::default()
+            };
+            change.set_action(action);
+            plan.changes.push(change);
+        }
+        plan
+    }
+}
+
+/// The resource of a document, parsed as strictly as any other writer's.
+fn resource(document: &v1::Document) -> Result<Resource, Status> {
+    let text = std::str::from_utf8(&document.json)
+        .map_err(|_| refused(&format!("{}: it is not UTF-8 text", document.source)))?;
+    let parsed = proxy_config::parse_documents(&document.source, text);
+    let lines = |faults: &[proxy_config::Fault]| {
+        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        refused(&lines.join("\n"))
+    };
+    let mut resources = parsed.map_err(|faults| lines(&faults))?;
+    let only = resources
+        .pop()
+        .filter(|_| resources.is_empty())
+        .ok_or_else(|| {
+            refused(&format!(
+                "{}: a document must be exactly one resource",
+                document.source
+            ))
+        })?;
+    // What is stored must read back from its key.
+    parse_value(&only.key(), &only.canonical_json()).map_err(|faults| lines(&faults))
+}
+
+fn id(reference: &v1::ResourceRef) -> Result<ResourceId, Status> {
+    let kind: Kind = reference
+        .kind
+        .parse()
+        .map_err(|fault: proxy_config::ParseKindError| refused(&fault.to_string()))?;
+    let namespace = match reference.namespace.as_str() {
+        "" => proxy_config::DEFAULT_NAMESPACE,
+        given => given,
+    };
+    let name = proxy_config::compiled::ResourceName {
+        namespace: namespace.into(),
+        name: reference.name.as_str().into(),
+    };
+    Ok(ResourceId { kind, name })
+}
+
+fn reference(id: &ResourceId) -> v1::ResourceRef {
+    v1::ResourceRef {
+        kind: id.kind.as_str().to_owned(),
+        namespace: id.name.namespace.to_string(),
+        name: id.name.name.to_string(),
+    }
+}
+
+fn label(id: &ResourceId) -> String {
+    format!("{}/{}", id.kind.as_str(), id.name)
+}
+
+fn answer(config_revision: ConfigRevision, revision: i64, plan: Plan) -> v1::ApplyResponse {
+    v1::ApplyResponse {
+        config_revision: config_revision.0,
+        revision,
+        changes: plan.changes,
+    }
+}

@@ -1,0 +1,157 @@
+//! `skein.v1.Mesh`: status, peers, explain, graph.
+//!
+//! Owns the answers' protobuf form. Never changes anything.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use control_api::v1;
+use control_api::v1::mesh_server::Mesh;
+use mesh_gossip::{Liveness, Peer, Peers};
+use mesh_health::{Report, Verdict};
+use proxy_config::{Ask, EndpointHealth};
+use tonic::{Request, Response, Status};
+
+use crate::parts::Parts;
+use crate::status::{addresses, unix_seconds};
+
+/// Answers from one node's parts.
+#[derive(Clone)]
+pub(crate) struct MeshService(pub(crate) Arc<Parts>);
+
+#[tonic::async_trait]
+impl Mesh for MeshService {
+    async fn status(
+        &self,
+        _: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(self.0.status()))
+    }
+
+    async fn peers(
+        &self,
+        _: Request<v1::PeersRequest>,
+    ) -> Result<Response<v1::PeersResponse>, Status> {
+        let peers = self.0.mesh.peers().borrow().clone();
+        let own = Peer {
+            facts: self.0.facts(),
+            generation: self.0.generation,
+            liveness: Liveness::Alive,
+            since: self.0.started,
+            foreign: false,
+            reports: std::collections::BTreeMap::new(),
+        };
+        let mut all: Vec<v1::Peer> = std::iter::once(&own)
+            .chain(peers.iter())
+            .map(describe)
+            .collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+        let answered_by = self.0.options.name.to_string();
+        Ok(Response::new(v1::PeersResponse {
+            peers: all,
+            answered_by,
+        }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let asked = ask(request.into_inner())?;
+        let health = self.0.health.borrow().clone();
+        let in_force = self.0.in_force.borrow().clone();
+        let peers = self.0.mesh.peers().borrow().clone();
+        let explanation =
+            proxy_config::explain(&in_force.compiled.config, &asked, &|cluster, endpoint| {
+                let health = health.health(&cluster.key, endpoint.address);
+                EndpointHealth {
+                    verdict: crate::health::verdict(health),
+                    unhealthy_by: self.accusers(&peers, &cluster.key, endpoint.address),
+                }
+            });
+        let json = serde_json::to_vec(&explanation)
+            .map_err(|fault| Status::internal(format!("skein: {fault}")))?;
+        let answered_by = self.0.options.name.to_string();
+        Ok(Response::new(v1::ExplainResponse {
+            json: json.into(),
+            answered_by,
+        }))
+    }
+
+    async fn graph(
+        &self,
+        _: Request<v1::GraphRequest>,
+    ) -> Result<Response<v1::GraphResponse>, Status> {
+        let in_force = self.0.in_force.borrow().clone();
+        let graph = proxy_config::graph(&in_force.compiled.config);
+        let json = serde_json::to_vec(&graph)
+            .map_err(|fault| Status::internal(format!("skein: {fault}")))?;
+        let answered_by = self.0.options.name.to_string();
+        Ok(Response::new(v1::GraphResponse {
+            json: json.into(),
+            answered_by,
+        }))
+    }
+}
+
+impl MeshService {
+    /// The names of the nodes whose probes call the endpoint unhealthy.
+    fn accusers(&self, peers: &Peers, cluster: &str, address: SocketAddr) -> Vec<String> {
+        let says = |report: &Report| report.verdicts.get(&address) == Some(&Verdict::Unhealthy);
+        let own = self.0.reports.borrow().get(cluster).is_some_and(says);
+        let others = peers
+            .alive()
+            .filter(|peer| {
+                peer.reports
+                    .get(cluster)
+                    .is_some_and(|one| says(&one.report))
+            })
+            .map(|peer| peer.facts.identity.name.to_string());
+        let own = own.then(|| self.0.options.name.to_string());
+        let mut names: Vec<String> = own.into_iter().chain(others).collect();
+        names.sort();
+        names
+    }
+}
+
+/// The request as it would arrive: headers as given, and a host that overrides the URL's.
+fn ask(request: v1::ExplainRequest) -> Result<Ask, Status> {
+    let mut ask = Ask::get(&request.url)
+        .map_err(|fault| Status::invalid_argument(format!("skein: {fault}")))?;
+    if !request.host.is_empty() {
+        ask.host = request.host;
+    }
+    if !request.method.is_empty() {
+        ask.method = request.method.to_uppercase();
+    }
+    ask.headers = request
+        .headers
+        .into_iter()
+        .map(|header| (header.name, header.value))
+        .collect();
+    Ok(ask)
+}
+
+fn describe(peer: &Peer) -> v1::Peer {
+    let identity = &peer.facts.identity;
+    let mut shown = v1::Peer {
+        name: identity.name.to_string(),
+        id: identity.node_id.0,
+        mesh_id: identity.mesh_id.map_or(0, |mesh| mesh.0),
+        since: unix_seconds(peer.since),
+        foreign: peer.foreign,
+        addresses: Some(addresses(&peer.facts)),
+        version: identity.version.clone(),
+        zone: identity.zone.clone().unwrap_or_default(),
+        labels: identity.labels.clone().into_iter().collect(),
+        roles: identity.roles.clone(),
+        config_revision: peer.facts.state.config_revision.0,
+        ..v1::Peer::default()
+    };
+    shown.set_liveness(match peer.liveness {
+        Liveness::Alive => v1::Liveness::Alive,
+        Liveness::Down => v1::Liveness::Down,
+        Liveness::Left => v1::Liveness::Left,
+    });
+    shown
+}

@@ -1,0 +1,95 @@
+//! Shared health: this node's probes out, everybody's reports in, one view to the balancers.
+//!
+//! Owns the link between gossip, prober and proxy. Never judges: `mesh-health` merges.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh_health::{Assignment, EndpointKey, Evidence, Health, merge};
+use model::NodeId;
+use proxy_config::Verdict;
+use proxy_config::compiled::{CompiledConfig, Probe};
+use proxy_server::probe::Prober;
+
+use crate::parts::Parts;
+
+/// How often the view is merged anew when nothing changes: reports grow old.
+const MERGE_EVERY: Duration = Duration::from_secs(1);
+
+/// Probes, reports and merges for as long as this node runs.
+pub(crate) async fn share(parts: Arc<Parts>, mut prober: Prober) {
+    let mut in_force = parts.in_force.subscribe();
+    let mut peers = parts.mesh.peers();
+    let mut reports = parts.reports.clone();
+    let mut assigned: Option<(Arc<CompiledConfig>, BTreeSet<NodeId>)> = None;
+    let mut assignment = Assignment::default();
+    loop {
+        let config = in_force.borrow_and_update().compiled.config.clone();
+        let known = peers.borrow_and_update().clone();
+        let mut live = known.alive_ids();
+        live.insert(parts.node_id);
+        let stands = assigned
+            .as_ref()
+            .is_some_and(|(for_config, among)| Arc::ptr_eq(for_config, &config) && *among == live);
+        if !stands {
+            let probes = probes(&config);
+            assignment = Assignment::new(&live, probes.keys().cloned());
+            let share = assignment.share(parts.node_id);
+            prober.assign(
+                share
+                    .filter_map(|key| Some((key.clone(), probes.get(&key)?.clone())))
+                    .collect(),
+            );
+            assigned = Some((config, live));
+        }
+        let own_reports = reports.borrow_and_update().clone();
+        parts.mesh.publish_reports(&own_reports);
+        let received = known.reports(Instant::now());
+        let evidence = Evidence {
+            own: parts.node_id,
+            own_reports: &own_reports,
+            received: &received,
+        };
+        let previous = parts.health.borrow().clone();
+        let view = merge(&evidence, &assignment, &previous);
+        if view.version != previous.version {
+            let view = Arc::new(view);
+            parts.proxy.set_health(Arc::clone(&view));
+            parts.health.send_replace(view);
+        }
+        tokio::select! {
+            _ = in_force.changed() => {}
+            _ = peers.changed() => {}
+            _ = reports.changed() => {}
+            () = tokio::time::sleep(MERGE_EVERY) => {}
+        }
+    }
+}
+
+/// Every probed endpoint of the config.
+fn probes(config: &CompiledConfig) -> BTreeMap<EndpointKey, Probe> {
+    let mut probes = BTreeMap::new();
+    for cluster in config.clusters.values() {
+        let Some(probe) = &cluster.probe else {
+            continue;
+        };
+        for endpoint in &cluster.endpoints {
+            let key = EndpointKey {
+                cluster: Arc::clone(&cluster.key),
+                address: endpoint.address,
+            };
+            probes.insert(key, probe.clone());
+        }
+    }
+    probes
+}
+
+/// A health as explanations tell it.
+pub(crate) fn verdict(health: Health) -> Verdict {
+    match health {
+        Health::Unknown => Verdict::Unknown,
+        Health::Healthy => Verdict::Healthy,
+        Health::Unhealthy => Verdict::Unhealthy,
+    }
+}

@@ -1,0 +1,232 @@
+//! What a node is told when it starts.
+//!
+//! Owns the defaults and the rules that hold among the settings. Never reads a file or a flag.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use model::NodeName;
+
+/// The largest founding set: more voters cost every write and gain nothing.
+const EXPECT_MAX: usize = 9;
+/// More workers than this are surely a mistake.
+const WORKERS_MAX: usize = 1024;
+
+/// One node's settings. The same names as the flags of `skein node`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeOptions {
+    /// What people call this node; unique in the mesh.
+    pub name: NodeName,
+    /// Where its identity, log, snapshots and last-known-good config live.
+    pub data_dir: PathBuf,
+    /// Where clients reach the store.
+    pub client_addr: SocketAddr,
+    /// Where the other members reach its Raft.
+    pub peer_addr: SocketAddr,
+    /// Where the other nodes gossip with it (UDP).
+    pub gossip_addr: SocketAddr,
+    /// Where metrics and status are served.
+    pub admin_addr: SocketAddr,
+    /// How many nodes found the mesh together.
+    pub bootstrap_expect: usize,
+    /// Gossip addresses, `HOST:PORT`, of nodes to join.
+    pub join: Vec<String>,
+    /// The file with the gossip keys; the first one seals, all of them open.
+    pub gossip_key_file: Option<PathBuf>,
+    /// Plain text and a public gossip key are accepted off loopback.
+    pub insecure: bool,
+    /// The zone it is in.
+    pub zone: Option<String>,
+    /// Labels that resources select nodes by.
+    pub labels: BTreeMap<String, String>,
+    /// Proxy worker threads.
+    pub workers: usize,
+    /// Where a Listener with `bind: ":8080"` binds.
+    pub proxy_ip: IpAddr,
+}
+
+/// The settings cannot be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    /// Others must reach the address, and nobody reaches a wildcard.
+    #[error(
+        "--{flag} {address}: the other nodes are told this address, so it must be one of this \
+         machine's own; give its IP"
+    )]
+    Wildcard {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        address: SocketAddr,
+    },
+    /// Plain text off loopback.
+    #[error(
+        "--{flag} {address} is not on loopback, and this version speaks plain text there; use a \
+         loopback address, or give --insecure if the network is trusted"
+    )]
+    Plain {
+        /// The flag.
+        flag: &'static str,
+        /// Its value.
+        address: SocketAddr,
+    },
+    /// A published gossip key off loopback.
+    #[error(
+        "--gossip-addr {0} is not on loopback; make a key with `skein keygen -o gossip.key`, give \
+         it to every node and start each with --gossip-key-file gossip.key (or --insecure)"
+    )]
+    NoGossipKey(SocketAddr),
+    /// No or too many founding nodes.
+    #[error("--bootstrap-expect {0}: give 1 to {EXPECT_MAX}; 3 or 5 are usual")]
+    Expect(usize),
+    /// Several founding nodes cannot find each other.
+    #[error(
+        "--bootstrap-expect {0} needs --join: the gossip address of at least one of the other \
+         founding nodes"
+    )]
+    ExpectWithoutJoin(usize),
+    /// No or absurdly many workers.
+    #[error("--workers {0}: give 1 to {WORKERS_MAX}; leave it out for one per core")]
+    Workers(usize),
+}
+
+impl NodeOptions {
+    /// The defaults for a node of this name.
+    pub fn new(name: NodeName) -> Self {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            name,
+            data_dir: PathBuf::from("./skein-data"),
+            client_addr: local(2379),
+            peer_addr: local(2380),
+            gossip_addr: local(7946),
+            admin_addr: local(9901),
+            bootstrap_expect: 1,
+            join: Vec::new(),
+            gossip_key_file: None,
+            insecure: false,
+            zone: None,
+            labels: BTreeMap::new(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            proxy_ip: Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// Checks the rules that hold among the settings.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        let told = [
+            ("client-addr", self.client_addr),
+            ("peer-addr", self.peer_addr),
+            ("gossip-addr", self.gossip_addr),
+        ];
+        for (flag, address) in told {
+            if address.ip().is_unspecified() {
+                return Err(OptionsError::Wildcard { flag, address });
+            }
+        }
+        if !self.insecure {
+            let plain = [
+                ("client-addr", self.client_addr),
+                ("peer-addr", self.peer_addr),
+                ("admin-addr", self.admin_addr),
+            ];
+            for (flag, address) in plain {
+                if !address.ip().is_loopback() {
+                    return Err(OptionsError::Plain { flag, address });
+                }
+            }
+            if !self.gossip_addr.ip().is_loopback() && self.gossip_key_file.is_none() {
+                return Err(OptionsError::NoGossipKey(self.gossip_addr));
+            }
+        }
+        if !(1..=EXPECT_MAX).contains(&self.bootstrap_expect) {
+            return Err(OptionsError::Expect(self.bootstrap_expect));
+        }
+        if self.bootstrap_expect > 1 && self.join.is_empty() {
+            return Err(OptionsError::ExpectWithoutJoin(self.bootstrap_expect));
+        }
+        if !(1..=WORKERS_MAX).contains(&self.workers) {
+            return Err(OptionsError::Workers(self.workers));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> NodeOptions {
+        NodeOptions::new("n1".parse().unwrap())
+    }
+
+    #[test]
+    fn the_defaults_stand() {
+        assert_eq!(options().check(), Ok(()));
+    }
+
+    #[test]
+    fn plain_text_stays_on_loopback_unless_asked_for() {
+        let lan: SocketAddr = "192.0.2.1:2379".parse().unwrap();
+        let mut node = NodeOptions {
+            client_addr: lan,
+            ..options()
+        };
+        assert_eq!(
+            node.check(),
+            Err(OptionsError::Plain {
+                flag: "client-addr",
+                address: lan
+            })
+        );
+        node.insecure = true;
+        assert_eq!(node.check(), Ok(()));
+    }
+
+    #[test]
+    fn the_published_gossip_key_stays_on_loopback() {
+        let lan: SocketAddr = "192.0.2.1:7946".parse().unwrap();
+        let mut node = NodeOptions {
+            gossip_addr: lan,
+            ..options()
+        };
+        assert_eq!(node.check(), Err(OptionsError::NoGossipKey(lan)));
+        node.gossip_key_file = Some("gossip.key".into());
+        assert_eq!(node.check(), Ok(()));
+    }
+
+    #[test]
+    fn an_address_that_others_are_told_is_no_wildcard() {
+        let any: SocketAddr = "0.0.0.0:2380".parse().unwrap();
+        let node = NodeOptions {
+            peer_addr: any,
+            insecure: true,
+            ..options()
+        };
+        assert_eq!(
+            node.check(),
+            Err(OptionsError::Wildcard {
+                flag: "peer-addr",
+                address: any
+            })
+        );
+    }
+
+    #[test]
+    fn several_founders_need_to_find_each_other() {
+        let node = NodeOptions {
+            bootstrap_expect: 3,
+            ..options()
+        };
+        assert_eq!(node.check(), Err(OptionsError::ExpectWithoutJoin(3)));
+        assert_eq!(
+            NodeOptions {
+                workers: 0,
+                ..options()
+            }
+            .check(),
+            Err(OptionsError::Workers(0))
+        );
+    }
+}

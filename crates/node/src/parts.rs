@@ -1,0 +1,213 @@
+//! The parts of one running node, and what is said of them together.
+//!
+//! Owns nothing that runs: tasks and runtimes are `run`'s. Whoever needs two planes at once is
+//! handed this.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime};
+
+use control_api::v1;
+use lifecycle::Tasks;
+use mesh_gossip::{Facts, Identity, ListenerFact, Mesh, NodeState, RefusedResource};
+use mesh_health::HealthView;
+use model::NodeId;
+use proxy_server::ProxyServer;
+use proxy_server::probe::Reports;
+use store_disk::DataDir;
+use store_raft::{Member, Store};
+use store_server::{Judgement, Liveness, StoreServer};
+use tokio::sync::watch;
+
+use crate::form;
+use crate::options::NodeOptions;
+use crate::reconcile::InForce;
+use crate::status::{Sources, StatusBoard};
+
+/// One running node.
+pub(crate) struct Parts {
+    pub(crate) options: NodeOptions,
+    pub(crate) node_id: NodeId,
+    pub(crate) generation: u64,
+    pub(crate) started: SystemTime,
+    pub(crate) data: DataDir,
+    pub(crate) store: Store,
+    pub(crate) server: StoreServer,
+    pub(crate) mesh: Arc<Mesh>,
+    pub(crate) proxy: Arc<ProxyServer>,
+    pub(crate) in_force: watch::Sender<Arc<InForce>>,
+    pub(crate) health: watch::Sender<Arc<HealthView>>,
+    /// What this node's own probes found.
+    pub(crate) reports: watch::Receiver<Arc<Reports>>,
+    /// Set when the node begins to stop.
+    pub(crate) stopping: AtomicBool,
+    pub(crate) board: StatusBoard,
+    pub(crate) tasks: Tasks,
+}
+
+impl Parts {
+    /// This node as a member of the store.
+    pub(crate) fn own_member(&self) -> Member {
+        Member {
+            id: self.node_id,
+            name: self.options.name.to_string(),
+            peer_addr: self.options.peer_addr.to_string(),
+            client_addr: self.options.client_addr.to_string(),
+        }
+    }
+
+    /// What this node tells about itself.
+    pub(crate) fn facts(&self) -> Facts {
+        let mut facts = first_facts(&self.options, &self.data);
+        facts.identity.mesh_id = self.store.mesh_id();
+        facts.identity.gossip_addr = Some(self.mesh.address());
+        let in_force = self.in_force.borrow().clone();
+        facts.state = NodeState {
+            config_revision: in_force.compiled.config.config_revision,
+            refused: in_force.compiled.refused.iter().map(refused).collect(),
+            refused_count: in_force.compiled.refused.len(),
+            listeners: listener_facts(&in_force),
+            listener_count: in_force.listeners.len(),
+            store_fault: self.store_fault(),
+            workers: self.options.workers,
+            load: 0.0,
+        };
+        facts
+    }
+
+    /// Tells the others what changed here.
+    pub(crate) fn publish(&self) {
+        if let Err(fault) = self.mesh.publish(&self.facts()) {
+            tracing::warn!(%fault, "this node's state is not told to the others");
+        }
+    }
+
+    /// Every node as this node knows it.
+    pub(crate) fn status(&self) -> v1::StatusResponse {
+        let peers = self.mesh.peers().borrow().clone();
+        self.board.status(&Sources {
+            own: &self.facts(),
+            raft: &self.store.status(),
+            peers: &peers,
+            image_revision: self.store.image().config_revision(),
+            started: self.started,
+            now: Instant::now(),
+        })
+    }
+
+    /// What ended that should have run on, in words; the proxy's workers do not depend on it.
+    fn store_fault(&self) -> Option<String> {
+        let fatal = self.store.status().fatal;
+        fatal.or_else(|| {
+            let faults = self.tasks.faults();
+            let first = faults.first()?;
+            Some(format!(
+                "the task `{}` ended: {}; restart this node",
+                first.task, first.fault
+            ))
+        })
+    }
+}
+
+/// What a node tells before anything runs.
+pub(crate) fn first_facts(options: &NodeOptions, data: &DataDir) -> Facts {
+    let identity = Identity {
+        node_id: data.identity().node_id,
+        name: options.name.clone(),
+        mesh_id: data.mesh(),
+        promise: data.promise().as_ref().map(form::to_gossip),
+        bootstrap_expect: u32::try_from(options.bootstrap_expect).ok(),
+        client_addr: Some(options.client_addr),
+        peer_addr: Some(options.peer_addr),
+        admin_addr: Some(options.admin_addr),
+        gossip_addr: None,
+        zone: options.zone.clone(),
+        labels: options.labels.clone(),
+        version: telemetry::VERSION.to_owned(),
+        roles: vec!["store".to_owned(), "proxy".to_owned()],
+    };
+    Facts {
+        identity,
+        state: NodeState::default(),
+    }
+}
+
+fn refused(fault: &proxy_config::Fault) -> RefusedResource {
+    RefusedResource {
+        resource: fault.resource.clone(),
+        fault: fault_text(fault),
+    }
+}
+
+/// The fault without the resource, which is told beside it.
+fn fault_text(fault: &proxy_config::Fault) -> String {
+    let text = fault.to_string();
+    let prefix = format!("{}: ", fault.resource);
+    text.strip_prefix(&prefix)
+        .map_or_else(|| text.clone(), str::to_owned)
+}
+
+fn listener_facts(in_force: &InForce) -> Vec<ListenerFact> {
+    let facts = in_force.listeners.iter().map(|outcome| ListenerFact {
+        name: outcome.name.to_string(),
+        bind: outcome.bind,
+        state: if outcome.result.is_ok() {
+            "listening"
+        } else {
+            "failed"
+        }
+        .to_owned(),
+        fault: outcome.result.as_ref().err().map(ToString::to_string),
+    });
+    facts.collect()
+}
+
+/// How long a node must have been up before a member that it never heard of counts as dead: gossip
+/// has reached everybody by then.
+const HEARD_ALL_AFTER: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Who lives, as the gossip of this node knows it.
+pub(crate) struct GossipLiveness {
+    mesh: Arc<Mesh>,
+    begun: Instant,
+}
+
+impl GossipLiveness {
+    pub(crate) fn new(mesh: Arc<Mesh>) -> Self {
+        Self {
+            mesh,
+            begun: Instant::now(),
+        }
+    }
+}
+
+impl Liveness for GossipLiveness {
+    fn judge(&self, id: NodeId) -> Judgement {
+        match self
+            .mesh
+            .peers()
+            .borrow()
+            .peer(id)
+            .map(|peer| peer.liveness)
+        {
+            Some(mesh_gossip::Liveness::Alive) => Judgement::Alive,
+            Some(mesh_gossip::Liveness::Down | mesh_gossip::Liveness::Left) => Judgement::Dead,
+            None if self.begun.elapsed() < HEARD_ALL_AFTER => Judgement::Unknown,
+            None => Judgement::Dead,
+        }
+    }
+}
+
+/// What resources select this node by: its name, and its labels with its zone among them.
+pub(crate) fn target(options: &NodeOptions) -> proxy_config::compiled::Target {
+    let mut labels = BTreeMap::clone(&options.labels);
+    if let Some(zone) = &options.zone {
+        labels.insert("zone".to_owned(), zone.clone());
+    }
+    proxy_config::compiled::Target {
+        node: options.name.clone(),
+        labels,
+        proxy_ip: options.proxy_ip,
+    }
+}

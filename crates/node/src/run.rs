@@ -1,0 +1,262 @@
+//! The life of a node: start, run, drain.
+//!
+//! Owns the order. At the start the proxy comes first, from last-known-good, so that traffic never
+//! waits for Raft or gossip; at the end it drains before the store stops.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use lifecycle::{ShutdownTrigger, Tasks, terminate_signal};
+use mesh_gossip::{GOSSIP_INTERVAL, GossipConfig, KeyError, KeyRing, Mesh, WrongKey};
+use mesh_health::HealthView;
+use proxy_server::probe::Prober;
+use proxy_server::{ProxyOptions, ProxyServer};
+use store_disk::DataDir;
+use store_raft::{Role, Store, StoreConfig};
+use store_server::{Limits, StoreServer};
+use telemetry::Registry;
+use tokio::sync::watch;
+
+use crate::admission::ConfigAdmission;
+use crate::options::NodeOptions;
+use crate::parts::{GossipLiveness, Parts, first_facts};
+use crate::serve::{self, Sockets};
+use crate::{form, health, reconcile};
+
+/// How long requests under way get when the node stops.
+const DRAIN: Duration = Duration::from_secs(8);
+/// How long handing leadership over may take; a successor is elected anyway.
+const HAND_OVER: Duration = Duration::from_secs(1);
+/// Threads of the control runtime. Traffic has threads of its own.
+const CONTROL_THREADS: usize = 2;
+
+/// A node cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The data directory cannot be used.
+    #[error("{0}")]
+    DataDir(#[from] store_disk::OpenError),
+    /// The gossip key cannot be used.
+    #[error("{0}")]
+    GossipKey(#[from] KeyError),
+    /// Gossip cannot start.
+    #[error("{0}")]
+    Gossip(#[from] mesh_gossip::StartError),
+    /// This node would join with a key that the mesh does not know.
+    #[error("{0}")]
+    WrongKey(WrongKey),
+    /// An address cannot be bound.
+    #[error("{0}")]
+    Bind(#[from] serve::BindError),
+    /// The admin address cannot be bound.
+    #[error("{0}")]
+    Admin(#[from] admin::StartError),
+    /// The store cannot start.
+    #[error("{0}")]
+    Store(#[from] store_raft::StartError),
+    /// The proxy cannot start.
+    #[error("{0}")]
+    Proxy(#[from] proxy_server::StartError),
+    /// The system refuses something basic.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs a node until SIGTERM or SIGINT; returns when everything is drained.
+///
+/// # Errors
+/// [`RunError`], when it cannot start, or must not go on.
+pub fn run(options: NodeOptions) -> Result<(), RunError> {
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(live(options));
+    // Whatever still blocks (a slow disk) must not hold up the exit for long.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    result
+}
+
+async fn live(options: NodeOptions) -> Result<(), RunError> {
+    let data = DataDir::open(&options.data_dir)?;
+    let mut registry = Registry::default();
+    let (in_force, proxy) = start_proxy(&options, &mut registry).await?;
+    let sockets = Sockets::bind(&options).await?;
+    let started = SystemTime::now();
+    let generation = generation(started);
+    let mesh = Arc::new(start_mesh(&options, &data, generation)?);
+    mesh.counters().register(&mut registry);
+    let store = Store::start(StoreConfig::new(data.clone())).await?;
+
+    let (stop, shutdown) = ShutdownTrigger::new();
+    let admission = Arc::new(ConfigAdmission::default());
+    let server = StoreServer::new(
+        store.clone(),
+        admission,
+        Arc::new(GossipLiveness::new(Arc::clone(&mesh))),
+        Limits::default(),
+        shutdown.clone(),
+    );
+    let prober = Prober::new();
+    prober.register(&mut registry);
+    let parts = Arc::new(Parts {
+        node_id: data.identity().node_id,
+        generation,
+        started,
+        data,
+        store,
+        server,
+        mesh,
+        proxy,
+        in_force: watch::channel(Arc::new(in_force)).0,
+        health: watch::channel(Arc::new(HealthView::default())).0,
+        board: crate::status::StatusBoard::default(),
+        tasks: Tasks::default(),
+        reports: prober.reports(),
+        stopping: AtomicBool::new(false),
+        options,
+    });
+    let serving = serve::start(&parts, sockets, registry, &shutdown);
+    start_tasks(&parts, prober);
+    let name = &parts.options.name;
+    tracing::info!(%name, id = %parts.node_id, data_dir = %parts.options.data_dir.display(), "node started");
+
+    let result = tokio::select! {
+        signal = terminate_signal() => signal.map(|signal| tracing::info!(signal, "stopping")).map_err(Into::into),
+        wrong = wrong_key(&parts) => Err(RunError::WrongKey(wrong)),
+    };
+    drain(&parts).await;
+    parts.tasks.expect_ends();
+    stop.request();
+    serving.finished().await;
+    parts.tasks.stop();
+    parts.store.shutdown().await;
+    result
+}
+
+/// The proxy with what it ran last, before anything else is up.
+async fn start_proxy(
+    options: &NodeOptions,
+    registry: &mut Registry,
+) -> Result<(reconcile::InForce, Arc<ProxyServer>), RunError> {
+    let proxy = ProxyServer::start(ProxyOptions {
+        workers: options.workers,
+        ..ProxyOptions::default()
+    })?;
+    proxy.metrics().register(registry);
+    let mut in_force = match reconcile::from_disk(options) {
+        Ok(in_force) => in_force,
+        Err(fault) => {
+            tracing::error!(%fault, "no last-known-good config");
+            reconcile::nothing(options)
+        }
+    };
+    let config = Arc::clone(&in_force.compiled.config);
+    if config.config_revision.0 > 0 {
+        in_force.listeners = proxy.apply(Arc::clone(&config)).await;
+        reconcile::tell_failed(&in_force.listeners);
+        let (revision, listeners) = (config.config_revision, in_force.listeners.len());
+        tracing::info!(%revision, listeners, "serving the last-known-good config");
+    }
+    Ok((in_force, Arc::new(proxy)))
+}
+
+fn start_mesh(options: &NodeOptions, data: &DataDir, generation: u64) -> Result<Mesh, RunError> {
+    let keys = match &options.gossip_key_file {
+        Some(file) => KeyRing::load(file)?,
+        None => KeyRing::development(),
+    };
+    Ok(Mesh::start(GossipConfig {
+        generation,
+        bind: options.gossip_addr,
+        seeds: options.join.clone(),
+        keys,
+        interval: GOSSIP_INTERVAL,
+        facts: first_facts(options, data),
+    })?)
+}
+
+fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
+    let tasks = &parts.tasks;
+    tasks.spawn("watch hub", parts.server.watch_task());
+    tasks.spawn("autopilot", parts.server.autopilot_task());
+    tasks.spawn("reconcile", reconcile::follow(Arc::clone(parts)));
+    tasks.spawn("health", health::share(Arc::clone(parts), prober));
+    let (forming, telling) = (Arc::clone(parts), Arc::clone(parts));
+    tasks.spawn("forming", async move {
+        form::become_member(&forming).await;
+        std::future::pending().await
+    });
+    tasks.spawn("facts", tell_facts(telling));
+}
+
+/// Keeps what the others know of this node up to date.
+async fn tell_facts(parts: Arc<Parts>) {
+    let mut status = parts.store.status_watch();
+    let mut peers = parts.mesh.peers();
+    let mut strangers = std::collections::BTreeSet::new();
+    loop {
+        parts.publish();
+        for peer in peers.borrow_and_update().iter().filter(|peer| peer.foreign) {
+            let identity = &peer.facts.identity;
+            if strangers.insert(identity.node_id) {
+                tracing::warn!(
+                    name = %identity.name,
+                    mesh = ?identity.mesh_id,
+                    "a node of another mesh gossips here; the meshes do not merge"
+                );
+            }
+        }
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { return std::future::pending().await },
+            changed = peers.changed() => if changed.is_err() { return std::future::pending().await },
+        }
+    }
+}
+
+/// A wrong key stops a node that never was in a mesh; one that was may be right against its seeds.
+async fn wrong_key(parts: &Parts) -> WrongKey {
+    let wrong = parts.mesh.wrong_key().await;
+    if parts.data.mesh().is_none() {
+        return wrong;
+    }
+    tracing::error!(fault = %wrong, "gossip does not reach the others");
+    std::future::pending().await
+}
+
+/// The orderly end: the others are told and take over, then traffic drains.
+async fn drain(parts: &Parts) {
+    parts.stopping.store(true, Ordering::Relaxed);
+    if parts.store.status().role == Role::Leader && parts.store.status().voters.len() > 1 {
+        let handed = tokio::time::timeout(HAND_OVER, parts.store.transfer_leadership(None)).await;
+        if !matches!(handed, Ok(Ok(()))) {
+            tracing::warn!("leadership was not handed over; the others elect");
+        }
+    }
+    tokio::join!(parts.mesh.leave(), parts.proxy.drain(DRAIN));
+}
+
+/// Which life of the node this is: microseconds since 1970 grow with every start.
+fn generation(started: SystemTime) -> u64 {
+    let since = started
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// A proxy needs two descriptors per request under way; the usual soft limit of 1024 is for `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // Where it is not permitted, the proxy's own limits and accept back-off hold.
+    let _ = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    );
+}

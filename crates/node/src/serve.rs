@@ -1,0 +1,138 @@
+//! The node's ports: client, peer, admin.
+//!
+//! Owns their sockets and the services on each. Binds everything before anything is served, so that
+//! a port that is taken is one clear line at the start.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use admin::AdminServer;
+use control_api::MESSAGE_BYTES_MAX;
+use control_api::v1::config_server::ConfigServer;
+use control_api::v1::mesh_server::MeshServer;
+use lifecycle::Shutdown;
+use telemetry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::admission::ConfigAdmission;
+use crate::answers::NodeAnswers;
+use crate::control::config::ConfigService;
+use crate::control::mesh::MeshService;
+use crate::options::NodeOptions;
+use crate::parts::Parts;
+
+/// Streams that one client connection may have open at a time, as in etcd: no limit but the type's.
+const CLIENT_STREAMS_MAX: u32 = u32::MAX;
+/// A client connection without a sign of life for so long is asked for one.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long connections get to end by themselves when the node stops.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// An address cannot be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("--{flag} {address}: {source}; stop what uses it (`ss -ltnp`) or give another address")]
+pub struct BindError {
+    flag: &'static str,
+    address: SocketAddr,
+    source: std::io::Error,
+}
+
+/// The bound sockets of one node.
+pub(crate) struct Sockets {
+    client: TcpListener,
+    peer: TcpListener,
+    admin: AdminServer,
+}
+
+impl Sockets {
+    /// Binds all three.
+    pub(crate) async fn bind(options: &NodeOptions) -> Result<Self, crate::RunError> {
+        let bind = async |flag, address| {
+            let listener = TcpListener::bind(address).await;
+            listener.map_err(|source| BindError {
+                flag,
+                address,
+                source,
+            })
+        };
+        Ok(Self {
+            client: bind("client-addr", options.client_addr).await?,
+            peer: bind("peer-addr", options.peer_addr).await?,
+            admin: AdminServer::bind(options.admin_addr).await?,
+        })
+    }
+}
+
+/// The servers that end on shutdown.
+pub(crate) struct Serving {
+    client: JoinHandle<()>,
+    peer: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Waits until both have ended, or ends them.
+    pub(crate) async fn finished(self) {
+        for mut server in [self.client, self.peer] {
+            if tokio::time::timeout(CLOSE, &mut server).await.is_err() {
+                server.abort();
+            }
+        }
+    }
+}
+
+/// Serves every port.
+pub(crate) fn start(
+    parts: &Arc<Parts>,
+    sockets: Sockets,
+    registry: Registry,
+    shutdown: &Shutdown,
+) -> Serving {
+    let config = ConfigService {
+        parts: Arc::clone(parts),
+        admission: Arc::new(ConfigAdmission::default()),
+    };
+    let config = ConfigServer::new(config)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let mesh = MeshServer::new(MeshService(Arc::clone(parts)))
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let client_routes = parts
+        .server
+        .client_routes()
+        .add_service(config)
+        .add_service(mesh);
+    let client = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .max_concurrent_streams(CLIENT_STREAMS_MAX)
+        .add_routes(client_routes);
+    let peer = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .add_service(parts.store.peer_service())
+        .add_service(parts.server.forward_service());
+    let answers = Arc::new(NodeAnswers::new(parts, registry));
+    parts.tasks.spawn("admin", sockets.admin.serve(answers));
+    Serving {
+        client: spawn("client", client, sockets.client, shutdown),
+        peer: spawn("peer", peer, sockets.peer, shutdown),
+    }
+}
+
+fn spawn(
+    port: &'static str,
+    router: tonic::transport::server::Router,
+    listener: TcpListener,
+    shutdown: &Shutdown,
+) -> JoinHandle<()> {
+    let mut shutdown = shutdown.clone();
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    tokio::spawn(async move {
+        let stop = async move { shutdown.requested().await };
+        if let Err(fault) = router.serve_with_incoming_shutdown(incoming, stop).await {
+            tracing::error!(port, %fault, "a port is served no longer");
+        }
+    })
+}
