@@ -28,8 +28,8 @@ const PHI_THRESHOLD: f64 = 7.0;
 /// Heartbeat intervals that make up the mean. Chitchat adds five intervals of prior belief to them,
 /// so that few samples keep the mean between half an interval and one, however many nodes relay
 /// heartbeats: silence counts after 1.75 to 3.5 s at 500 ms. More would make a busy mesh hasty.
-/// Measured: three nodes know of a death after 2.5 to 3.5 s, twenty after 4.5 s, and neither raised a
-/// false alarm with every core taken by others.
+/// Measured: three nodes know of a death after 2.5 to 3.5 s, twenty after 4.5 s, and neither raised
+/// a false alarm with every core taken by others.
 const SAMPLES: usize = 5;
 
 /// Longer gaps between heartbeats are outages and do not count as samples.

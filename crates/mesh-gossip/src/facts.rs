@@ -16,7 +16,8 @@ pub(crate) const IDENTITY_KEY: &str = "identity";
 /// The gossip key of what a node is doing now.
 pub(crate) const STATE_KEY: &str = "state";
 
-/// The longest value under one of the two keys: a value must fit one gossip message with room to spare.
+/// The longest value under one of the two keys: a value must fit one gossip message with room to
+/// spare.
 pub const FACT_BYTES_MAX: usize = 24 * 1024;
 
 /// So many refused resources are told; `refused_count` tells how many there are.

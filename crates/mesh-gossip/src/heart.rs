@@ -223,7 +223,8 @@ impl Heart {
             .twin
             .filter(|_| self.channels.peers.borrow().twin.is_none())
         {
-            tracing::error!(%address, "another process runs with this node's id; stop one of the two and empty its data directory");
+            tracing::error!(%address, "another process runs with this node's id; \
+                 stop one of the two and empty its data directory");
         }
         self.counters.show_peers(&peers);
         self.channels.peers.send_replace(Arc::new(peers));

@@ -59,7 +59,8 @@ pub struct KeyRing {
 pub enum KeyError {
     /// It cannot be read.
     #[error(
-        "cannot read gossip key file {path}: {source}; give a readable file (`skein keygen -o FILE` makes one)"
+        "cannot read gossip key file {path}: {source}; \
+         give a readable file (`skein keygen -o FILE` makes one)"
     )]
     Read {
         /// The file.
@@ -82,7 +83,8 @@ pub enum KeyError {
 pub enum KeyFault {
     /// No key at all.
     #[error(
-        "it holds no key; put 32 random bytes in base64 or hexadecimal on a line (`skein keygen` makes one)"
+        "it holds no key; \
+         put 32 random bytes in base64 or hexadecimal on a line (`skein keygen` makes one)"
     )]
     Empty,
     /// A line is no key.

@@ -1,8 +1,8 @@
 //! The sealed UDP socket between chitchat and the network.
 //!
 //! Owns sealing, cutting, opening, joining and the drop counters on the way. Never decides who is
-//! alive. Its only queues are the kernel's socket buffer (what overflows is lost, gossip repeats) and
-//! the short one of rejects.
+//! alive. Its only queues are the kernel's socket buffer (what overflows is lost, gossip repeats)
+//! and the short one of rejects.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,9 +36,9 @@ const REJECT_EVERY: Duration = Duration::from_millis(100);
 const LOG_BURST: u32 = 3;
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// When our list of known nodes is so long, in bytes as gossiped (about 900 nodes), answering others'
-/// lists would overflow chitchat's message: it subtracts the list from 65,507 without looking. So
-/// such requests are dropped; chitchat's other half of the exchange still works.
+/// When our list of known nodes is so long, in bytes as gossiped (about 900 nodes), answering
+/// others' lists would overflow chitchat's message: it subtracts the list from 65,507 without
+/// looking. So such requests are dropped; chitchat's other half of the exchange still works.
 const DIGEST_MAX: usize = 48 * 1024;
 
 /// After an error of the socket itself, the wait before the next try.

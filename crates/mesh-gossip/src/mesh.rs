@@ -110,7 +110,8 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Binds and starts to gossip; does not wait for anybody. Must be called within a tokio runtime.
+    /// Binds and starts to gossip; does not wait for anybody. Must be called within a tokio
+    /// runtime.
     pub fn start(config: GossipConfig) -> Result<Self, StartError> {
         if let Some(seed) = config.seeds.iter().find(|seed| !seeds::is_seed(seed)) {
             return Err(StartError::Seed(seed.clone()));

@@ -54,8 +54,8 @@ pub struct ReceivedReport {
 #[derive(Debug, Clone, Default)]
 pub struct Peers {
     pub(crate) by_id: BTreeMap<NodeId, Arc<Peer>>,
-    /// The gossip address of another live process that claims this node's id: somebody copied a data
-    /// directory, and two voters with one id can break the store.
+    /// The gossip address of another live process that claims this node's id: somebody copied a
+    /// data directory, and two voters with one id can break the store.
     pub twin: Option<SocketAddr>,
 }
 

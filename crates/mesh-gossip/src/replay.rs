@@ -1,8 +1,8 @@
 //! Which datagrams of which sender were seen already.
 //!
-//! Owns one sliding window per sender's boot. Is asked only about datagrams that were opened, so that
-//! strangers cannot fill it. What it cannot know: datagrams recorded from a boot that ended before
-//! this process began; gossip's own versions make their content harmless.
+//! Owns one sliding window per sender's boot. Is asked only about datagrams that were opened, so
+//! that strangers cannot fill it. What it cannot know: datagrams recorded from a boot that ended
+//! before this process began; gossip's own versions make their content harmless.
 //!
 //! Source: the sliding window of RFC 4303, 3.4.3, as a ring of bits (RFC 6479).
 
@@ -15,7 +15,8 @@ use crate::seal::{BootId, Nonce};
 const WINDOW: u64 = 1024;
 const WORDS: usize = (WINDOW / 64) as usize;
 
-/// The most boots that are remembered. At the limit the one that is silent the longest is forgotten.
+/// The most boots that are remembered. At the limit the one that is silent the longest is
+/// forgotten.
 const SENDERS_MAX: usize = 4096;
 
 /// The boots that were heard of.

@@ -156,7 +156,8 @@ impl Life {
             match Facts::decode(identity, state.get(STATE_KEY)) {
                 Ok(facts) if facts.identity.node_id == node => self.facts = Some(facts),
                 Ok(facts) => {
-                    tracing::warn!(%node, claims = %facts.identity.node_id, "a peer's facts name another node")
+                    let claims = facts.identity.node_id;
+                    tracing::warn!(%node, %claims, "a peer's facts name another node");
                 }
                 Err(error) => tracing::warn!(%node, %error, "a peer's facts cannot be read"),
             }

@@ -6,11 +6,11 @@
 //! sealed  version=1  kind=1  key id (4)  boot id (16)  counter (8)  sealed bytes  tag (16)
 //! reject  version=1  kind=2  boot id (16)  counter (8)
 //! ```
-//! Boot id and counter together are XChaCha20's nonce of 24 bytes: the boot id is drawn at random by
-//! each process, the counter (big-endian) counts its datagrams from 1, so no nonce is used twice.
-//! What stands before the sealed bytes is authenticated too. A reject answers a datagram whose key id
-//! is not known: it is not sealed, echoes the nonce to prove that it saw the datagram, and is
-//! shorter than any datagram that it answers.
+//! Boot id and counter together are XChaCha20's nonce of 24 bytes: the boot id is drawn at random
+//! by each process, the counter (big-endian) counts its datagrams from 1, so no nonce is used
+//! twice. What stands before the sealed bytes is authenticated too. A reject answers a datagram
+//! whose key id is not known: it is not sealed, echoes the nonce to prove that it saw the datagram,
+//! and is shorter than any datagram that it answers.
 
 use chacha20poly1305::{AeadInPlace, Tag, XNonce};
 

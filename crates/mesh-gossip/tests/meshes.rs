@@ -1,7 +1,7 @@
 //! Whole meshes over real UDP sockets on loopback.
 //!
-//! Owns the behaviour that users see: finding each other, dying, leaving, restarting, keys, garbage.
-//! Never looks inside.
+//! Owns the behaviour that users see: finding each other, dying, leaving, restarting, keys,
+//! garbage. Never looks inside.
 #![allow(
     clippy::unwrap_used,
     reason = "helpers of tests fail their test by panicking"

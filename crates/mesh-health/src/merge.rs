@@ -41,8 +41,9 @@ pub struct Evidence<'a> {
 ///
 /// Only the endpoints of `assignment` are judged, and only by their probers: the assignment names
 /// live nodes only, so reports of the dead count for nothing, as do those older than they call
-/// themselves fresh. What this node saw itself decides; else an endpoint is unhealthy when more than
-/// half of its probers with an opinion say so (2 of 3, 2 of 2, 1 of 1), unknown when none has one.
+/// themselves fresh. What this node saw itself decides; else an endpoint is unhealthy when more
+/// than half of its probers with an opinion say so (2 of 3, 2 of 2, 1 of 1), unknown when none has
+/// one.
 ///
 /// `previous` gives the version: it grows by one if anything changed.
 pub fn merge(

@@ -36,8 +36,8 @@ pub struct Threshold {
 }
 
 impl Threshold {
-    /// Begins from `verdict`, which a former prober of the same endpoint may have left. A count of 0
-    /// is taken as 1.
+    /// Begins from `verdict`, which a former prober of the same endpoint may have left. A count of
+    /// 0 is taken as 1.
     pub fn new(unhealthy_after: u32, healthy_after: u32, verdict: Option<Verdict>) -> Self {
         let at_least_one = |count| NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
         Self {

@@ -1,8 +1,8 @@
 //! Active health checks: this node's share of them, and what they find.
 //!
 //! Owns one timer task for each endpoint that this node probes, and the reports that come of it.
-//! Never chooses which endpoints are its share and never merges what others find (`mesh-health` does
-//! both); never runs on a worker's runtime.
+//! Never chooses which endpoints are its share and never merges what others find (`mesh-health`
+//! does both); never runs on a worker's runtime.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -106,9 +106,9 @@ impl Prober {
         }
     }
 
-    /// Makes `share` all that this node probes. A probe that stays the same runs on; one that changed
-    /// begins anew from the old verdict; verdicts on other endpoints leave the reports at once. Must
-    /// be called within the runtime that shall probe.
+    /// Makes `share` all that this node probes. A probe that stays the same runs on; one that
+    /// changed begins anew from the old verdict; verdicts on other endpoints leave the reports at
+    /// once. Must be called within the runtime that shall probe.
     pub fn assign(&mut self, share: BTreeMap<EndpointKey, Probe>) {
         self.running.retain(|endpoint, running| {
             let stays = share.get(endpoint) == Some(&running.probe);

@@ -171,7 +171,8 @@ mod tests {
 
     #[tokio::test]
     async fn interim_answers_are_passed_over() {
-        let answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\na: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\n";
+        let answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early\r\na: b\r\n\r\n\
+            HTTP/1.1 200 OK\r\n\r\n";
         assert!(probe(answer, http()).await.0.is_ok());
         let answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 No\r\n\r\n";
         assert!(matches!(
