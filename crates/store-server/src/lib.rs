@@ -11,6 +11,7 @@ mod cluster;
 mod fixture;
 mod forward;
 mod header;
+mod health;
 mod join;
 mod kv;
 mod lane;

@@ -1,0 +1,14 @@
+//! Real servers of real stores on loopback, each node on a runtime of its own.
+
+#[cfg(test)]
+mod forwarding;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod interface;
+#[cfg(test)]
+mod joining;
+#[cfg(test)]
+mod lane;
+#[cfg(test)]
+mod watching;
