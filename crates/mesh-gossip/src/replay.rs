@@ -1,8 +1,9 @@
 //! Which datagrams of which sender were seen already.
 //!
 //! Owns one sliding window per sender's boot. Is asked only about datagrams that were opened, so
-//! that strangers cannot fill it. What it cannot know: datagrams recorded from a boot that ended
-//! before this process began; gossip's own versions make their content harmless.
+//! that strangers cannot fill it. What it cannot know: datagrams that were recorded before this
+//! process began, or for another receiver. Whoever replays those cannot change what a node says,
+//! which gossip's own versions order, but can make a dead node look alive for as long as they go on.
 //!
 //! Source: the sliding window of RFC 4303, 3.4.3, as a ring of bits (RFC 6479).
 
