@@ -34,18 +34,27 @@ fn a_node_with_an_empty_disk_joins_the_mesh_it_had_and_takes_its_old_place() {
     mesh.nodes[0].kill();
     std::fs::remove_dir_all(&mesh.nodes[0].data).expect("emptied");
     mesh.nodes[0].start();
-    until("the emptied node is a voter under a new id, in place of the old one", || {
-        let members = mesh.nodes[1].skein(&["members", "-o", "json"]);
-        if members.code != 0 {
-            return false;
-        }
-        let members = members.json();
-        let members = members["members"].as_array().expect("members").clone();
-        members.len() == 3
-            && members.iter().all(|member| member["role"] != "learner")
-            && mesh.nodes[0].status().is_some_and(|status| status["has_quorum"] == true)
-            && members.iter().filter(|member| member["name"] == "n1").count() == 1
-    });
+    until(
+        "the emptied node is a voter under a new id, in place of the old one",
+        || {
+            let members = mesh.nodes[1].skein(&["members", "-o", "json"]);
+            if members.code != 0 {
+                return false;
+            }
+            let members = members.json();
+            let members = members["members"].as_array().expect("members").clone();
+            members.len() == 3
+                && members.iter().all(|member| member["role"] != "learner")
+                && mesh.nodes[0]
+                    .status()
+                    .is_some_and(|status| status["has_quorum"] == true)
+                && members
+                    .iter()
+                    .filter(|member| member["name"] == "n1")
+                    .count()
+                    == 1
+        },
+    );
     assert_eq!(mesh_ids(&mesh), before);
     let read = mesh.nodes[0].skein(&["get", "kept"]).ok();
     assert_eq!(read.stdout.trim(), "yes");
@@ -59,7 +68,8 @@ fn one_more_node_joins_with_nothing_but_a_seed() {
     let key = mesh.dir.path().join("gossip.key");
     let node = Node::new("n2", ip, mesh.dir.path());
     let key = key.to_str().expect("UTF-8");
-    mesh.nodes.push(node.with(&["--join", &seed, "--gossip-key-file", key]));
+    mesh.nodes
+        .push(node.with(&["--join", &seed, "--gossip-key-file", key]));
     mesh.nodes[1].start();
     mesh.wait_formed();
     assert_eq!(mesh_ids(&mesh).len(), 1);

@@ -5,34 +5,37 @@
 
 mod http;
 mod mesh;
-mod skein;
+pub(crate) mod skein;
 mod subnet;
 mod upstream;
 
-pub use http::{Answer, get, request, send_raw};
-pub use mesh::{Mesh, Node};
-pub use skein::{Ran, skein};
-pub use subnet::Subnet;
-pub use upstream::Upstream;
+pub(crate) use http::{Answer, get, request, send_raw};
+pub(crate) use mesh::{Mesh, Node};
+pub(crate) use skein::{Ran, skein};
+pub(crate) use subnet::Subnet;
+pub(crate) use upstream::Upstream;
 
 use std::time::{Duration, Instant};
 
 /// How long anything may take before it counts as never: a busy machine is slow.
-pub const PATIENCE: Duration = Duration::from_secs(45);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
 /// Waits until `condition` gives a value.
-pub fn until_some<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until_some<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "not so after {PATIENCE:?}: {what}");
+        assert!(
+            Instant::now() < deadline,
+            "not so after {PATIENCE:?}: {what}"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// Waits until `condition` holds.
-pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     until_some(what, || condition().then_some(()));
 }

@@ -36,8 +36,10 @@ const SAME_LAYER: &[(&str, &str)] = &[
 ];
 
 /// Dependencies between families that the design permits: the proxy reads the health view.
-const ACROSS_FAMILIES: &[(&str, &str)] =
-    &[("proxy-balance", "mesh-health"), ("proxy-server", "mesh-health")];
+const ACROSS_FAMILIES: &[(&str, &str)] = &[
+    ("proxy-balance", "mesh-health"),
+    ("proxy-server", "mesh-health"),
+];
 
 /// Foreign engines and the one crate that may name each.
 const ENGINES: &[(&str, &str)] = &[
@@ -53,17 +55,30 @@ const IMPURE: &[&str] = &["tokio", "hyper", "tonic", "socket2", "rustix"];
 const LINES_MAX: usize = 500;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the root exists")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .expect("the root exists")
 }
 
 /// The normal dependencies of every workspace crate, by crate.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
         .current_dir(root())
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let text = |value: &serde_json::Value| value.as_str().expect("a string").to_owned();
     let packages = metadata["packages"].as_array().expect("packages");
@@ -72,15 +87,20 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
         .map(|package| {
             let wanted = package["dependencies"].as_array().expect("dependencies");
             let normal = wanted.iter().filter(|one| one["kind"].is_null());
-            (text(&package["name"]), normal.map(|one| text(&one["name"])).collect())
+            (
+                text(&package["name"]),
+                normal.map(|one| text(&one["name"])).collect(),
+            )
         })
         .collect()
 }
 
 #[test]
 fn dependencies_point_down_and_families_stay_apart() {
-    let house: BTreeMap<_, _> =
-        HOUSE.iter().map(|&(name, layer, family)| (name, (layer, family))).collect();
+    let house: BTreeMap<_, _> = HOUSE
+        .iter()
+        .map(|&(name, layer, family)| (name, (layer, family)))
+        .collect();
     let mut faults = Vec::new();
     for (name, wanted) in &dependencies() {
         let Some(&(layer, family)) = house.get(name.as_str()) else {
@@ -88,10 +108,14 @@ fn dependencies_point_down_and_families_stay_apart() {
             continue;
         };
         for other in wanted {
-            let Some(&(below, its_family)) = house.get(other.as_str()) else { continue };
+            let Some(&(below, its_family)) = house.get(other.as_str()) else {
+                continue;
+            };
             let pair = (name.as_str(), other.as_str());
             if below > layer || (below == layer && !SAME_LAYER.contains(&pair)) {
-                faults.push(format!("{name} (layer {layer}) may not use {other} (layer {below})"));
+                faults.push(format!(
+                    "{name} (layer {layer}) may not use {other} (layer {below})"
+                ));
             }
             let apart = !family.is_empty() && !its_family.is_empty() && family != its_family;
             if apart && !ACROSS_FAMILIES.contains(&pair) {
@@ -111,8 +135,13 @@ fn each_engine_has_one_crate_and_pure_crates_have_none() {
                 faults.push(format!("{name} names {engine}; only {keeper} may"));
             }
         }
-        let pure = HOUSE.iter().any(|&(one, layer, _)| one == name && layer == 1);
-        for foreign in wanted.iter().filter(|one| pure && IMPURE.contains(&one.as_str())) {
+        let pure = HOUSE
+            .iter()
+            .any(|&(one, layer, _)| one == name && layer == 1);
+        for foreign in wanted
+            .iter()
+            .filter(|one| pure && IMPURE.contains(&one.as_str()))
+        {
             faults.push(format!("{name} is pure; {foreign} is not"));
         }
     }
@@ -121,10 +150,14 @@ fn each_engine_has_one_crate_and_pure_crates_have_none() {
 
 /// Every Rust file below the product's folders.
 fn sources() -> Vec<PathBuf> {
-    let mut open: Vec<PathBuf> = ["crates", "tests", "bench", "jepsen"].map(|d| root().join(d)).into();
+    let mut open: Vec<PathBuf> = ["crates", "tests", "bench", "jepsen"]
+        .map(|d| root().join(d))
+        .into();
     let mut files = Vec::new();
     while let Some(folder) = open.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
         for path in entries.map(|entry| entry.expect("readable").path()) {
             if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
                 open.push(path);
@@ -139,11 +172,19 @@ fn sources() -> Vec<PathBuf> {
 #[test]
 fn every_file_says_what_it_is_and_fits_its_room() {
     let files = sources();
-    assert!(files.len() > 50, "the walk found {} files: is it looking in the right place?", files.len());
+    assert!(
+        files.len() > 50,
+        "the walk found {} files: is it looking in the right place?",
+        files.len()
+    );
     let mut faults = Vec::new();
     for path in files {
         let text = std::fs::read_to_string(&path).expect("readable");
-        let shown = path.strip_prefix(root()).unwrap_or(&path).display().to_string();
+        let shown = path
+            .strip_prefix(root())
+            .unwrap_or(&path)
+            .display()
+            .to_string();
         if !text.starts_with("//! ") {
             faults.push(format!("{shown}: begins without a `//!` header"));
         }
@@ -151,10 +192,15 @@ fn every_file_says_what_it_is_and_fits_its_room() {
             || shown.contains("/tests/")
             || shown.ends_with("/tests.rs")
             || shown.ends_with("_tests.rs");
-        let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(&text);
+        let code = text
+            .split("\n#[cfg(test)]\nmod tests {")
+            .next()
+            .unwrap_or(&text);
         let lines = code.lines().count();
         if !is_test && lines > LINES_MAX {
-            faults.push(format!("{shown}: {lines} lines, more than {LINES_MAX}; split it"));
+            faults.push(format!(
+                "{shown}: {lines} lines, more than {LINES_MAX}; split it"
+            ));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

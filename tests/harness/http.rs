@@ -9,18 +9,18 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A whole answer.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The status code.
-    pub status: u16,
+    pub(crate) status: u16,
     /// The head, as it came.
-    pub head: String,
+    pub(crate) head: String,
     /// The body, unchunked.
-    pub body: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
     /// The value of a header.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -29,12 +29,15 @@ impl Answer {
 }
 
 /// `GET path` on a connection of its own.
-pub fn get(address: SocketAddr, host: &str, path: &str) -> io::Result<Answer> {
-    request(address, &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"))
+pub(crate) fn get(address: SocketAddr, host: &str, path: &str) -> io::Result<Answer> {
+    request(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"),
+    )
 }
 
 /// Sends these bytes and reads one answer, up to the end of the connection.
-pub fn request(address: SocketAddr, bytes: &str) -> io::Result<Answer> {
+pub(crate) fn request(address: SocketAddr, bytes: &str) -> io::Result<Answer> {
     let raw = send_raw(address, bytes.as_bytes())?;
     let text = String::from_utf8_lossy(&raw).into_owned();
     let (head, body) = text
@@ -45,13 +48,23 @@ pub fn request(address: SocketAddr, bytes: &str) -> io::Result<Answer> {
         .nth(1)
         .and_then(|code| code.parse().ok())
         .ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
-    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    let body = if chunked { unchunk(body) } else { body.to_owned() };
-    Ok(Answer { status, head: head.to_owned(), body })
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    let body = if chunked {
+        unchunk(body)
+    } else {
+        body.to_owned()
+    };
+    Ok(Answer {
+        status,
+        head: head.to_owned(),
+        body,
+    })
 }
 
 /// Sends these bytes and reads everything up to the end of the connection.
-pub fn send_raw(address: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn send_raw(address: SocketAddr, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(bytes)?;

@@ -11,23 +11,23 @@ use super::skein::{self, Ran};
 use super::{Subnet, until, until_some};
 
 /// Some nodes that know each other as seeds.
-pub struct Mesh {
+pub(crate) struct Mesh {
     /// Their addresses.
-    pub subnet: Subnet,
+    pub(crate) subnet: Subnet,
     /// Their data and logs.
-    pub dir: TempDir,
+    pub(crate) dir: TempDir,
     /// The nodes, running or not.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
 }
 
 /// One node.
-pub struct Node {
+pub(crate) struct Node {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its address; all ports are the documented ones.
-    pub ip: IpAddr,
+    pub(crate) ip: IpAddr,
     /// Its data directory.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     log: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
@@ -35,7 +35,7 @@ pub struct Node {
 
 impl Mesh {
     /// `count` nodes that found one mesh; returns when it can write.
-    pub fn start(count: usize) -> Self {
+    pub(crate) fn start(count: usize) -> Self {
         let mut mesh = Self::prepare(count);
         for node in &mut mesh.nodes {
             node.start();
@@ -45,19 +45,22 @@ impl Mesh {
     }
 
     /// `count` nodes that were never started.
-    pub fn prepare(count: usize) -> Self {
+    pub(crate) fn prepare(count: usize) -> Self {
         let subnet = Subnet::claim();
         let dir = tempfile::tempdir().expect("a temporary folder");
         let key = dir.path().join("gossip.key");
         skein::skein(&["keygen", "-o", key.to_str().expect("UTF-8")]).ok();
-        let ips: Vec<IpAddr> =
-            (1..=count).map(|n| subnet.ip(u8::try_from(n).expect("few nodes")).into()).collect();
+        let ips: Vec<IpAddr> = (1..=count)
+            .map(|n| subnet.ip(u8::try_from(n).expect("few nodes")).into())
+            .collect();
         let seeds: Vec<String> = ips.iter().map(|ip| format!("{ip}:7946")).collect();
         let nodes = ips.iter().enumerate().map(|(at, &ip)| {
             let mut node = Node::new(&format!("n{}", at + 1), ip, dir.path());
-            node.arguments.extend(["--gossip-key-file".into(), key.display().to_string()]);
+            node.arguments
+                .extend(["--gossip-key-file".into(), key.display().to_string()]);
             if count > 1 {
-                node.arguments.extend(["--bootstrap-expect".into(), count.to_string()]);
+                node.arguments
+                    .extend(["--bootstrap-expect".into(), count.to_string()]);
                 node.arguments.extend(["--join".into(), seeds.join(",")]);
             }
             node
@@ -67,7 +70,7 @@ impl Mesh {
     }
 
     /// Waits until all running nodes are in one mesh with a leader.
-    pub fn wait_formed(&self) {
+    pub(crate) fn wait_formed(&self) {
         let running = || self.nodes.iter().filter(|node| node.child.is_some());
         let count = running().count();
         until("the running nodes form one mesh", || {
@@ -81,26 +84,28 @@ impl Mesh {
     }
 
     /// All client addresses, as `--endpoints` takes them.
-    pub fn endpoints(&self) -> String {
+    pub(crate) fn endpoints(&self) -> String {
         let all: Vec<_> = self.nodes.iter().map(Node::client).collect();
         all.join(",")
     }
 
     /// Runs a `skein` command against the whole mesh.
-    pub fn skein(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn skein(&self, arguments: &[&str]) -> Ran {
         let endpoints = self.endpoints();
         skein::skein(&[arguments, &["--endpoints", &endpoints]].concat())
     }
 
     /// Applies this YAML and waits until it is in force on all living nodes.
     #[track_caller]
-    pub fn apply(&self, yaml: &str) -> Ran {
+    pub(crate) fn apply(&self, yaml: &str) -> Ran {
         self.try_apply(yaml, &["--wait"]).ok()
     }
 
     /// Applies this YAML with more arguments.
-    pub fn try_apply(&self, yaml: &str, arguments: &[&str]) -> Ran {
-        let file = tempfile::Builder::new().suffix(".yaml").tempfile_in(self.dir.path());
+    pub(crate) fn try_apply(&self, yaml: &str, arguments: &[&str]) -> Ran {
+        let file = tempfile::Builder::new()
+            .suffix(".yaml")
+            .tempfile_in(self.dir.path());
         let file = file.expect("a temporary file");
         std::fs::write(file.path(), yaml).expect("written");
         let path = file.path().to_str().expect("UTF-8");
@@ -108,9 +113,11 @@ impl Mesh {
     }
 
     /// The place of the leader.
-    pub fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         until_some("there is a leader", || {
-            let name = self.nodes.iter().find_map(Node::status)?["leader"].as_str()?.to_owned();
+            let name = self.nodes.iter().find_map(Node::status)?["leader"]
+                .as_str()?
+                .to_owned();
             self.nodes.iter().position(|node| node.name == name)
         })
     }
@@ -118,29 +125,48 @@ impl Mesh {
 
 impl Node {
     /// A node that was never started: alone, without seeds.
-    pub fn new(name: &str, ip: IpAddr, dir: &Path) -> Self {
+    pub(crate) fn new(name: &str, ip: IpAddr, dir: &Path) -> Self {
         let data = dir.join(name);
         let mut arguments = vec!["--name".to_owned(), name.to_owned()];
         arguments.extend(["--data-dir".into(), data.display().to_string()]);
-        for (flag, port) in
-            [("client", 2379), ("peer", 2380), ("gossip", 7946), ("admin", 9901)]
-        {
+        for (flag, port) in [
+            ("client", 2379),
+            ("peer", 2380),
+            ("gossip", 7946),
+            ("admin", 9901),
+        ] {
             arguments.extend([format!("--{flag}-addr"), format!("{ip}:{port}")]);
         }
-        arguments.extend(["--proxy-ip".into(), ip.to_string(), "--workers".into(), "1".into()]);
+        arguments.extend([
+            "--proxy-ip".into(),
+            ip.to_string(),
+            "--workers".into(),
+            "1".into(),
+        ]);
         let log = dir.join(format!("{name}.log"));
-        Self { name: name.to_owned(), ip, data, log, arguments, child: None }
+        Self {
+            name: name.to_owned(),
+            ip,
+            data,
+            log,
+            arguments,
+            child: None,
+        }
     }
 
     /// Adds arguments for the next start.
-    pub fn with(mut self, arguments: &[&str]) -> Self {
-        self.arguments.extend(arguments.iter().map(|&one| one.to_owned()));
+    pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|&one| one.to_owned()));
         self
     }
 
     /// Starts it; its log is appended to.
-    pub fn start(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(&self.log);
+    pub(crate) fn start(&mut self) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log);
         let child = skein::command()
             .arg("node")
             .args(&self.arguments)
@@ -151,13 +177,13 @@ impl Node {
     }
 
     /// Runs it to an end that should come by itself, such as a refusal to start.
-    pub fn run_to_end(&self) -> Ran {
+    pub(crate) fn run_to_end(&self) -> Ran {
         let output = skein::command().arg("node").args(&self.arguments).output();
         output.expect("skein runs").into()
     }
 
     /// `kill -9`.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().expect("killed");
             child.wait().expect("gone");
@@ -165,56 +191,58 @@ impl Node {
     }
 
     /// SIGTERM, and its exit status.
-    pub fn stop(&mut self) -> ExitStatus {
+    pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.child.take().expect("it runs").wait().expect("it ends")
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let id = i32::try_from(self.child.as_ref().expect("it runs").id()).expect("a pid");
         let pid = rustix::process::Pid::from_raw(id).expect("a pid");
         rustix::process::kill_process(pid, signal).expect("signalled");
     }
 
     /// Whether its process runs.
-    pub fn runs(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().expect("asked").is_none())
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child
+            .as_mut()
+            .is_some_and(|child| child.try_wait().expect("asked").is_none())
     }
 
     /// Its process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
 
     /// Its client address.
-    pub fn client(&self) -> String {
+    pub(crate) fn client(&self) -> String {
         format!("{}:2379", self.ip)
     }
 
     /// An address of its proxy.
-    pub fn at(&self, port: u16) -> SocketAddr {
+    pub(crate) fn at(&self, port: u16) -> SocketAddr {
         (self.ip, port).into()
     }
 
     /// Its log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Runs a `skein` command against this node alone.
-    pub fn skein(&self, arguments: &[&str]) -> Ran {
+    pub(crate) fn skein(&self, arguments: &[&str]) -> Ran {
         skein::skein(&[arguments, &["--endpoints", &self.client()]].concat())
     }
 
     /// What it says of all nodes; `None` while it does not answer.
-    pub fn status(&self) -> Option<Value> {
+    pub(crate) fn status(&self) -> Option<Value> {
         let ran = self.skein(&["status", "-o", "json", "--timeout", "2s"]);
         (ran.code == 0).then(|| ran.json())
     }
 
     /// Its admin page.
-    pub fn admin(&self, path: &str) -> Option<super::Answer> {
+    pub(crate) fn admin(&self, path: &str) -> Option<super::Answer> {
         super::get(self.at(9901), "admin", path).ok()
     }
 }
@@ -234,7 +262,10 @@ impl Drop for Node {
 }
 
 /// The nodes of a status that are not DOWN.
-pub fn living(status: &Value) -> Vec<&Value> {
+pub(crate) fn living(status: &Value) -> Vec<&Value> {
     let nodes = status["nodes"].as_array().expect("nodes");
-    nodes.iter().filter(|node| node["state"] != "DOWN").collect()
+    nodes
+        .iter()
+        .filter(|node| node["state"] != "DOWN")
+        .collect()
 }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// A running upstream: HTTP/1.1 with keep-alive; `/healthz` answers too.
-pub struct Upstream {
+pub(crate) struct Upstream {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     name: String,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -24,7 +24,7 @@ struct Shared {
 
 impl Upstream {
     /// An upstream called `name` at `address` (port 0: any).
-    pub fn start(name: &str, address: impl Into<SocketAddr>) -> Self {
+    pub(crate) fn start(name: &str, address: impl Into<SocketAddr>) -> Self {
         let listener = TcpListener::bind(address.into()).expect("the upstream's address is free");
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared::default());
@@ -32,16 +32,21 @@ impl Upstream {
             let (shared, name) = (Arc::clone(&shared), name.to_owned());
             move || accept(&listener, &shared, &name)
         });
-        Self { address, name: name.to_owned(), shared, thread: Some(thread) }
+        Self {
+            address,
+            name: name.to_owned(),
+            shared,
+            thread: Some(thread),
+        }
     }
 
     /// Requests answered so far, probes not among them.
-    pub fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)
     }
 
     /// Closes the listener and cuts all connections.
-    pub fn die(&mut self) {
+    pub(crate) fn die(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         // Wakes the accept.
         let _ = TcpStream::connect(self.address);
@@ -54,7 +59,7 @@ impl Upstream {
     }
 
     /// Listens again at the same address.
-    pub fn revive(&mut self) {
+    pub(crate) fn revive(&mut self) {
         *self = Self::start(&self.name.clone(), self.address);
     }
 }
@@ -94,10 +99,16 @@ fn serve(mut stream: TcpStream, shared: &Shared, name: &str) {
         }
         let length = head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
-            key.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<u64>().ok())?
+            key.eq_ignore_ascii_case("content-length")
+                .then(|| value.trim().parse::<u64>().ok())?
         });
         let mut body = Vec::new();
-        if reader.by_ref().take(length.unwrap_or(0)).read_to_end(&mut body).is_err() {
+        if reader
+            .by_ref()
+            .take(length.unwrap_or(0))
+            .read_to_end(&mut body)
+            .is_err()
+        {
             return;
         }
         let path = head.split(' ').nth(1).unwrap_or("/");
@@ -105,7 +116,10 @@ fn serve(mut stream: TcpStream, shared: &Shared, name: &str) {
             shared.requests.fetch_add(1, Ordering::Relaxed);
         }
         let text = format!("{name} {path} {}\n", body.len());
-        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        );
         if stream.write_all(answer.as_bytes()).is_err() {
             return;
         }
