@@ -7,6 +7,7 @@ mod answer;
 mod attempt;
 mod connection;
 mod exchange;
+mod flow;
 mod forwarded;
 mod headers;
 mod record;

@@ -67,99 +67,126 @@ impl Reason {
     }
 
     fn wording(self) -> Wording {
-        let refused = |status, details| Wording {
-            status,
-            flag: Flag::DownstreamProtocolError,
-            error: "http_request_error",
-            details,
-        };
-        let failed = |status, flag, error, details| Wording {
-            status,
-            flag,
-            error,
-            details,
-        };
-        match self {
-            Self::Head(fault) => match fault {
-                HeadFault::Malformed(details) => refused(StatusCode::BAD_REQUEST, details),
-                HeadFault::TooLarge => refused(
-                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                    "the header section is too large",
-                ),
-                HeadFault::TargetTooLong => {
-                    refused(StatusCode::URI_TOO_LONG, "the request target is too long")
-                }
-                HeadFault::Version => refused(
-                    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-                    "the HTTP version is not supported on this port",
-                ),
-                HeadFault::TransferCoding => refused(
-                    StatusCode::NOT_IMPLEMENTED,
-                    "only the transfer coding chunked is supported",
-                ),
-            },
-            Self::Body(details) => refused(StatusCode::BAD_REQUEST, details),
-            Self::ConnectOff => refused(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served"),
-            Self::RequestTimeout => failed(
+        let (status, flag, error, details) = match self {
+            Self::Head(fault) => return Wording::of_refusal(fault),
+            Self::Body(details) => return Wording::of_refusal(HeadFault::Malformed(details)),
+            Self::ConnectOff => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                Flag::DownstreamProtocolError,
+                "http_request_error",
+                "CONNECT is not served",
+            ),
+            Self::RequestTimeout => (
                 StatusCode::REQUEST_TIMEOUT,
                 Flag::RequestTimeout,
                 "http_request_error",
                 "the request did not arrive in time",
             ),
-            Self::NoRoute => failed(
+            Self::NoRoute => (
                 StatusCode::NOT_FOUND,
                 Flag::NoRoute,
                 "destination_not_found",
                 "no route matches",
             ),
-            Self::NoCluster => failed(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Flag::NoCluster,
+            _ => return self.wording_upstream(),
+        };
+        Wording {
+            status,
+            flag,
+            error,
+            details,
+        }
+    }
+
+    /// Those that the upstream is to blame for.
+    fn wording_upstream(self) -> Wording {
+        use Flag as F;
+        use StatusCode as S;
+        let (status, flag, error, details) = match self {
+            Self::NoCluster => (
+                S::SERVICE_UNAVAILABLE,
+                F::NoCluster,
                 "destination_not_found",
                 "the route's cluster is not known",
             ),
-            Self::NoHealthyUpstream => failed(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Flag::NoHealthyUpstream,
-                "destination_unavailable",
-                "no healthy upstream",
-            ),
-            Self::Overflow => failed(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Flag::UpstreamOverflow,
+            Self::Overflow => (
+                S::SERVICE_UNAVAILABLE,
+                F::UpstreamOverflow,
                 "connection_limit_reached",
                 "too many requests are waiting for the upstream",
             ),
-            Self::ConnectFailed => failed(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Flag::UpstreamConnectFailure,
+            Self::ConnectFailed => (
+                S::SERVICE_UNAVAILABLE,
+                F::UpstreamConnectFailure,
                 "connection_refused",
                 "the upstream cannot be reached",
             ),
-            Self::ConnectTimedOut => failed(
-                StatusCode::SERVICE_UNAVAILABLE,
-                Flag::UpstreamConnectFailure,
+            Self::ConnectTimedOut => (
+                S::SERVICE_UNAVAILABLE,
+                F::UpstreamConnectFailure,
                 "connection_timeout",
                 "the upstream did not accept a connection in time",
             ),
-            Self::Terminated => failed(
-                StatusCode::BAD_GATEWAY,
-                Flag::UpstreamTermination,
+            Self::Terminated => (
+                S::BAD_GATEWAY,
+                F::UpstreamTermination,
                 "connection_terminated",
                 "the upstream ended the connection before it answered",
             ),
-            Self::UpstreamProtocol => failed(
-                StatusCode::BAD_GATEWAY,
-                Flag::UpstreamProtocolError,
+            Self::UpstreamProtocol => (
+                S::BAD_GATEWAY,
+                F::UpstreamProtocolError,
                 "http_protocol_error",
                 "the upstream's answer is malformed",
             ),
-            Self::ResponseTimeout => failed(
-                StatusCode::GATEWAY_TIMEOUT,
-                Flag::UpstreamTimeout,
+            Self::ResponseTimeout => (
+                S::GATEWAY_TIMEOUT,
+                F::UpstreamTimeout,
                 "http_response_timeout",
                 "the upstream did not answer in time",
             ),
+            _ => (
+                S::SERVICE_UNAVAILABLE,
+                F::NoHealthyUpstream,
+                "destination_unavailable",
+                "no healthy upstream",
+            ),
+        };
+        Wording {
+            status,
+            flag,
+            error,
+            details,
+        }
+    }
+}
+
+impl Wording {
+    /// What is said to a client whose request is refused.
+    fn of_refusal(fault: HeadFault) -> Self {
+        let (status, details) = match fault {
+            HeadFault::Malformed(details) => (StatusCode::BAD_REQUEST, details),
+            HeadFault::TooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the header section is too large",
+            ),
+            HeadFault::TargetTooLong => {
+                (StatusCode::URI_TOO_LONG, "the request target is too long")
+            }
+            HeadFault::Version => (
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "the HTTP version is not supported on this port",
+            ),
+            HeadFault::TransferCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "only the transfer coding chunked is supported",
+            ),
+        };
+        Self {
+            status,
+            flag: Flag::DownstreamProtocolError,
+            error: "http_request_error",
+            details,
         }
     }
 }

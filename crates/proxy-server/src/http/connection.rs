@@ -219,7 +219,7 @@ impl Downstream {
                 exchange(&scene, http, &mut client, &mut upload, &mut record).await
             }
         };
-        let received = upload.is_received() && !matches!(checked, Err(_));
+        let received = upload.is_received() && checked.is_ok();
         record.received = standing.received.get();
         if let Some((flag, details)) = flag_of(outcome) {
             record.blame(flag, details);

@@ -183,7 +183,7 @@ async fn run(
             Tried::Gone => return Outcome::Gone,
             Tried::Again => {
                 failed.push(endpoint);
-                if !pause(job, client, upload, retries).await {
+                if !pause(job, client, retries).await {
                     return Outcome::Answer(Reason::ResponseTimeout);
                 }
                 continue;
@@ -203,20 +203,15 @@ async fn run(
         failed.push(endpoint);
         // What was not sent can go elsewhere at once.
         let elsewhere = failed.len() < upstream.endpoints.len();
-        if !(failure == Failure::Unsent && elsewhere) && !pause(job, client, upload, retries).await
-        {
+        let at_once = failure == Failure::Unsent && elsewhere;
+        if !at_once && !pause(job, client, retries).await {
             return Outcome::Answer(Reason::ResponseTimeout);
         }
     }
 }
 
 /// Waits before the next try; false when the route's time is over before.
-async fn pause(
-    job: &Job<'_>,
-    client: &mut Client<'_>,
-    _upload: &mut Upload<'_>,
-    retries: &Retries<'_>,
-) -> bool {
+async fn pause(job: &Job<'_>, client: &mut Client<'_>, retries: &Retries<'_>) -> bool {
     let pause = back_off(retries.made, &mut *job.worker.rng());
     let limit = || job.route_limit();
     client.timer.until(limit, sleep(pause)).await.is_ok()

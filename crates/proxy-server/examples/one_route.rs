@@ -1,0 +1,94 @@
+//! A proxy with one route, for measuring the request path alone.
+//!
+//! `one_route LISTEN UPSTREAM [WORKERS]`: what it serves is compiled by hand; no store, no mesh.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proxy_config::compiled::{
+    Balance, Cluster, CompiledConfig, Defaults, Endpoint, HttpListener, Limits, Listener, Protocol,
+    ResourceName, Route, Split, SplitTarget,
+};
+use proxy_config::{Conditions, Domain, Router, VirtualHost};
+use proxy_server::{ProxyOptions, ProxyServer};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn name(name: &str) -> ResourceName {
+    ResourceName {
+        namespace: "default".into(),
+        name: name.into(),
+    }
+}
+
+fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
+    let cluster = Arc::new(Cluster {
+        name: name("upstream"),
+        key: "default/upstream".into(),
+        endpoints: Box::new([Endpoint {
+            address: upstream,
+            weight: 1,
+            zone: None,
+        }]),
+        balance: Balance::LeastRequest,
+        probe: None,
+        limits: Limits {
+            connections: 1024,
+            pending: 1024,
+            retries: 3,
+            retry_budget: 20,
+        },
+        connect_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(60),
+        panic_threshold: 50,
+    });
+    let route = Arc::new(Route {
+        virtual_host: name("all"),
+        index: 0,
+        to: Split {
+            targets: Box::new([SplitTarget {
+                upto: 1,
+                cluster: cluster.clone(),
+            }]),
+            total: 1,
+        },
+        timeout: Some(Duration::from_secs(15)),
+        retry: None,
+    });
+    let routes = vec![(Conditions::default(), route)];
+    let all = VirtualHost::new(name("all"), [Domain::Any], routes);
+    let listener = Arc::new(Listener {
+        name: name("edge"),
+        bind: listen,
+        protocol: Protocol::Http(HttpListener {
+            router: Arc::new(Router::new([Arc::new(all)])),
+        }),
+    });
+    CompiledConfig {
+        listeners: [(listener.name.clone(), listener)].into(),
+        clusters: [(cluster.name.clone(), cluster)].into(),
+        defaults: Arc::new(Defaults::default()),
+        ..CompiledConfig::default()
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [listen, upstream, rest @ ..] = &*arguments else {
+        return Err("usage: one_route LISTEN UPSTREAM [WORKERS]".into());
+    };
+    let workers = rest.first().map_or(Ok(1), |count| count.parse())?;
+    let proxy = ProxyServer::start(ProxyOptions {
+        workers,
+        ..ProxyOptions::default()
+    })?;
+    let config = config(listen.parse()?, upstream.parse()?);
+    for outcome in proxy.apply(Arc::new(config)).await {
+        outcome.result?;
+    }
+    std::future::pending::<()>().await;
+    Ok(())
+}

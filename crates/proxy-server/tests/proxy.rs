@@ -1,0 +1,21 @@
+//! The proxy as its neighbours see it: real sockets on both sides, config from YAML.
+
+// Helpers of tests may fail as tests do; the lint's own exception covers test functions only.
+#![allow(clippy::unwrap_used)]
+
+#[path = "proxy/bodies.rs"]
+mod bodies;
+#[path = "proxy/exchanges.rs"]
+mod exchanges;
+#[path = "proxy/framing.rs"]
+mod framing;
+#[path = "proxy/limits.rs"]
+mod limits;
+#[path = "proxy/listeners.rs"]
+mod listeners;
+#[path = "proxy/retries.rs"]
+mod retries;
+#[path = "proxy/rig.rs"]
+mod rig;
+#[path = "proxy/tcp.rs"]
+mod tcp;
