@@ -9,4 +9,8 @@ mod harness;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod speed;
+#[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod takeover;
