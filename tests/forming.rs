@@ -74,3 +74,31 @@ fn one_more_node_joins_with_nothing_but_a_seed() {
     mesh.wait_formed();
     assert_eq!(mesh_ids(&mesh).len(), 1);
 }
+
+#[test]
+fn a_node_without_seeds_finds_the_peers_it_knew() {
+    let mut mesh = Mesh::start(1);
+    let key = mesh.dir.path().join("gossip.key");
+    let arguments = ["--gossip-key-file", key.to_str().expect("UTF-8")];
+    let seed = format!("{}:7946", mesh.nodes[0].ip);
+    let node = Node::new("n2", mesh.subnet.ip(2).into(), mesh.dir.path());
+    let joining = node.with(&arguments).with(&["--join", &seed]);
+    mesh.nodes.push(joining);
+    mesh.nodes[1].start();
+    mesh.wait_formed();
+    until("the first node remembers the second", || {
+        std::fs::read_to_string(mesh.nodes[0].data.join("known-peers"))
+            .is_ok_and(|text| text.contains(&format!("{}:7946", mesh.nodes[1].ip)))
+    });
+    for node in &mut mesh.nodes {
+        node.kill();
+    }
+    // The second one starts again with a seed that leads nowhere: only what they knew connects them.
+    let node = Node::new("n2", mesh.subnet.ip(2).into(), mesh.dir.path());
+    let nowhere = format!("{}:7946", mesh.subnet.ip(200));
+    mesh.nodes[1] = node.with(&arguments).with(&["--join", &nowhere]);
+    for node in &mut mesh.nodes {
+        node.start();
+    }
+    mesh.wait_formed();
+}

@@ -9,6 +9,7 @@ mod control;
 mod form;
 mod formation;
 mod health;
+mod known_peers;
 mod last_known_good;
 mod metrics;
 mod options;

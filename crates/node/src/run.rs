@@ -22,7 +22,7 @@ use crate::admission::ConfigAdmission;
 use crate::options::NodeOptions;
 use crate::parts::{GossipLiveness, Parts, first_facts};
 use crate::serve::{self, Sockets};
-use crate::{form, health, reconcile};
+use crate::{form, health, known_peers, reconcile};
 
 /// How long requests under way get when the node stops.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -169,10 +169,12 @@ fn start_mesh(options: &NodeOptions, data: &DataDir, generation: u64) -> Result<
         Some(file) => KeyRing::load(file)?,
         None => KeyRing::development(),
     };
+    let mut seeds = options.join.clone();
+    seeds.extend(known_peers::load(&options.data_dir));
     Ok(Mesh::start(GossipConfig {
         generation,
         bind: options.gossip_addr,
-        seeds: options.join.clone(),
+        seeds,
         keys,
         interval: GOSSIP_INTERVAL,
         facts: first_facts(options, data),
@@ -185,6 +187,7 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
     tasks.spawn("autopilot", parts.server.autopilot_task());
     tasks.spawn("reconcile", reconcile::follow(Arc::clone(parts)));
     tasks.spawn("health", health::share(Arc::clone(parts), prober));
+    tasks.spawn("known peers", known_peers::remember(Arc::clone(parts)));
     let (forming, telling) = (Arc::clone(parts), Arc::clone(parts));
     tasks.spawn("forming", async move {
         form::become_member(&forming).await;
