@@ -63,12 +63,14 @@ impl StatusBoard {
         let leader_name = leader
             .and_then(|id| nodes.get(&id))
             .map(|node| node.name.clone());
+        let mut nodes: Vec<v1::NodeStatus> = nodes.into_values().collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
         v1::StatusResponse {
             mesh_id: from.raft.mesh_id.map_or(0, |id| id.0),
             leader: leader_name.unwrap_or_default(),
             has_quorum: from.raft.quorum,
             config_revision: newest.0,
-            nodes: nodes.into_values().collect(),
+            nodes,
             answered_by: from.own.identity.name.to_string(),
         }
     }

@@ -43,10 +43,10 @@ pub(crate) fn welcome(layout: &Layout, pids: &[Option<u32>], took: Duration) -> 
     line(format_args!("  skein status"));
     line(format_args!("  skein explain http://{web}/"));
     line(format_args!(
-        "\n  # move all traffic to green, live, on all three nodes"
+        "\n  # move most of the traffic to green, live, on all three nodes"
     ));
     line(format_args!(
-        "  sed 's/blue: [0-9]*, green: [0-9]*/blue: 0, green: 100/' {} | skein apply -f - --wait",
+        "  sed 's/blue: [0-9]*, green: [0-9]*/blue: 10, green: 90/' {} | skein apply -f - --wait",
         layout.config.display()
     ));
     line(format_args!(
