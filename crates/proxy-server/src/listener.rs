@@ -17,6 +17,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::counters::ListenerCounters;
+use crate::flags::Flag;
 use crate::worker::Worker;
 use crate::{http, tcp};
 
@@ -26,11 +27,11 @@ const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What is served at an address right now, the same for all workers.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Serving {
     pub(crate) listener: Arc<Listener>,
     /// The listener's name.
-    pub(crate) label: String,
+    pub(crate) label: Arc<str>,
     /// Kept over config changes.
     pub(crate) counters: Arc<[ListenerCounters]>,
 }
@@ -47,30 +48,31 @@ impl Serving {
 pub(crate) struct Slot {
     /// The worker's number.
     pub(crate) worker: usize,
-    serving: RefCell<Arc<Serving>>,
+    /// Counted by this worker alone: the shared count would travel between the cores' caches.
+    serving: RefCell<Rc<Serving>>,
     drain_began: Cell<Option<Instant>>,
     /// Wakes the connections when a drain begins.
     pub(crate) drain: Notify,
 }
 
 impl Slot {
-    pub(crate) fn new(worker: usize, serving: Arc<Serving>) -> Self {
+    pub(crate) fn new(worker: usize, serving: Serving) -> Self {
         Self {
             worker,
-            serving: RefCell::new(serving),
+            serving: RefCell::new(Rc::new(serving)),
             drain_began: Cell::new(None),
             drain: Notify::new(),
         }
     }
 
     /// What is served right now.
-    pub(crate) fn serving(&self) -> Arc<Serving> {
+    pub(crate) fn serving(&self) -> Rc<Serving> {
         self.serving.borrow().clone()
     }
 
     /// From the next request on, serve this.
-    pub(crate) fn replace(&self, serving: Arc<Serving>) {
-        *self.serving.borrow_mut() = serving;
+    pub(crate) fn replace(&self, serving: Serving) {
+        *self.serving.borrow_mut() = Rc::new(serving);
     }
 
     /// When the listener closed, if it did.
@@ -114,10 +116,12 @@ pub(crate) async fn run(
     };
     if timeout_at(now + close.limit, drained).await.is_err() {
         tracing::info!(
-            listener = slot.serving().label,
+            listener = &*slot.serving().label,
             connections = connections.len(),
             "the drain time is over; closing what is left"
         );
+        let counters = &slot.serving().counters[slot.worker];
+        counters.flags[Flag::DrainTimeout.index()].add(connections.len() as u64);
         connections.shutdown().await;
     }
 }
@@ -147,7 +151,7 @@ async fn accept(
                 }
                 Err(error) if is_of_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, listener = slot.serving().label, "cannot accept; \
+                    tracing::warn!(%error, listener = &*slot.serving().label, "cannot accept; \
                         raise the limit of open files (ulimit -n) if it is reached");
                     sleep(pause).await;
                     pause = (pause * 2).min(ACCEPT_PAUSE_MAX);

@@ -67,17 +67,12 @@ pub struct ProxyServer {
     workers: Vec<mpsc::Sender<Command>>,
     health: watch::Sender<Arc<HealthView>>,
     metrics: ProxyMetrics,
-    bound: Mutex<Bound>,
+    /// What is bound right now.
+    bound: Mutex<Vec<Active>>,
     outcomes: watch::Sender<Vec<ListenerOutcome>>,
 }
 
-/// What is bound right now.
-#[derive(Debug, Default)]
-struct Bound {
-    listeners: Vec<Active>,
-    snapshot: Arc<Snapshot>,
-}
-
+/// A listener that is served.
 #[derive(Debug, Clone)]
 struct Active {
     name: ResourceName,
@@ -128,13 +123,13 @@ impl ProxyServer {
     /// next call tries again.
     pub async fn apply(&self, config: Arc<CompiledConfig>) -> Vec<ListenerOutcome> {
         let mut bound = self.bound.lock().await;
-        let mut plan = Plan::new(&bound.listeners, &config, self.workers.len());
+        let mut plan = Plan::new(&bound, &config, self.workers.len());
         let mut opened = std::mem::take(&mut plan.opened);
         loop {
-            bound.snapshot = Arc::new(self.snapshot(&config, &plan.active));
-            let close = plan.closing(&bound.listeners);
-            self.command_apply(&bound.snapshot, opened, &close).await;
-            bound.listeners.clone_from(&plan.active);
+            let snapshot = Arc::new(self.snapshot(&config, &plan.active));
+            let close = plan.closing(&bound);
+            self.command_apply(&snapshot, opened, &close).await;
+            bound.clone_from(&plan.active);
             // An address may have been in the way of one that is wanted (`0.0.0.0` and `127.0.0.1`
             // with one port); now that it is closed, those can be bound.
             opened = plan.open_blocked(self.workers.len());
@@ -202,10 +197,10 @@ impl ProxyServer {
             listeners.insert(label.clone(), counters.clone());
             let entry = Serving {
                 listener: active.listener.clone(),
-                label,
+                label: label.into(),
                 counters,
             };
-            serving.insert(active.address, Arc::new(entry));
+            serving.insert(active.address, entry);
         }
         sources.listeners = listeners;
         sources.config = config.clone();

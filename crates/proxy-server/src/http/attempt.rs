@@ -114,7 +114,7 @@ pub(super) async fn attempt(
     upload: &mut Upload<'_>,
     (upstream, endpoint): (&Rc<Upstream>, usize),
     retries: &mut Retries<'_>,
-    record: &mut Record,
+    record: &mut Record<'_>,
 ) -> Tried {
     let pool = &upstream.endpoints[endpoint];
     let _in_use = pool.enter();

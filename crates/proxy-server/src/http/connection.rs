@@ -139,10 +139,13 @@ impl Downstream {
             line_ends: LineEnds::Strict,
         };
         let mut scanned = 0;
-        let mut first_byte = (!self.reader.buffer.is_empty()).then_some(since);
+        let mut first_byte = None;
         loop {
             match take_head(&mut self.reader.buffer, &mut scanned, limits) {
                 Ok(Some(bytes)) => return self.parsed(&bytes),
+                Ok(None) if first_byte.is_none() && !self.reader.buffer.is_empty() => {
+                    first_byte = Some(Instant::now());
+                }
                 Ok(None) => {}
                 Err(fault) => return Arrival::Refused(Reason::Head(fault)),
             }
@@ -164,7 +167,7 @@ impl Downstream {
             let fill = self.reader.fill(Amount::Little);
             match self.timer.until(limit, fill).await {
                 Ok(Ok(0) | Err(_)) => return Arrival::End,
-                Ok(Ok(_)) => first_byte = first_byte.or_else(|| Some(Instant::now())),
+                Ok(Ok(_)) => {}
                 Err(_) if first_byte.is_none() => return Arrival::End,
                 Err(_) => return Arrival::Refused(Reason::RequestTimeout),
             }
@@ -219,7 +222,7 @@ impl Downstream {
                 exchange(&scene, http, &mut client, &mut upload, &mut record).await
             }
         };
-        let received = upload.is_received() && checked.is_ok();
+        let received = checked.is_ok() && upload.discard_rest();
         record.received = standing.received.get();
         if let Some((flag, details)) = flag_of(outcome) {
             record.blame(flag, details);
@@ -241,7 +244,7 @@ impl Downstream {
     }
 
     /// Sends an answer of our own; what comes next.
-    async fn answer(&mut self, reason: Reason, received: bool, record: &mut Record) -> Next {
+    async fn answer(&mut self, reason: Reason, received: bool, record: &mut Record<'_>) -> Next {
         let stays = received && !self.slot.is_draining();
         let connection = match reason {
             Reason::Head(_) | Reason::Body(_) | Reason::RequestTimeout | Reason::ConnectOff => {
@@ -291,7 +294,7 @@ impl Downstream {
         }
     }
 
-    fn log(&self, record: &Record, trusted_hops: u32, now: Instant) {
+    fn log(&self, record: &Record<'_>, trusted_hops: u32, now: Instant) {
         let client = client_address(&self.head.headers, self.peer.ip(), trusted_hops);
         let from = From {
             listener: &self.slot.serving().label,
@@ -330,7 +333,7 @@ impl Downstream {
 }
 
 /// What comes after a response that was relayed.
-fn after(record: &Record, received: bool) -> Next {
+fn after(record: &Record<'_>, received: bool) -> Next {
     if record.broken_off {
         return if record.flag == Some(Flag::DownstreamTermination) {
             Next::Close

@@ -53,12 +53,12 @@ pub(super) enum Outcome {
 }
 
 /// Finds the route of a request and gets it answered.
-pub(super) async fn exchange(
+pub(super) async fn exchange<'l>(
     scene: &Scene<'_>,
-    http: &HttpListener,
+    http: &'l HttpListener,
     client: &mut Client<'_>,
     upload: &mut Upload<'_>,
-    record: &mut Record,
+    record: &mut Record<'l>,
 ) -> Outcome {
     let Scene { head, worker, .. } = *scene;
     record.request_id = match incoming_request_id(&head.headers) {
@@ -84,7 +84,7 @@ pub(super) async fn exchange(
         return Outcome::Answer(Reason::NoRoute);
     };
     let route = found.route;
-    record.route = Some(route.clone());
+    record.route = Some(route);
     let Some(upstream) = choose(scene, route) else {
         return Outcome::Answer(Reason::NoCluster);
     };
@@ -157,7 +157,7 @@ async fn run(
     client: &mut Client<'_>,
     upload: &mut Upload<'_>,
     retries: &mut Retries<'_>,
-    record: &mut Record,
+    record: &mut Record<'_>,
 ) -> Outcome {
     let upstream = retries.upstream;
     let counters = upstream.counters();

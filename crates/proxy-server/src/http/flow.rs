@@ -93,16 +93,16 @@ impl<U: Future<Output = UploadFault>> Sending<'_, U> {
 }
 
 /// One try's flow in both directions, once there is a connection.
-pub(super) struct Flow<'f, 'c, 'r> {
+pub(super) struct Flow<'f, 'c, 'r, 'l> {
     pub(super) job: &'f Job<'f>,
     pub(super) client: &'f mut Client<'c>,
     pub(super) upstream: &'f Rc<Upstream>,
     pub(super) reader: &'f mut Reader,
     pub(super) retries: &'f mut Retries<'r>,
-    pub(super) record: &'f mut Record,
+    pub(super) record: &'f mut Record<'l>,
 }
 
-impl Flow<'_, '_, '_> {
+impl Flow<'_, '_, '_, '_> {
     /// Runs one try that began then.
     pub(super) async fn run<U>(&mut self, sending: &mut Sending<'_, U>, began: Instant) -> End
     where
@@ -240,14 +240,13 @@ impl Flow<'_, '_, '_> {
         let connection = job.connection(framing);
         self.record.status = self.client.answer.status.as_u16();
         self.record.connection = connection;
-        let mut clock = job.worker.clock();
         let closing = Closing {
             framing,
             connection,
-            date: clock.date(),
+            clock: &mut job.worker.clock(),
         };
         let out = &mut self.client.writer.pending;
-        write_response(out, &job.head.method, self.client.answer, &closing);
+        write_response(out, &job.head.method, self.client.answer, closing);
         Outgoing {
             framing,
             trailers: takes_trailers(&job.head.headers),

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::target::Target;
+use crate::clock::WallClock;
 use crate::http1::{Framing, RequestHead, ResponseHead, connection_tokens};
 
 /// What our request adds to the client's.
@@ -91,8 +92,8 @@ pub(super) struct Closing<'a> {
     /// How the body is framed towards the client.
     pub(super) framing: Framing,
     pub(super) connection: ConnectionOption,
-    /// For a response without one.
-    pub(super) date: &'a str,
+    /// Gives a response without a date one.
+    pub(super) clock: &'a mut WallClock,
 }
 
 /// What the client is told about its connection.
@@ -111,7 +112,7 @@ pub(super) fn write_response(
     out: &mut Vec<u8>,
     method: &Method,
     head: &ResponseHead,
-    closing: &Closing<'_>,
+    closing: Closing<'_>,
 ) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
@@ -140,7 +141,7 @@ pub(super) fn write_response(
         write_field(out, name.as_str(), value.as_bytes());
     }
     if !dated {
-        write_field(out, "date", closing.date.as_bytes());
+        write_field(out, "date", closing.clock.date().as_bytes());
     }
     match closing.framing {
         Framing::Empty => {

@@ -3,10 +3,8 @@
 //! Owns the log line. Never decides anything.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::Method;
 use proxy_config::compiled::Route;
 use tokio::time::Instant;
 
@@ -19,7 +17,7 @@ use crate::upstream::{Endpoint, Upstream};
 
 /// One request's story.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct Record<'a> {
     pub(super) started: Instant,
     /// When the response was over.
     pub(super) ended: Option<Instant>,
@@ -34,14 +32,14 @@ pub(super) struct Record {
     pub(super) connection: ConnectionOption,
     /// The response ended before its end.
     pub(super) broken_off: bool,
-    pub(super) route: Option<Arc<Route>>,
+    pub(super) route: Option<&'a Route>,
     pub(super) upstream: Option<Rc<Upstream>>,
     pub(super) endpoint: Option<Rc<Endpoint>>,
     pub(super) tries: u32,
     pub(super) request_id: String,
 }
 
-impl Record {
+impl Record<'_> {
     pub(super) fn new(started: Instant) -> Self {
         Self {
             started,
@@ -92,7 +90,7 @@ impl Record {
         let wall = SystemTime::now();
         let mut line = Line::new(&timestamp(wall.checked_sub(took).unwrap_or(wall)));
         line.text("listener", from.listener);
-        line.text("method", method(&head.method));
+        line.text("method", head.method.as_str());
         line.text("host", header(head, "host"));
         line.text("path", head.target());
         line.text(
@@ -113,7 +111,7 @@ impl Record {
         line.millis("duration_ms", took);
         line.text("client", from.client);
         line.text("peer", from.peer);
-        if let Some(route) = &self.route {
+        if let Some(route) = self.route {
             line.text("virtual_host", &route.virtual_host.to_string());
             line.number("route", route.index as u64);
         }
@@ -145,10 +143,6 @@ pub(super) fn class_of(status: u16) -> Option<usize> {
     (100..600)
         .contains(&status)
         .then(|| usize::from(status / 100) - 1)
-}
-
-fn method(method: &Method) -> &str {
-    method.as_str()
 }
 
 fn header<'a>(head: &'a RequestHead, name: &str) -> &'a str {

@@ -92,8 +92,12 @@ impl<'a> Upload<'a> {
         }
     }
 
-    /// Whether the whole body was received.
-    pub(super) fn is_received(&self) -> bool {
+    /// Drops what arrived and nobody wants any more; whether the body is over with that, so that
+    /// the next request follows.
+    pub(super) fn discard_rest(&mut self) -> bool {
+        while let Ok(Step::Data(count)) = self.decoder.step(&mut self.client.buffer) {
+            self.decoder.consume(&mut self.client.buffer, count);
+        }
         self.decoder.is_end()
     }
 

@@ -15,7 +15,7 @@ use crate::counters::Counter;
 use crate::wire::{Reader, Writer};
 
 /// A worker keeps at most so many idle connections to one endpoint; one more is closed instead.
-const IDLE_MAX: usize = 128;
+const IDLE_MAX: usize = 512;
 
 /// An upstream address with this worker's connections to it.
 #[derive(Debug)]

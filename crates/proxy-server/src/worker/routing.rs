@@ -23,7 +23,7 @@ pub(crate) struct Snapshot {
     /// By the clusters' keys.
     pub(crate) clusters: Arc<BTreeMap<Arc<str>, Arc<ClusterShared>>>,
     /// By the address that is bound.
-    pub(crate) serving: BTreeMap<SocketAddr, Arc<Serving>>,
+    pub(crate) serving: BTreeMap<SocketAddr, Serving>,
 }
 
 /// The clusters of a worker.

@@ -278,3 +278,17 @@ async fn config_changes_reach_live_connections() {
     client.send(ask).await;
     assert_eq!(client.response().await.text(), "two");
 }
+
+#[tokio::test]
+async fn an_answer_of_our_own_leaves_the_connection_usable() {
+    let backend = Backend::saying("hi").await;
+    let yaml = config("", "", &[backend.address]).replace("\"*\"", "a");
+    let rig = Rig::start(&yaml).await;
+    let mut client = rig.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nhost: b\r\ncontent-length: 3\r\n\r\nabc")
+        .await;
+    assert_eq!(client.response().await.status, 404);
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(client.response().await.text(), "hi");
+}

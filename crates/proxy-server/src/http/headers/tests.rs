@@ -48,14 +48,16 @@ fn response(
         headers: map(fields),
         ..ResponseHead::default()
     };
+    let mut clock = WallClock::default();
     let closing = Closing {
         framing,
         connection: ConnectionOption::Kept,
-        date: "now",
+        clock: &mut clock,
     };
     let mut out = Vec::new();
-    write_response(&mut out, &method, &head, &closing);
-    String::from_utf8(out).unwrap()
+    write_response(&mut out, &method, &head, closing);
+    let now = clock.date();
+    String::from_utf8(out).unwrap().replace(now, "now")
 }
 
 #[test]
