@@ -253,11 +253,14 @@ fn pending_changes_are_bounded() {
     let home = Home::new();
     let rows = home.rows();
     let (go, gone) = mpsc::channel::<()>();
+    let (begun, begins) = mpsc::channel();
     let held = std::iter::once_with(move || {
+        begun.send(()).unwrap();
         gone.recv_timeout(PATIENCE).unwrap();
         row("a", "1")
     });
     rows.rebuild(held, bytes("1"));
+    begins.recv_timeout(PATIENCE).unwrap();
     let (sender, receiver) = mpsc::channel();
     let caller = {
         let rows = rows.clone();

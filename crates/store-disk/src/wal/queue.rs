@@ -321,3 +321,44 @@ impl State {
         taken
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(jobs: &[Job]) -> Vec<Kind> {
+        jobs.iter()
+            .flat_map(|job| &job.records)
+            .map(|queued| queued.record.kind)
+            .collect()
+    }
+
+    #[test]
+    fn a_committed_position_never_overtakes_the_entries_ahead_of_it() {
+        let shared = Shared::new(Ledger::new(0));
+        let payload = Bytes::from(vec![0; BATCH_BYTES_MAX]);
+        for index in 0..2 {
+            let record = Record {
+                kind: Kind::Entry,
+                index,
+                payload: payload.clone(),
+            };
+            shared.submit(vec![record], Box::new(drop));
+        }
+        shared.save_committed(Bytes::from_static(b"older"));
+        shared.save_committed(Bytes::from_static(b"newer"));
+        assert_eq!(kinds(&shared.take().unwrap()), [Kind::Entry]);
+        let second = shared.take().unwrap();
+        assert_eq!(kinds(&second), [Kind::Entry, Kind::Committed]);
+        assert_eq!(second[1].records[0].record.payload, "newer");
+        shared.close();
+        assert!(shared.take().is_none());
+    }
+
+    #[test]
+    fn a_committed_position_alone_is_taken_after_a_moment() {
+        let shared = Shared::new(Ledger::new(0));
+        shared.save_committed(Bytes::from_static(b"c"));
+        assert_eq!(kinds(&shared.take().unwrap()), [Kind::Committed]);
+    }
+}

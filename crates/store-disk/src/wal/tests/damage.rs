@@ -161,6 +161,26 @@ fn every_flipped_byte_is_refused_with_file_and_offset() {
     }
 }
 
+/// A lost sector is what a crash leaves, but not ahead of batches that were written after a sync.
+#[test]
+fn a_sector_lost_ahead_of_later_batches_is_refused() {
+    let (temp, stages) = staged();
+    let whole = fs::read(segments(&temp).remove(0)).unwrap();
+    let last_batch = stages[stages.len() - 2].at();
+    let mut lost = 0;
+    for sector in (0..last_batch / 512).map(|sector| sector * 512) {
+        let mut bad = whole.clone();
+        bad[sector..sector + 512].fill(0);
+        let error = recover(&bad).unwrap_err();
+        assert!(
+            matches!(error, WalError::Damaged { .. }),
+            "sector at {sector}: {error}"
+        );
+        lost += 1;
+    }
+    assert!(lost > 2);
+}
+
 #[test]
 fn a_torn_tail_is_wiped_and_the_log_goes_on() {
     let (temp, stages) = staged();
@@ -173,6 +193,11 @@ fn a_torn_tail_is_wiped_and_the_log_goes_on() {
     let torn = log.recovered.torn.clone().expect("a torn tail");
     assert_eq!((torn.path, torn.offset), (path.clone(), stage.end));
     assert_eq!(log.read_all(), stage.entries);
+    let left = &fs::read(&path).unwrap()[stage.at()..];
+    assert!(
+        left.iter().all(|byte| *byte == 0),
+        "it must never be read as something newer"
+    );
     log.append(17..18, "n");
     let log = log.reopen();
     assert_eq!(log.recovered.torn, None);
