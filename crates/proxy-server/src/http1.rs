@@ -18,3 +18,6 @@ pub(crate) use head::{
     take_head,
 };
 pub(crate) use trailers::write_trailers;
+
+#[cfg(test)]
+mod tests;
