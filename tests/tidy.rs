@@ -26,6 +26,7 @@ const HOUSE: &[(&str, u8, &str)] = &[
     ("admin", 4, ""),
     ("node", 5, ""),
     ("skein", 6, ""),
+    ("bench", 6, ""),
 ];
 
 /// Dependencies inside one layer that the design draws.

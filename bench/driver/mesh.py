@@ -1,0 +1,130 @@
+"""What only Skein does: config into force everywhere, an idle node, a boot from last-known-good."""
+
+import contextlib
+import pathlib
+import socket
+import threading
+import time
+
+from . import members
+from .process import BenchError, cpu_seconds
+from .table import OURS, Figure, Section, percentile
+
+QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "config-examples/quickstart.yaml"
+
+ANSWERING = """
+kind: Listener
+name: bench
+bind: ":{port}"
+protocol: http
+---
+kind: VirtualHost
+name: bench
+domains: ["*"]
+routes: [{{ to: up }}]
+---
+kind: Cluster
+name: up
+endpoints: ["127.0.0.1:{upstream}"]
+"""
+
+REQUEST = b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
+
+
+def measure_config(run):
+    """From a config write to the traffic of all three nodes following it."""
+    with run.stage() as stage:
+        mesh = members.Skein(stage, run.tools, run.folder("config"))
+        mesh.leader()
+        run.say(f"config: {run.changes} changes")
+        found = run.tools.load("config", "--endpoints", ",".join(mesh.clients),
+                               "--proxies", ",".join(mesh.proxies()), "--runs", run.changes)
+    figures = []
+    for field, words in [("from_commit", "acknowledged"), ("from_write", "sent")]:
+        for share in ("p50", "p99", "max"):
+            name = f"from the write {words}: {share}"
+            figures.append(Figure(name, "ms", {OURS: found[field][f"{share}_ms"]}))
+    figures[1].reach("≤ 50 ms", 50)
+    return Section("config in force on all three nodes", [], figures)
+
+
+def measure_idle(run):
+    """Resident memory of nodes that run the quickstart's config and have nothing to do."""
+    with run.stage() as stage:
+        mesh = members.Skein(stage, run.tools, run.folder("idle"))
+        mesh.leader()
+        text = QUICKSTART.read_text()
+        mesh.apply(text.replace(":8080", f":{mesh.proxy_port}").replace(":9000", ":0"))
+        run.say(f"idle: {run.idle_seconds:g} s")
+        time.sleep(run.idle_seconds)
+        largest = mesh.resident_mb()
+        cpu = cpu_seconds(mesh.processes)
+        time.sleep(run.seconds)
+        cpu = (cpu_seconds(mesh.processes) - cpu) / run.seconds / mesh.count
+    values = [Figure("resident, the largest of 3 nodes", "MB", {OURS: largest}),
+              Figure("CPU of one node", "% of a core", {OURS: cpu * 100})]
+    values[0].reach("< 40 MB", 40)
+    return Section(f"idle for {run.idle_seconds:g} s", [], values)
+
+
+def measure_boot(run):
+    """A node whose mesh is gone: from its start to the first request that it answers."""
+    times = []
+    with run.stage() as stage:
+        upstream = socket.create_server(("127.0.0.1", 0), backlog=128)
+        stage.callback(upstream.close)
+        serve(upstream)
+        mesh = members.Skein(stage, run.tools, run.folder("boot"))
+        mesh.leader()
+        mesh.apply(ANSWERING.format(port=mesh.proxy_port, upstream=upstream.getsockname()[1]))
+        ip = members.PROXY_IPS[0]
+        first_answer(ip, mesh.proxy_port)
+        # Its last-known-good reaches the disk behind the traffic's back.
+        time.sleep(2)
+        for process in mesh.processes:
+            process.kill()
+        for turn in range(run.boots):
+            run.say(f"boot: {turn + 1} of {run.boots}")
+            began = time.monotonic()
+            mesh.restart(0)
+            times.append((first_answer(ip, mesh.proxy_port) - began) * 1000)
+            mesh.processes[0].kill()
+    values = [Figure("p50", "ms", {OURS: percentile(times, 50)}),
+              Figure("the slowest", "ms", {OURS: max(times)})]
+    values[1].reach("≤ 500 ms", 500)
+    title = f"boot alone from last-known-good to the first answer, {run.boots} times"
+    return Section(title, [], values)
+
+
+def first_answer(ip, port, seconds=20.0):
+    """When a request was first answered with 200."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            with socket.create_connection((ip, port), timeout=5) as one:
+                one.sendall(REQUEST)
+                if one.recv(12).endswith(b"200"):
+                    return time.monotonic()
+        except OSError:
+            pass
+        time.sleep(0.001)
+    raise BenchError(f"no answer at {ip}:{port} within {seconds:g} s")
+
+
+def serve(upstream):
+    """Answers every connection of the socket in a thread, which ends with the socket."""
+    threading.Thread(target=_answer_all, args=[upstream], daemon=True).start()
+
+
+def _answer_all(upstream):
+    while True:
+        try:
+            one, _ = upstream.accept()
+        except OSError:
+            return
+        with one, contextlib.suppress(OSError):
+            one.settimeout(5)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += one.recv(65536)
+            one.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
