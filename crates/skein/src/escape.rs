@@ -30,7 +30,7 @@ pub(crate) fn line(bytes: &[u8]) -> String {
     shown
 }
 
-/// `bytes` as a text of any number of lines when a terminal can take them so, else as [`line`].
+/// `bytes` as a text of any number of lines when a terminal can take them so, else as [`line()`].
 pub(crate) fn block(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text)
