@@ -1,7 +1,7 @@
 //! The HTTP/1.1 reverse proxy: from a client's connection to an upstream's and back.
 //!
-//! Owns what a proxy does to a message and when it tries again. The bytes of HTTP are `http1`'s, the
-//! choice of an endpoint is `upstream`'s.
+//! Owns what a proxy does to a message and when it tries again. The bytes of HTTP are `http1`'s,
+//! the choice of an endpoint is `upstream`'s.
 
 mod answer;
 mod attempt;

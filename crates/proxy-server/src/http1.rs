@@ -1,8 +1,8 @@
 //! The HTTP/1.1 codec of the request path: heads, framing and bodies.
 //!
 //! Owns what bytes mean (RFC 9112, strict where a lenient reading could let two parties disagree).
-//! The tokenizer is `httparse`, names and values are checked by `http`; framing and chunks are ours.
-//! Never does I/O, never routes, never decides about retries.
+//! The tokenizer is `httparse`, names and values are checked by `http`; framing and chunks are
+//! ours. Never does I/O, never routes, never decides about retries.
 
 mod body;
 mod framing;

@@ -1,6 +1,6 @@
 //! The proxy's metrics, named after Envoy's.
 //!
-//! Owns names, help texts and labels. Reads the workers' counters when it is asked and adds them up.
+//! Owns names, help texts and labels. Reads the workers' counters when it is asked and adds them.
 
 use std::collections::BTreeMap;
 use std::fmt;

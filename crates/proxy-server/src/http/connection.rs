@@ -233,13 +233,19 @@ impl Downstream {
             Outcome::Answer(reason) => self.answer(reason, received, &mut record).await,
         };
         record.sent = self.writer.written - written_before;
-        let ended = record.ended.unwrap_or_else(Instant::now);
+        let ended = match (outcome, record.ended) {
+            (Outcome::Answered, Some(ended)) => ended,
+            _ => Instant::now(),
+        };
         record.count(counters, ended);
         if routing.config.defaults.access_log == AccessLog::Json {
             self.log(&record, routing.config.defaults.trusted_hops, ended);
         }
+        // The heads share the bytes of the buffers that they came in; those can be used again now.
         self.head.headers.clear();
         self.head.target = Bytes::new();
+        self.answer.headers.clear();
+        self.answer.reason = Bytes::new();
         (next, ended)
     }
 

@@ -1,9 +1,9 @@
 //! What a proxy writes of a head: everything but the fields that are between two neighbours, then
 //! its own.
 //!
-//! Owns hop-by-hop fields (RFC 9110, 7.6.1) and the framing that we choose. One pass over the fields,
-//! straight into the bytes that are sent. Our own fields come last and cannot be named away by a
-//! Connection header.
+//! Owns hop-by-hop fields (RFC 9110, 7.6.1) and the framing that we choose. One pass over the
+//! fields, straight into the bytes that are sent. Our own fields come last and cannot be named away
+//! by a Connection header.
 
 use std::io::Write as _;
 

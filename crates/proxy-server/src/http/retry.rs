@@ -77,8 +77,8 @@ pub(super) fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// The pause before retry number `retry` (from 1): uniform below (2^retry − 1) × base, so that those
-/// who failed together do not return together.
+/// The pause before retry number `retry` (from 1): uniform below (2^retry − 1) × base, so that
+/// those who failed together do not return together.
 pub(super) fn back_off(retry: u32, rng: &mut impl Rng) -> Duration {
     let factor = 2_u32.saturating_pow(retry) - 1;
     let bound = BACK_OFF_BASE.saturating_mul(factor).min(BACK_OFF_MAX);

@@ -1,7 +1,7 @@
 //! Where a message's body ends, and whether its connection can be used again.
 //!
-//! Owns the reading of Content-Length, Transfer-Encoding and Connection (RFC 9112, 6 and 9). Stricter
-//! than the RFC asks in requests: what two readers could understand differently is refused.
+//! Owns the reading of Content-Length, Transfer-Encoding and Connection (RFC 9112, 6 and 9).
+//! Stricter than the RFC in requests: what two readers could understand differently is refused.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Version};

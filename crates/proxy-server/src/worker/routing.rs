@@ -1,7 +1,7 @@
 //! What a worker looks things up in: the config in force and its clusters.
 //!
-//! Owns the way from a route's cluster to the worker's state for it. Immutable; a change makes a new
-//! one that shares what stayed.
+//! Owns the way from a route's cluster to the worker's state for it. Immutable; a change makes a
+//! new one that shares what stayed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -94,7 +94,7 @@ impl Routing {
     }
 }
 
-/// Spreads addresses (Fibonacci hashing; Knuth, The Art of Computer Programming, 6.4). Addresses are
+/// Spreads addresses (Fibonacci hashing; Knuth, The Art of Computer Programming, 6.4). They are
 /// ours, so nobody can make them collide.
 #[derive(Debug, Default)]
 struct PointerHasher(u64);

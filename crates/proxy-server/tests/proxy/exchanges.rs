@@ -10,7 +10,8 @@ async fn hosts_and_paths_lead_to_their_clusters() {
     let rig = Rig::start(&format!(
         "kind: Listener\nname: edge\nbind: \"EDGE\"\nprotocol: http\n\
          ---\nkind: VirtualHost\nname: shop\ndomains: [shop.example, \"*.shop.example\"]\nroutes:\n\
-         - match: {{ path_prefix: /api, methods: [GET] }}\n  to: api\n- match: {{ path: /exact }}\n  \
+         - match: {{ path_prefix: /api, methods: [GET] }}\n  to: api\n\
+         - match: {{ path: /exact }}\n  \
          to: api\n- match: {{ path_prefix: /w }}\n  to: web\n\
          ---\nkind: Cluster\nname: api\nendpoints: [\"{}\"]\n\
          ---\nkind: Cluster\nname: web\nendpoints: [\"{}\"]\n",
@@ -55,7 +56,8 @@ async fn traffic_is_split_by_weight() {
     let (old, new) = (Backend::saying("old").await, Backend::saying("new").await);
     let rig = Rig::start(&format!(
         "kind: Listener\nname: edge\nbind: \"EDGE\"\nprotocol: http\n\
-         ---\nkind: VirtualHost\nname: all\ndomains: [\"*\"]\nroutes:\n- to: {{ old: 75, new: 25 }}\n\
+         ---\nkind: VirtualHost\nname: all\ndomains: [\"*\"]\nroutes:\n\
+         - to: {{ old: 75, new: 25 }}\n\
          ---\nkind: Cluster\nname: old\nendpoints: [\"{}\"]\n\
          ---\nkind: Cluster\nname: new\nendpoints: [\"{}\"]\n",
         old.address, new.address
