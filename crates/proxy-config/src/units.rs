@@ -43,13 +43,13 @@ pub enum UnitFault {
         "`{0}` is not a duration; write a whole number and a unit, such as 500ms, 2s, 5m or 1h"
     )]
     Time(String),
-    /// More than [`TIME_MAX`].
+    /// More than `TIME_MAX`.
     #[error("`{0}` is more than 365 days; give a shorter time")]
     TimeTooLong(String),
     /// Not of the form number and unit.
     #[error("`{0}` is not a size; write a whole number and a unit, such as 512B, 64KiB or 1MiB")]
     Size(String),
-    /// More than [`SIZE_MAX`].
+    /// More than `SIZE_MAX`.
     #[error("`{0}` is more than 1024 GiB; give a smaller size")]
     SizeTooLarge(String),
 }
