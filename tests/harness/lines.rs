@@ -1,0 +1,55 @@
+//! A command that goes on talking, such as a watch, read line by line.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+
+use super::PATIENCE;
+
+/// A running command and the lines that it has written.
+pub(crate) struct Lines {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Lines {
+    /// Starts the command; it is killed when this is dropped.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let spawned = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut child = spawned.expect("the command starts");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The next line; waits for it.
+    #[track_caller]
+    pub(crate) fn next(&self) -> String {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => panic!("no line after {PATIENCE:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the command ended"),
+        }
+    }
+
+    /// The next so many lines.
+    #[track_caller]
+    pub(crate) fn take(&self, count: usize) -> Vec<String> {
+        (0..count).map(|_| self.next()).collect()
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
