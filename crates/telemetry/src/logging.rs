@@ -65,6 +65,9 @@ pub fn init_logging(format: LogFormat) -> Result<(), LoggingError> {
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_timer(SystemTime)
+        // A log on a full disk is lost; reporting that to stderr would fail too, and panic in
+        // whoever logs: the log's writer, the very task that tells of the full disk.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
