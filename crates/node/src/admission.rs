@@ -89,11 +89,18 @@ impl Admission for ConfigAdmission {
             }
             Command::Compact { .. } => Vec::new(),
         };
+        // Of two that are in each other's way the one that changes is to blame, so the comparison is
+        // with what is committed, not with whatever this judge saw last (nothing, at its start).
+        if let Ok(committed) = newest.checked.next(&newest.tracked.set) {
+            newest.checked = committed;
+        }
+        let mut after = None;
         for result in results {
-            newest.checked = newest
-                .checked
-                .next(&result)
-                .map_err(|faults| told(&faults))?;
+            let checked = newest.checked.next(&result);
+            after = Some(checked.map_err(|faults| told(&faults))?);
+        }
+        if let Some(after) = after {
+            newest.checked = after;
         }
         Ok(())
     }
@@ -182,5 +189,80 @@ fn told(faults: &[Fault]) -> Refusal {
 fn refusal(message: &str) -> Refusal {
     Refusal {
         message: message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store_mvcc::{Machine, Proposal};
+
+    use super::*;
+
+    fn put(kind: &str, name: &str, fields: &str) -> Command {
+        let key = format!("/skein/config/default/{kind}/{name}");
+        let value = format!(
+            r#"{{"schema":1,"kind":"{kind}","namespace":"default","name":"{name}",{fields}}}"#
+        );
+        Command::Put(PutOp::new(key, value))
+    }
+
+    fn listener(name: &str) -> Command {
+        put("Listener", name, r#""bind":":8080","protocol":"http""#)
+    }
+
+    fn apply(machine: &mut Machine, command: Command) {
+        let outcome = machine.apply(&Proposal {
+            command,
+            config_guard: Some(machine.image().config_revision()),
+        });
+        outcome.result.expect("applied");
+    }
+
+    /// The judge of a new leader, or of a first dry run, has seen nothing of what is committed.
+    #[test]
+    fn a_judge_that_is_new_blames_the_change_and_not_what_was_there() {
+        let mut machine = Machine::new();
+        apply(&mut machine, listener("web"));
+        let judge = ConfigAdmission::default();
+        // By name alone, `web` would be the later of the two, and so the one to blame.
+        let refused = judge.admit(&machine.image(), &listener("two")).unwrap_err();
+        assert!(
+            refused.message.starts_with("Listener/two: bind: "),
+            "{}",
+            refused.message
+        );
+    }
+
+    #[test]
+    fn each_branch_of_a_transaction_is_judged_by_itself() {
+        let mut machine = Machine::new();
+        apply(&mut machine, listener("web"));
+        let delete = Op::Delete(DeleteOp::new(KeyRange::key(
+            "/skein/config/default/Listener/web",
+        )));
+        let Command::Put(two) = listener("two") else {
+            unreachable!("it is a put")
+        };
+        let two = Op::Put(two);
+        let txn = |success: &[Op], failure: &[Op]| {
+            Command::Txn(TxnOp {
+                compares: Vec::new(),
+                success: success.to_vec(),
+                failure: failure.to_vec(),
+            })
+        };
+        let judge = ConfigAdmission::default();
+        let image = machine.image();
+        let moved = [delete.clone(), two.clone()];
+        judge
+            .admit(&image, &txn(&moved, &[delete.clone()]))
+            .unwrap();
+        // The second branch starts from what is committed, where the port is taken.
+        let refused = judge.admit(&image, &txn(&moved, &[two])).unwrap_err();
+        assert!(
+            refused.message.starts_with("Listener/two: bind: "),
+            "{}",
+            refused.message
+        );
     }
 }
