@@ -39,7 +39,7 @@ pub struct RouteSpec {
     /// `route_timeout`, 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Time>,
-    /// When to try again; left out: never.
+    /// When to try again; left out: twice, on `connect-failure` and `reset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
 }
