@@ -4,15 +4,19 @@
 //! ports. Everything that a test starts ends with it.
 
 mod http;
+mod lines;
 mod mesh;
 pub(crate) mod skein;
 mod subnet;
+mod traffic;
 mod upstream;
 
-pub(crate) use http::{Answer, get, request, send_raw};
+pub(crate) use http::{Answer, Connection, get, request, send_raw};
+pub(crate) use lines::Lines;
 pub(crate) use mesh::{Mesh, Node};
-pub(crate) use skein::{Ran, skein};
+pub(crate) use skein::{Ran, skein, skein_with_input};
 pub(crate) use subnet::Subnet;
+pub(crate) use traffic::Traffic;
 pub(crate) use upstream::Upstream;
 
 use std::time::{Duration, Instant};

@@ -2,7 +2,14 @@
 //!
 //! One binary, one module per concern, so that it links once.
 
+mod config;
 mod demo;
+mod etcdctl;
+mod faults;
 mod forming;
 mod harness;
+mod health;
+mod proxy;
+mod start;
+mod store;
 mod tidy;

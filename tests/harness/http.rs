@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand: what is sent and what arrives is exactly what the test says.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -25,6 +25,68 @@ impl Answer {
             let (key, value) = line.split_once(':')?;
             key.eq_ignore_ascii_case(name).then(|| value.trim())
         })
+    }
+
+    /// Whether the server lets the connection stand.
+    pub(crate) fn is_kept(&self) -> bool {
+        !self
+            .header("connection")
+            .is_some_and(|value| value.eq_ignore_ascii_case("close"))
+    }
+}
+
+/// A connection for several requests, one after the other.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects.
+    pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_nodelay(true)?;
+        let reader = BufReader::new(stream.try_clone()?);
+        Ok(Self { stream, reader })
+    }
+
+    /// `GET path`, and its answer; the connection stands if both sides want that.
+    pub(crate) fn get(&mut self, host: &str, path: &str) -> io::Result<Answer> {
+        self.send(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n").as_bytes())?;
+        self.answer()
+    }
+
+    /// Sends these bytes.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// Reads one answer, whose body must have a length.
+    pub(crate) fn answer(&mut self) -> io::Result<Answer> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if self.reader.read_line(&mut head)? == 0 {
+                let fault = format!("the connection ended after `{head}`");
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, fault));
+            }
+        }
+        let head = head.trim_end().to_owned();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let status = status.ok_or_else(|| io::Error::other(format!("no status in {head:?}")))?;
+        let mut answer = Answer {
+            status,
+            head,
+            body: String::new(),
+        };
+        let length = answer.header("content-length");
+        let length: usize = length
+            .and_then(|length| length.parse().ok())
+            .ok_or_else(|| io::Error::other(format!("no length in {}", answer.head)))?;
+        let mut body = vec![0; length];
+        self.reader.read_exact(&mut body)?;
+        answer.body = String::from_utf8_lossy(&body).into_owned();
+        Ok(answer)
     }
 }
 

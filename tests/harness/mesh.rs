@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::skein::{self, Ran};
-use super::{Subnet, until, until_some};
+use super::{PATIENCE, Subnet, until, until_some};
 
 /// Some nodes that know each other as seeds.
 pub(crate) struct Mesh {
@@ -29,6 +30,7 @@ pub(crate) struct Node {
     /// Its data directory.
     pub(crate) data: PathBuf,
     log: PathBuf,
+    access_log: PathBuf,
     arguments: Vec<String>,
     child: Option<Child>,
 }
@@ -71,10 +73,9 @@ impl Mesh {
 
     /// Waits until all running nodes are in one mesh with a leader.
     pub(crate) fn wait_formed(&self) {
-        let running = || self.nodes.iter().filter(|node| node.child.is_some());
-        let count = running().count();
+        let count = self.running().count();
         until("the running nodes form one mesh", || {
-            running().all(|node| {
+            self.running().all(|node| {
                 node.status().is_some_and(|status| {
                     let living = living(&status);
                     status["has_quorum"] == true && living.len() == count
@@ -110,6 +111,39 @@ impl Mesh {
         std::fs::write(file.path(), yaml).expect("written");
         let path = file.path().to_str().expect("UTF-8");
         self.skein(&[&["apply", "-f", path], arguments].concat())
+    }
+
+    /// Runs `skein` against the whole mesh with `input` on its standard input.
+    pub(crate) fn skein_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        let endpoints = self.endpoints();
+        skein::skein_with_input(&[arguments, &["--endpoints", &endpoints]].concat(), input)
+    }
+
+    /// The addresses of the proxies of all nodes at this port.
+    pub(crate) fn at(&self, port: u16) -> Vec<SocketAddr> {
+        self.nodes.iter().map(|node| node.at(port)).collect()
+    }
+
+    /// The nodes that run.
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.child.is_some())
+    }
+
+    /// Waits until every running node sees all of them SYNCED at one revision.
+    pub(crate) fn wait_synced(&self) {
+        let count = self.running().count();
+        until("all running nodes are SYNCED at one revision", || {
+            self.running().all(|node| {
+                node.status().is_some_and(|status| {
+                    let living = living(&status);
+                    living.len() == count
+                        && living.iter().all(|node| {
+                            node["state"] == "SYNCED"
+                                && node["config_revision"] == status["config_revision"]
+                        })
+                })
+            })
+        });
     }
 
     /// The place of the leader.
@@ -148,6 +182,7 @@ impl Node {
             name: name.to_owned(),
             ip,
             data,
+            access_log: log.with_extension("access"),
             log,
             arguments,
             child: None,
@@ -161,25 +196,63 @@ impl Node {
         self
     }
 
-    /// Starts it; its log is appended to.
+    /// Gives a flag another value for the next start.
+    pub(crate) fn set(mut self, flag: &str, value: &str) -> Self {
+        let at = self.arguments.iter().position(|one| one == flag);
+        self.arguments[at.expect("a flag that it has") + 1] = value.to_owned();
+        self
+    }
+
+    /// Starts it; its logs are appended to. It ends with the thread that started it, so that a test
+    /// that is killed leaves nothing behind.
     pub(crate) fn start(&mut self) {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log);
-        let child = skein::command()
+        self.start_by(skein::command());
+    }
+
+    /// Starts it through a shell that runs `before` first, such as a limit or a trap.
+    pub(crate) fn start_after(&mut self, before: &str) {
+        let mut shell = std::process::Command::new("sh");
+        shell
+            .args(["-c", &format!("{before}; exec \"$0\" \"$@\"")])
+            .arg(skein::command().get_program())
+            .env_remove("SKEIN_LOG")
+            .stdin(Stdio::null());
+        self.start_by(shell);
+    }
+
+    fn start_by(&mut self, mut command: std::process::Command) {
+        let open = |path: &Path| {
+            let file = std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(path);
+            file.expect("a log file")
+        };
+        let child = command
             .arg("node")
             .args(&self.arguments)
-            .stdout(Stdio::null())
-            .stderr(log.expect("a log file"))
+            .env("SKEIN_PARENT_PID", std::process::id().to_string())
+            .stdout(open(&self.access_log))
+            .stderr(open(&self.log))
             .spawn();
         self.child = Some(child.expect("the node starts"));
     }
 
-    /// Runs it to an end that should come by itself, such as a refusal to start.
+    /// Runs it to an end that should come by itself, such as a refusal to start; killed when it
+    /// does not come.
     pub(crate) fn run_to_end(&self) -> Ran {
-        let output = skein::command().arg("node").args(&self.arguments).output();
-        output.expect("skein runs").into()
+        let mut command = skein::command();
+        command.arg("node").args(&self.arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("skein runs");
+        let deadline = Instant::now() + PATIENCE;
+        while child.try_wait().expect("asked").is_none() {
+            if Instant::now() > deadline {
+                child.kill().expect("killed");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child.wait_with_output().expect("its output").into()
     }
 
     /// `kill -9`.
@@ -230,6 +303,11 @@ impl Node {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its access log so far.
+    pub(crate) fn access_log(&self) -> String {
+        std::fs::read_to_string(&self.access_log).unwrap_or_default()
+    }
+
     /// Runs a `skein` command against this node alone.
     pub(crate) fn skein(&self, arguments: &[&str]) -> Ran {
         skein::skein(&[arguments, &["--endpoints", &self.client()]].concat())
@@ -239,6 +317,32 @@ impl Node {
     pub(crate) fn status(&self) -> Option<Value> {
         let ran = self.skein(&["status", "-o", "json", "--timeout", "2s"]);
         (ran.code == 0).then(|| ran.json())
+    }
+
+    /// What it says of the node called `name`.
+    pub(crate) fn status_of(&self, name: &str) -> Option<Value> {
+        let status = self.status()?;
+        let nodes = status["nodes"].as_array()?;
+        nodes.iter().find(|node| node["name"] == name).cloned()
+    }
+
+    /// Whether it thinks this endpoint, to which `url` may go, `healthy`, `unhealthy` or `unknown`.
+    pub(crate) fn verdict(&self, url: &str, endpoint: SocketAddr) -> Option<String> {
+        let ran = self.skein(&["explain", url, "-o", "json", "--timeout", "2s"]);
+        let explained = (ran.code == 0).then(|| ran.json())?;
+        let targets = explained["chosen"]["targets"].as_array()?.iter();
+        let mut endpoints = targets.flat_map(|target| target["endpoints"].as_array().unwrap());
+        let found = endpoints.find(|one| one["address"] == endpoint.to_string())?;
+        Some(found["health"]["verdict"].as_str()?.to_owned())
+    }
+
+    /// The sum of its samples of a metric whose line starts with `start`.
+    pub(crate) fn metric(&self, start: &str) -> f64 {
+        let page = self.admin("/metrics").map(|answer| answer.body);
+        let page = page.unwrap_or_default();
+        let samples = page.lines().filter(|line| line.starts_with(start));
+        let values = samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum()
     }
 
     /// Its admin page.

@@ -1,5 +1,6 @@
 //! The product's binary, run as a user runs it.
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 /// What a command did.
@@ -64,4 +65,24 @@ pub(crate) fn skein(arguments: &[&str]) -> Ran {
         .output()
         .expect("skein runs")
         .into()
+}
+
+/// Runs `skein` with `input` on its standard input.
+pub(crate) fn skein_with_input(arguments: &[&str], input: &[u8]) -> Ran {
+    let child = command()
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = child.expect("skein runs");
+    let mut pipe = child.stdin.take().expect("piped");
+    let input = input.to_owned();
+    let writing = std::thread::spawn(move || {
+        // A command that refuses its input early closes the pipe.
+        let _ = pipe.write_all(&input);
+    });
+    let output = child.wait_with_output().expect("it ends");
+    writing.join().expect("written");
+    output.into()
 }

@@ -19,6 +19,8 @@ pub(crate) struct Upstream {
 struct Shared {
     stop: AtomicBool,
     requests: AtomicUsize,
+    connections: AtomicUsize,
+    sick: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
 
@@ -43,6 +45,16 @@ impl Upstream {
     /// Requests answered so far, probes not among them.
     pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted so far, probes among them.
+    pub(crate) fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// From now on probes are answered 503; requests are answered as before.
+    pub(crate) fn fall_sick(&self) {
+        self.shared.sick.store(true, Ordering::Relaxed);
     }
 
     /// Closes the listener and cuts all connections.
@@ -78,6 +90,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>, name: &str) {
             return;
         }
         let Ok(stream) = stream else { continue };
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         let (shared, name) = (Arc::clone(shared), name.to_owned());
         if let Ok(copy) = stream.try_clone() {
             shared.open.lock().expect("not poisoned").push(copy);
@@ -112,12 +125,17 @@ fn serve(mut stream: TcpStream, shared: &Shared, name: &str) {
             return;
         }
         let path = head.split(' ').nth(1).unwrap_or("/");
-        if path != "/healthz" {
+        let is_probe = path == "/healthz";
+        if !is_probe {
             shared.requests.fetch_add(1, Ordering::Relaxed);
         }
+        let status = match is_probe && shared.sick.load(Ordering::Relaxed) {
+            true => "503 Sick",
+            false => "200 OK",
+        };
         let text = format!("{name} {path} {}\n", body.len());
         let answer = format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}",
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{text}",
             text.len()
         );
         if stream.write_all(answer.as_bytes()).is_err() {
