@@ -9,8 +9,7 @@ use control_api::MESSAGE_BYTES_MAX;
 use control_api::v1;
 use control_api::v1::config_client::ConfigClient;
 use control_api::v1::mesh_client::MeshClient;
-use store_client::{Client, ClientOptions};
-use tonic::transport::Channel;
+use store_client::{CallChannel, Client, ClientOptions};
 
 use crate::failure::Failure;
 use crate::options::Options;
@@ -76,7 +75,7 @@ impl Session {
         &self,
         request: v1::ApplyRequest,
     ) -> Result<v1::ApplyResponse, Failure> {
-        let call = |channel: Channel| {
+        let call = |channel: CallChannel| {
             let request = request.clone();
             async move {
                 let mut client = ConfigClient::new(channel)
@@ -168,6 +167,6 @@ fn connect(endpoints: &[String], timeout: Duration) -> Result<Client, Failure> {
     Ok(Client::new(endpoints, options)?)
 }
 
-fn mesh(channel: Channel) -> MeshClient<Channel> {
+fn mesh(channel: CallChannel) -> MeshClient<CallChannel> {
     MeshClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }

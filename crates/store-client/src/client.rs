@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
-use tonic::transport::Channel;
 
+use crate::call::CallChannel;
 use crate::endpoint::Endpoint;
 use crate::error::{ClientError, Tried, WriteFailure, read_elsewhere, reason, sort_write};
 
@@ -73,7 +73,7 @@ impl Client {
     /// [`ClientError::Unavailable`] when none answered, otherwise the answer's error.
     pub async fn read<T, F, Fut>(&self, call: F) -> Result<T, ClientError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(CallChannel) -> Fut,
         Fut: Future<Output = Result<T, Status>>,
     {
         let deadline = Instant::now() + self.options.deadline;
@@ -82,7 +82,9 @@ impl Client {
             let endpoint = &self.endpoints[index];
             let share = deadline.saturating_duration_since(Instant::now())
                 / u32::try_from(self.endpoints.len() - position).unwrap_or(u32::MAX);
-            match timeout_at(Instant::now() + share, call(endpoint.channel.clone())).await {
+            let share_end = Instant::now() + share;
+            let channel = CallChannel::new(endpoint.channel.clone(), share_end);
+            match timeout_at(share_end, call(channel)).await {
                 Ok(Ok(answer)) => {
                     self.prefer(index);
                     return Ok(answer);
@@ -105,7 +107,7 @@ impl Client {
     /// when it surely did not, otherwise the answer's error.
     pub async fn write<T, F, Fut>(&self, call: F) -> Result<T, ClientError>
     where
-        F: Fn(Channel) -> Fut,
+        F: Fn(CallChannel) -> Fut,
         Fut: Future<Output = Result<T, Status>>,
     {
         let deadline = Instant::now() + self.options.deadline;
@@ -116,7 +118,8 @@ impl Client {
                 endpoint: endpoint.address.clone(),
                 reason,
             };
-            match timeout_at(deadline, call(endpoint.channel.clone())).await {
+            let channel = CallChannel::new(endpoint.channel.clone(), deadline);
+            match timeout_at(deadline, call(channel)).await {
                 Ok(Ok(answer)) => {
                     self.prefer(index);
                     return Ok(answer);

@@ -7,8 +7,8 @@ use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::cluster_client::ClusterClient;
 use store_api::etcdserverpb::kv_client::KvClient;
 use store_api::etcdserverpb::maintenance_client::MaintenanceClient;
-use tonic::transport::Channel;
 
+use crate::call::CallChannel;
 use crate::client::Client;
 use crate::error::ClientError;
 
@@ -29,7 +29,7 @@ pub fn prefix_end(prefix: &[u8]) -> Bytes {
     }
 }
 
-fn kv(channel: Channel) -> KvClient<Channel> {
+fn kv(channel: CallChannel) -> KvClient<CallChannel> {
     KvClient::new(channel).max_decoding_message_size(ANSWER_MAX)
 }
 

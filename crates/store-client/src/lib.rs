@@ -5,12 +5,14 @@
 //! proposed), deadlines, typed errors, and watches that resume elsewhere without loss or
 //! duplicate. Never decides anything about keys, and never retries a write whose fate is unknown.
 
+mod call;
 mod client;
 mod endpoint;
 mod error;
 mod kv;
 mod watch;
 
+pub use call::CallChannel;
 pub use client::{Client, ClientOptions};
 pub use error::{ClientError, Tried};
 pub use kv::prefix_end;

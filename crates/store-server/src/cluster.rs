@@ -9,6 +9,8 @@ use store_raft::{Member, Store};
 use tonic::{Request, Response, Status};
 
 use crate::header::Headers;
+use crate::limits::Limits;
+use crate::patience::Patience;
 use crate::reads::Reads;
 
 #[derive(Clone)]
@@ -16,14 +18,16 @@ pub(crate) struct ClusterService {
     store: Store,
     reads: Reads,
     headers: Headers,
+    limits: Limits,
 }
 
 impl ClusterService {
-    pub(crate) fn new(store: Store, reads: Reads, headers: Headers) -> Self {
+    pub(crate) fn new(store: Store, reads: Reads, headers: Headers, limits: Limits) -> Self {
         Self {
             store,
             reads,
             headers,
+            limits,
         }
     }
 }
@@ -51,8 +55,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
-        if request.into_inner().linearizable {
-            self.reads.linearizable().await?;
+        if request.get_ref().linearizable {
+            let patience = Patience::of(request.metadata(), &self.limits);
+            self.reads.linearizable(patience).await?;
         }
         let status = self.store.status();
         let voters = status.voters.iter().map(|voter| member(voter, false));

@@ -16,7 +16,8 @@ use tonic::{Request, Response, Status};
 
 use crate::answer::{self, Answer, Written, command_error};
 use crate::header::Headers;
-use crate::limits::REQUEST_BYTES_MAX;
+use crate::limits::{Limits, REQUEST_BYTES_MAX};
+use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::writes::{TxnSize, Writes};
 
@@ -32,38 +33,63 @@ pub(crate) struct KvService {
     writes: Writes,
     reads: Reads,
     headers: Headers,
+    limits: Limits,
 }
 
 impl KvService {
-    pub(crate) fn new(store: Store, writes: Writes, reads: Reads, headers: Headers) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        writes: Writes,
+        reads: Reads,
+        headers: Headers,
+        limits: Limits,
+    ) -> Self {
         Self {
             store,
             writes,
             reads,
             headers,
+            limits,
         }
     }
 
+    /// A request's message, and how long it looks for a leader.
+    fn open<T>(&self, request: Request<T>) -> (T, Patience) {
+        let patience = Patience::of(request.metadata(), &self.limits);
+        (request.into_inner(), patience)
+    }
+
     /// The image that a read is answered from.
-    async fn image(&self, consistency: Consistency) -> Result<Image, Status> {
+    async fn image(&self, consistency: Consistency, patience: Patience) -> Result<Image, Status> {
         match consistency {
-            Consistency::Linearizable => self.reads.linearizable().await,
+            Consistency::Linearizable => self.reads.linearizable(patience).await,
             Consistency::Serializable => Ok(self.store.image()),
         }
     }
 
-    async fn find(&self, request: pb::RangeRequest) -> Result<(Image, RangeResult), Status> {
+    async fn find(
+        &self,
+        request: pb::RangeRequest,
+        patience: Patience,
+    ) -> Result<(Image, RangeResult), Status> {
         let consistency = Consistency::asked(request.serializable);
         // The only thing in a range that can be of an unknown kind is its order.
         let op = convert::range_from_pb(request).map_err(|_| errors::invalid_sort_option())?;
         op.check().map_err(|error| command_error(&error))?;
-        let image = self.image(consistency).await?;
+        let image = self.image(consistency, patience).await?;
         let result = image.range(&op).map_err(|error| command_error(&error))?;
         Ok((image, result))
     }
 
-    async fn write(&self, command: Command) -> Result<(Answer, pb::ResponseHeader), Status> {
-        let written = self.writes.submit_sized(command, TxnSize::Clients).await?;
+    async fn write(
+        &self,
+        command: Command,
+        patience: Patience,
+    ) -> Result<(Answer, pb::ResponseHeader), Status> {
+        let written = self
+            .writes
+            .submit_sized(command, TxnSize::Clients, patience)
+            .await?;
         let Written {
             revision, answer, ..
         } = written;
@@ -120,7 +146,8 @@ impl Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let (image, result) = self.find(request.into_inner()).await?;
+        let (request, patience) = self.open(request);
+        let (image, result) = self.find(request, patience).await?;
         let header = Some(self.headers.at(image.revision()));
         Ok(Response::new(pb::RangeResponse {
             header,
@@ -132,14 +159,14 @@ impl Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let request = request.into_inner();
+        let (request, patience) = self.open(request);
         if !is_streamable(&request) {
             return Err(Status::unimplemented(
                 "etcdserver: a range with a sort order or a revision filter is not streamed; \
                  use Range",
             ));
         }
-        let (image, result) = self.find(request).await?;
+        let (image, result) = self.find(request, patience).await?;
         let header = self.headers.at(image.revision());
         Ok(Response::new(pieces(result, header).boxed()))
     }
@@ -148,10 +175,10 @@ impl Kv for KvService {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
-        let request = request.into_inner();
+        let (request, patience) = self.open(request);
         check_size(&request)?;
         match self
-            .write(Command::Put(convert::put_from_pb(request)))
+            .write(Command::Put(convert::put_from_pb(request)), patience)
             .await?
         {
             (Answer::Put(answer), header) => Ok(Response::new(pb::PutResponse {
@@ -166,10 +193,10 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let request = request.into_inner();
+        let (request, patience) = self.open(request);
         check_size(&request)?;
         match self
-            .write(Command::Delete(convert::delete_from_pb(request)))
+            .write(Command::Delete(convert::delete_from_pb(request)), patience)
             .await?
         {
             (Answer::Delete(answer), header) => Ok(Response::new(pb::DeleteRangeResponse {
@@ -184,7 +211,7 @@ impl Kv for KvService {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
-        let request = request.into_inner();
+        let (request, patience) = self.open(request);
         check_size(&request)?;
         let consistency = Consistency::of_txn(&request);
         let txn = convert::txn_from_pb(request).map_err(|error| {
@@ -193,7 +220,7 @@ impl Kv for KvService {
         if txn.is_read_only() {
             txn.check(store_mvcc::TXN_OPS_MAX)
                 .map_err(|error| command_error(&error))?;
-            let image = self.image(consistency).await?;
+            let image = self.image(consistency, patience).await?;
             let result = image
                 .read_txn(&txn)
                 .map_err(|error| command_error(&error))?;
@@ -201,7 +228,7 @@ impl Kv for KvService {
             let answer = answer::txn(result, image.revision());
             return Ok(Response::new(pb::TxnResponse { header, ..answer }));
         }
-        match self.write(Command::Txn(txn)).await? {
+        match self.write(Command::Txn(txn), patience).await? {
             (Answer::Txn(answer), header) => Ok(Response::new(pb::TxnResponse {
                 header: Some(header),
                 ..answer
@@ -215,8 +242,9 @@ impl Kv for KvService {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         // Compaction is physical at once: apply drops the rows.
-        let revision = request.into_inner().revision;
-        match self.write(Command::Compact { revision }).await? {
+        let (request, patience) = self.open(request);
+        let revision = request.revision;
+        match self.write(Command::Compact { revision }, patience).await? {
             (Answer::Compact(_), header) => Ok(Response::new(pb::CompactionResponse {
                 header: Some(header),
             })),

@@ -30,6 +30,10 @@ pub struct Limits {
     /// How long a write or a linearizable read may take on this node, the search for a leader
     /// included. As in etcd: 5 s plus two election timeouts.
     pub request_deadline: Duration,
+    /// How long a write or a linearizable read waits for a leader, unless its caller waits less:
+    /// longer than an election takes, and shorter than most callers wait. Then it is turned away,
+    /// surely undone, and may be tried at another node.
+    pub leader_wait: Duration,
     /// How often a watcher that asked for it and had no event is told that it misses nothing.
     pub watch_progress_every: Duration,
 }
@@ -38,6 +42,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             request_deadline: Duration::from_secs(7),
+            leader_wait: Duration::from_secs(4),
             watch_progress_every: Duration::from_secs(600),
         }
     }

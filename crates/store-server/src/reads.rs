@@ -10,12 +10,12 @@ use futures_util::future::{BoxFuture, Shared};
 use store_api::errors;
 use store_mvcc::Image;
 use store_raft::{ReadError, Role, Store};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
 use crate::leader_calls::LeaderCalls;
 use crate::limits::Limits;
-use crate::writes::LEADER_NEWS_WAIT;
+use crate::patience::Patience;
 
 /// Reads of this node. A clone is another handle.
 #[derive(Clone)]
@@ -54,7 +54,7 @@ impl Reads {
     ///
     /// # Errors
     /// `Unavailable` when no leader answered in time.
-    pub(crate) async fn linearizable(&self) -> Result<Image, Status> {
+    pub(crate) async fn linearizable(&self, patience: Patience) -> Result<Image, Status> {
         let store = &self.inner.store;
         let deadline = Instant::now() + self.inner.limits.request_deadline;
         let mut status = store.status_watch();
@@ -67,17 +67,24 @@ impl Reads {
                 Role::Stopped => return Err(errors::stopped()),
                 Role::Leader => store.read_barrier().await.map_err(read_error),
                 _ if leader.is_none() => Err(errors::no_leader()),
-                _ => self.follow(deadline).await,
+                _ => {
+                    // One that has gone may be asked in vain for long after there is another.
+                    let other = status.wait_for(|now| (now.role, &now.leader) != (role, &leader));
+                    tokio::select! {
+                        attempt = self.follow(deadline) => attempt,
+                        Ok(_) = other => Err(errors::leader_changed()),
+                    }
+                }
             };
             match attempt {
                 Ok(()) => return Ok(store.image()),
                 // Reads change nothing, so any doubt is worth another try.
                 Err(error) if error.code() != Code::Unavailable => return Err(error),
-                Err(error) if Instant::now() >= deadline => return Err(error),
+                Err(error) if patience.is_over() => return Err(error),
                 Err(_) => {}
             }
             let news = status.wait_for(|now| (now.role, &now.leader) != (role, &leader));
-            let _ = timeout(LEADER_NEWS_WAIT, news).await;
+            let _ = timeout_at(patience.next_look(), news).await;
         }
     }
 

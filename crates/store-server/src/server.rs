@@ -13,6 +13,7 @@ use store_api::skeinpb::forward_server::ForwardServer;
 use store_mvcc::Image;
 use store_raft::Store;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
 use crate::autopilot::{self, Liveness};
@@ -25,6 +26,7 @@ use crate::leader_calls::LeaderCalls;
 use crate::limits::{Limits, REQUEST_DECODED_MAX};
 use crate::maintenance::MaintenanceService;
 use crate::not_yet::{AuthNotYet, ElectionNotYet, LeaseNotYet, LockNotYet};
+use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::refusal::Admission;
 use crate::watch::{WatchHub, WatchService};
@@ -76,8 +78,13 @@ impl StoreServer {
     ///
     /// # Errors
     /// `Unavailable` when no leader answered in time.
-    pub async fn linearizable_image(&self) -> Result<Image, Status> {
-        self.reads.linearizable().await
+    pub async fn linearizable_image(&self, patience: Patience) -> Result<Image, Status> {
+        self.reads.linearizable(patience).await
+    }
+
+    /// How long a request with this metadata, arrived now, looks for a leader.
+    pub fn patience(&self, metadata: &MetadataMap) -> Patience {
+        Patience::of(metadata, &self.limits)
     }
 
     /// The services of the client port; the node adds its own to them.
@@ -94,8 +101,14 @@ impl StoreServer {
             writes.clone(),
             reads.clone(),
             headers.clone(),
+            self.limits.clone(),
         );
-        let cluster = ClusterService::new(store.clone(), reads.clone(), headers.clone());
+        let cluster = ClusterService::new(
+            store.clone(),
+            reads.clone(),
+            headers.clone(),
+            self.limits.clone(),
+        );
         let maintenance = MaintenanceService::new(store.clone(), headers.clone());
         let watch = WatchService::new(self.hub.clone(), headers.clone(), self.limits.clone());
         Routes::new(KvServer::new(kv).max_decoding_message_size(REQUEST_DECODED_MAX))

@@ -4,24 +4,21 @@
 //! if surely nothing was proposed, and says in each error whether that is so.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use store_api::errors;
 use store_api::verdict::Proposed;
 use store_mvcc::{Command, Outcome, Proposal, TXN_OPS_MAX};
 use store_raft::{Leader, ProposeError, Role, Store};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::answer::{Answer, Written, command_error};
 use crate::lane::Lane;
 use crate::leader_calls::LeaderCalls;
 use crate::limits::Limits;
+use crate::patience::Patience;
 use crate::refusal::Admission;
 use crate::reserved::{Route, route};
-
-/// After a failed attempt the next one waits for news about the leader, but at most so long.
-pub(crate) const LEADER_NEWS_WAIT: Duration = Duration::from_millis(200);
 
 /// The way into the log. A clone is another handle.
 #[derive(Clone)]
@@ -96,8 +93,8 @@ impl Writes {
     /// # Errors
     /// etcd's errors, `skein: config refused: …`, and for lack of a leader `Unavailable`. The
     /// metadata `skein-proposed` ([`Proposed::of`]) tells what is known where that is in doubt.
-    pub async fn submit(&self, command: Command) -> Result<Written, Status> {
-        self.submit_sized(command, TxnSize::Own).await
+    pub async fn submit(&self, command: Command, patience: Patience) -> Result<Written, Status> {
+        self.submit_sized(command, TxnSize::Own, patience).await
     }
 
     /// As [`Writes::submit`], with the limit that `size` means.
@@ -105,6 +102,7 @@ impl Writes {
         &self,
         command: Command,
         size: TxnSize,
+        patience: Patience,
     ) -> Result<Written, Status> {
         let ops_max = match size {
             TxnSize::Clients => TXN_OPS_MAX,
@@ -134,7 +132,7 @@ impl Writes {
             match attempt {
                 Ok(written) => return Ok(written),
                 Err(WriteError::Final(status)) => return Err(status),
-                Err(WriteError::Elsewhere(_)) if Instant::now() < deadline => {}
+                Err(WriteError::Elsewhere(_)) if !patience.is_over() => {}
                 Err(WriteError::Elsewhere(_)) => {
                     let leaderless = leader.is_none() && role != Role::Leader;
                     let late = if leaderless {
@@ -146,7 +144,7 @@ impl Writes {
                 }
             }
             let news = status.wait_for(|now| (now.role, &now.leader) != (role, &leader));
-            let _ = timeout(LEADER_NEWS_WAIT, news).await;
+            let _ = timeout_at(patience.next_look(), news).await;
         }
     }
 

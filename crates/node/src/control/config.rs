@@ -32,10 +32,12 @@ impl Config for ConfigService {
         &self,
         request: Request<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
+        let server = &self.parts.server;
+        let patience = server.patience(request.metadata());
         let request = request.into_inner();
         let wanted = Wanted::read(&request)?;
         // A change is told against what is committed now, not against what this node has heard of.
-        let image = self.parts.server.linearizable_image().await?;
+        let image = server.linearizable_image(patience).await?;
         let plan = wanted.plan(&image);
         if plan.ops.is_empty() {
             return Ok(Response::new(answer(
@@ -58,7 +60,7 @@ impl Config for ConfigService {
                 plan,
             )));
         }
-        let written = self.parts.server.writes().submit(command).await?;
+        let written = server.writes().submit(command, patience).await?;
         Ok(Response::new(answer(
             written.config_revision,
             written.revision,

@@ -148,6 +148,7 @@ async fn writing_goes_on_past_a_killed_leader_and_no_acknowledged_write_is_lost(
 async fn without_a_quorum_errors_come_in_time_and_say_what_is_known() {
     let limits = Limits {
         request_deadline: Duration::from_secs(1),
+        leader_wait: Duration::from_secs(1),
         ..Limits::default()
     };
     let mut mesh = Mesh::form_with(3, limits).await;

@@ -7,6 +7,7 @@ use store_api::etcdserverpb::request_op::Request as Op;
 use store_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
 use store_api::verdict::Proposed;
 use store_mvcc::{Command, Proposal, PutOp};
+use store_server::{Limits, Patience};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
@@ -101,7 +102,10 @@ async fn accepted_changes_count_and_reach_every_road() {
     let written = node
         .server
         .writes()
-        .submit(Command::Put(PutOp::new(WEB, "2")))
+        .submit(
+            Command::Put(PutOp::new(WEB, "2")),
+            Patience::own(&Limits::default()),
+        )
         .await
         .unwrap();
     assert_eq!(written.config_revision, ConfigRevision(3));
