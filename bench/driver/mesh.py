@@ -7,7 +7,7 @@ import threading
 import time
 
 from . import members
-from .process import BenchError, cpu_seconds
+from .process import BenchError, cpu_seconds, free_port
 from .table import OURS, Figure, Section, percentile
 
 QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "config-examples/quickstart.yaml"
@@ -53,8 +53,8 @@ def measure_idle(run):
     with run.stage() as stage:
         mesh = members.Skein(stage, run.tools, run.folder("idle"))
         mesh.leader()
-        text = QUICKSTART.read_text()
-        mesh.apply(text.replace(":8080", f":{mesh.proxy_port}").replace(":9000", ":0"))
+        text = QUICKSTART.read_text().replace(":8080", f":{mesh.proxy_port}")
+        mesh.apply(text.replace(":9000", f":{free_port()}"))
         run.say(f"idle: {run.idle_seconds:g} s")
         time.sleep(run.idle_seconds)
         largest = mesh.resident_mb()

@@ -34,7 +34,7 @@ def measure(run):
 
 
 def _one(run, store, op, connections, clients):
-    run.say(f"store: {store.name}, {op}, {clients} clients")
+    run.say(f"store: {store.name}, {op}, clients: {clients}")
     figures = store.load("store", "--op", op, "--connections", connections,
                          "--clients", clients, "--seconds", run.seconds)
     if figures["failed"]:
