@@ -12,6 +12,7 @@ use control_api::MESSAGE_BYTES_MAX;
 use control_api::v1::config_server::ConfigServer;
 use control_api::v1::mesh_server::MeshServer;
 use lifecycle::Shutdown;
+use store_server::client_connections;
 use telemetry::Registry;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -116,22 +117,32 @@ pub(crate) fn start(
     let answers = Arc::new(NodeAnswers::new(parts, registry));
     parts.tasks.spawn("admin", sockets.admin.serve(answers));
     Serving {
-        client: spawn("client", client, sockets.client, shutdown),
-        peer: spawn("peer", peer, sockets.peer, shutdown),
+        client: {
+            let incoming = client_connections(sockets.client);
+            let stop = requested(shutdown.clone());
+            spawn(
+                "client",
+                client.serve_with_incoming_shutdown(incoming, stop),
+            )
+        },
+        peer: {
+            let incoming = TcpIncoming::from(sockets.peer).with_nodelay(Some(true));
+            let stop = requested(shutdown.clone());
+            spawn("peer", peer.serve_with_incoming_shutdown(incoming, stop))
+        },
     }
+}
+
+async fn requested(mut shutdown: Shutdown) {
+    shutdown.requested().await;
 }
 
 fn spawn(
     port: &'static str,
-    router: tonic::transport::server::Router,
-    listener: TcpListener,
-    shutdown: &Shutdown,
+    serving: impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
 ) -> JoinHandle<()> {
-    let mut shutdown = shutdown.clone();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     tokio::spawn(async move {
-        let stop = async move { shutdown.requested().await };
-        if let Err(fault) = router.serve_with_incoming_shutdown(incoming, stop).await {
+        if let Err(fault) = serving.await {
             tracing::error!(port, %fault, "a port is served no longer");
         }
     })

@@ -7,6 +7,7 @@
 mod answer;
 mod autopilot;
 mod cluster;
+mod connections;
 #[cfg(test)]
 mod fixture;
 mod forward;
@@ -29,6 +30,7 @@ mod writes;
 
 pub use answer::{Answer, Written};
 pub use autopilot::{Judgement, Liveness, VOTERS_MAX};
+pub use connections::{ClientConnection, client_connections};
 pub use forward::ForwardService;
 pub use join::{JoinError, Joined, request_join};
 pub use limits::Limits;

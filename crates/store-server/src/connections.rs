@@ -1,0 +1,109 @@
+//! Client connections as older clients of etcd open them.
+//!
+//! Owns one leniency. etcdctl 3.4 names an endpoint that was given as a URL by that URL, scheme
+//! included (`:authority: http://host:port`), and HTTP/2 takes this for a malformed request. The
+//! name of the server decides nothing here, so it is made well-formed, in place and at the same
+//! length, before HTTP/2 sees it. Never looks past the first request of a connection: later ones
+//! refer to the name by its index.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_util::{Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tonic::transport::server::{Connected, TcpIncoming};
+
+mod opening;
+
+use opening::Opening;
+
+/// Accepts client connections.
+pub fn client_connections(
+    listener: TcpListener,
+) -> impl Stream<Item = io::Result<ClientConnection<TcpStream>>> {
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    incoming.map(|accepted| accepted.map(ClientConnection::new))
+}
+
+/// A connection whose first request has a well-formed authority.
+#[derive(Debug)]
+pub struct ClientConnection<S> {
+    stream: S,
+    /// Until the first request is through.
+    opening: Option<Opening>,
+}
+
+impl<S> ClientConnection<S> {
+    fn new(stream: S) -> Self {
+        Self {
+            stream,
+            opening: Some(Opening::default()),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let Some(opening) = &mut this.opening else {
+            return Pin::new(&mut this.stream).poll_read(context, buffer);
+        };
+        loop {
+            if opening.give(buffer) {
+                break;
+            }
+            let mut scratch = [0; 4096];
+            let mut arrived = ReadBuf::new(&mut scratch);
+            ready!(Pin::new(&mut this.stream).poll_read(context, &mut arrived))?;
+            opening.take(arrived.filled());
+        }
+        if opening.is_over() {
+            this.opening = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for ClientConnection<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl<S: Connected> Connected for ClientConnection<S> {
+    type ConnectInfo = S::ConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
