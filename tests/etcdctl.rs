@@ -57,7 +57,9 @@ fn txn(mesh: &Mesh, parts: [&str; 3], arguments: &[&str]) -> Ran {
     let mut child = pipes.spawn().expect("etcdctl runs");
     let mut stdin = child.stdin.take().expect("piped");
     for part in parts {
-        write!(stdin, "{part}\n\n").expect("written");
+        // An empty line ends each part.
+        let lines = part.lines().chain([""]);
+        lines.for_each(|line| writeln!(stdin, "{line}").expect("written"));
     }
     drop(stdin);
     child.wait_with_output().expect("it ends").into()

@@ -384,6 +384,12 @@ fn a_write_goes_on_with_the_next_endpoint_only_if_it_surely_was_not_proposed() {
 fn a_node_that_knows_no_leader_says_that_it_surely_did_not_write() {
     let mut mesh = Mesh::start(3);
     mesh.skein(&["put", "a", "1"]).ok();
+    // The next write tells everybody that the one before is committed.
+    mesh.skein(&["put", "next", "1"]).ok();
+    until("all have heard of it", || {
+        let local = |node: &Node| node.skein(&["get", "next", "--local"]).code == 0;
+        mesh.nodes.iter().all(local)
+    });
     for node in &mut mesh.nodes {
         node.kill();
     }

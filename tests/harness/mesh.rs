@@ -13,12 +13,12 @@ use super::{PATIENCE, Subnet, until, until_some};
 
 /// Some nodes that know each other as seeds.
 pub(crate) struct Mesh {
+    /// The nodes, running or not. They end before what they use is gone.
+    pub(crate) nodes: Vec<Node>,
     /// Their addresses.
     pub(crate) subnet: Subnet,
     /// Their data and logs.
     pub(crate) dir: TempDir,
-    /// The nodes, running or not.
-    pub(crate) nodes: Vec<Node>,
 }
 
 /// One node.
