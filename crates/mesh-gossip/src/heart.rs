@@ -32,8 +32,15 @@ const NUDGED_MAX: usize = 32;
 /// ...but not more often than so many times in an interval.
 const NUDGES_PER_INTERVAL: u32 = 5;
 
-/// A node with company calls one silent seed every so many intervals, which heals a parted mesh.
-const SEED_INTERVALS: u64 = 20;
+/// Silent seeds (no living peer is at their address) that a node calls in one interval; where there
+/// are more, they take turns. A call to a dead address costs one datagram.
+pub const SEED_CALLS_MAX: usize = 8;
+
+/// Whoever starts at the address of a seed of living nodes sees one of them alive within so many
+/// intervals, though it knows nobody: it is called within one, sees a heart beat for the second
+/// time within another, and one is to spare for a datagram that is lost. Each further
+/// [`SEED_CALLS_MAX`] silent seeds make it one more.
+pub const HEARD_WITHIN_INTERVALS: u32 = 3;
 
 /// A reject counts when so many intervals later still nobody with our key was heard.
 const REJECT_INTERVALS: u32 = 2;
@@ -58,7 +65,8 @@ pub(crate) struct Heart {
     counters: Counters,
     channels: Channels,
     roster: Roster,
-    ticks: u64,
+    /// The seed that was called last.
+    last_called: Option<SocketAddr>,
     last_awake: Instant,
     frozen_until: Option<Instant>,
     last_nudge: Option<Instant>,
@@ -74,7 +82,7 @@ impl Heart {
             counters,
             channels,
             roster: Roster::new(life.node, life.interval),
-            ticks: 0,
+            last_called: None,
             last_awake: Instant::now(),
             frozen_until: None,
             last_nudge: None,
@@ -126,21 +134,22 @@ impl Heart {
         self.start_engine().await
     }
 
-    /// While alone, all seeds at every tick; with company, now and then one that is silent.
+    /// Calls the silent seeds, with company as without: that finds the mesh, heals a parted one, and
+    /// tells of it whoever starts where a seed was, before that founds another.
     fn call_seeds(&mut self, engine: &Engine) {
-        self.ticks += 1;
+        let own = self.life.address;
         let alive = self.alive_addrs();
         let seeds = Arc::clone(&self.channels.seeds.borrow());
-        let silent = seeds
+        // No socket reaches addresses of the other family, which names resolve to as well.
+        let silent: Vec<SocketAddr> = seeds
             .keys()
-            .filter(|seed| **seed != self.life.address && !alive.contains(seed));
-        if alive.is_empty() {
-            silent.for_each(|seed| engine.gossip(*seed));
-        } else if self.ticks.is_multiple_of(SEED_INTERVALS) {
-            let silent: Vec<&SocketAddr> = silent.collect();
-            if let Some(seed) = silent.choose(&mut rand::rng()) {
-                engine.gossip(**seed);
-            }
+            .filter(|seed| seed.is_ipv4() == own.is_ipv4())
+            .filter(|seed| **seed != own && !alive.contains(seed))
+            .copied()
+            .collect();
+        for seed in turn(&silent, self.last_called) {
+            engine.gossip(seed);
+            self.last_called = Some(seed);
         }
     }
 
@@ -244,10 +253,36 @@ impl Heart {
     }
 }
 
+/// The next [`SEED_CALLS_MAX`] of `silent`, which is sorted, after `last`, and round again.
+fn turn(silent: &[SocketAddr], last: Option<SocketAddr>) -> impl Iterator<Item = SocketAddr> {
+    let next = silent.partition_point(|seed| Some(*seed) <= last);
+    let (before, after) = silent.split_at(next);
+    after.iter().chain(before).take(SEED_CALLS_MAX).copied()
+}
+
 /// Waits until `instant`; for ever without one.
 async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silent_seeds_take_turns() {
+        let seeds: Vec<SocketAddr> = (1..=10).map(|port| ([10, 0, 0, 1], port).into()).collect();
+        let ports = |silent: &[SocketAddr], last| -> Vec<u16> {
+            turn(silent, last).map(|seed| seed.port()).collect()
+        };
+        assert_eq!(ports(&seeds, None), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(ports(&seeds, Some(seeds[7])), [9, 10, 1, 2, 3, 4, 5, 6]);
+        // The last one need not be silent any more, and nobody is called twice.
+        assert_eq!(ports(&seeds[..2], Some(seeds[7])), [1, 2]);
+        assert_eq!(ports(&seeds[..2], Some(seeds[0])), [2, 1]);
+        assert!(ports(&[], Some(seeds[0])).is_empty());
     }
 }

@@ -24,6 +24,7 @@ pub use facts::{
     FACT_BYTES_MAX, Facts, Identity, LISTENERS_MAX, ListenerFact, NodeState, Promised,
     PublishError, REFUSED_MAX, RefusedResource,
 };
+pub use heart::{HEARD_WITHIN_INTERVALS, SEED_CALLS_MAX};
 pub use keys::{KEYS_MAX, KeyError, KeyFault, KeyRing};
 pub use mesh::{GOSSIP_INTERVAL, GossipConfig, Mesh, StartError, WrongKey};
 pub use peers::{Liveness, Peer, Peers, ReceivedReport};

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_gossip::{
-    DropReason, Facts, GOSSIP_INTERVAL, GossipConfig, Identity, KeyRing, Liveness, Mesh, NodeState,
-    Peer, Peers, StartError,
+    DropReason, Facts, GOSSIP_INTERVAL, GossipConfig, HEARD_WITHIN_INTERVALS, Identity, KeyRing,
+    Liveness, Mesh, NodeState, Peer, Peers, StartError,
 };
 use mesh_health::{Report, Verdict};
 use model::{ConfigRevision, MeshId, NodeId};
@@ -455,6 +455,63 @@ async fn a_node_may_be_among_its_own_seeds_and_seeds_may_come_later() {
     until(&a, "b", |peers| is(peers, 2, Liveness::Alive)).await;
     until(&b, "a", |peers| is(peers, 1, Liveness::Alive)).await;
     assert_eq!(a.peers().borrow().iter().count(), 1, "not a peer of itself");
+}
+
+/// Two nodes that have each other's company, and among their seeds one that is dead.
+async fn survivors(dead: SocketAddr, interval: Duration) -> [Mesh; 2] {
+    let survivor = |id, seeds: &[&Mesh]| {
+        let mut survivor = config(id, seeds);
+        survivor.interval = interval;
+        survivor.seeds.push(dead.to_string());
+        Mesh::start(survivor).unwrap()
+    };
+    let b = survivor(2, &[]);
+    let c = survivor(3, &[&b]);
+    for mesh in [&b, &c] {
+        until(mesh, "company", |peers| peers.alive().count() == 1).await;
+    }
+    [b, c]
+}
+
+#[tokio::test]
+async fn every_node_calls_a_silent_seed_at_every_interval() {
+    // Now and then would not do: so many calls must fit into our patience.
+    const CALLS: usize = 30;
+    let seed = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let survivors = survivors(seed.local_addr().unwrap(), QUICK).await;
+    let mut buffer = [0; 2048];
+    // What was said before they had company.
+    while seed.try_recv_from(&mut buffer).is_ok() {}
+    let mut calls: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !survivors
+        .iter()
+        .all(|mesh| calls.get(&mesh.address()) >= Some(&CALLS))
+    {
+        let call = tokio::time::timeout_at(deadline, seed.recv_from(&mut buffer)).await;
+        let (_, caller) = call.unwrap_or_else(|_| panic!("only {calls:?}")).unwrap();
+        *calls.entry(caller).or_default() += 1;
+    }
+}
+
+#[tokio::test]
+async fn who_starts_without_seeds_where_a_seed_died_sees_the_mesh_within_the_promise() {
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let dead = free.local_addr().unwrap();
+    drop(free);
+    let _survivors = survivors(dead, GOSSIP_INTERVAL).await;
+    let wiped = Mesh::start(GossipConfig {
+        bind: dead,
+        interval: GOSSIP_INTERVAL,
+        ..config(1, &[])
+    })
+    .unwrap();
+    // Twice the promise: tests share the machine.
+    let deadline = GOSSIP_INTERVAL * HEARD_WITHIN_INTERVALS * 2;
+    let mut peers = wiped.peers();
+    let heard = peers.wait_for(|peers| peers.alive().next().is_some());
+    let heard = tokio::time::timeout(deadline, heard).await;
+    assert!(heard.is_ok(), "heard of nobody within {deadline:?}");
 }
 
 #[tokio::test]
