@@ -3,11 +3,13 @@
 //! Owns the listening socket and its connections. Never lets a slow or hostile client hold more than
 //! its share: connections, head size and head time are bounded.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +19,8 @@ use crate::respond::{Answers, respond};
 
 /// Connections served at one time; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
+/// Answers that are put together at one time; more wait.
+const ANSWERS_MAX: usize = 2;
 /// The largest request head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The time for a request head to arrive, and for an idle connection to send its next one.
@@ -60,16 +64,17 @@ impl AdminServer {
     /// Answers requests until dropped.
     pub async fn serve(self, node: Arc<dyn Answers>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let at_work = Arc::new(Semaphore::new(ANSWERS_MAX));
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
                 return; // The semaphore is never closed.
             };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let node = Arc::clone(&node);
+                    let (node, at_work) = (Arc::clone(&node), Arc::clone(&at_work));
                     tokio::spawn(async move {
                         let _permit = permit;
-                        serve_connection(stream, node).await;
+                        serve_connection(stream, node, at_work).await;
                     });
                 }
                 Err(fault) => {
@@ -81,10 +86,11 @@ impl AdminServer {
     }
 }
 
-async fn serve_connection(stream: TcpStream, node: Arc<dyn Answers>) {
-    let service = service_fn(|request| {
-        let response = respond(&request, &*node);
-        async { Ok::<_, Infallible>(response) }
+async fn serve_connection(stream: TcpStream, node: Arc<dyn Answers>, at_work: Arc<Semaphore>) {
+    let service = service_fn(|request: Request<_>| {
+        let (node, at_work) = (Arc::clone(&node), Arc::clone(&at_work));
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        async move { answer(method, path, node, at_work).await }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -94,6 +100,23 @@ async fn serve_connection(stream: TcpStream, node: Arc<dyn Answers>) {
     // A broken or late client ends only itself; there is nobody to tell.
     let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
 }
+
+/// A large config takes a while to write out: not on a thread that heartbeats wait for.
+async fn answer(
+    method: Method,
+    path: String,
+    node: Arc<dyn Answers>,
+    at_work: Arc<Semaphore>,
+) -> Result<Response<Full<Bytes>>, AnswerLost> {
+    let _permit = at_work.acquire().await.map_err(|_| AnswerLost)?;
+    let answering = tokio::task::spawn_blocking(move || respond(&method, &path, &*node));
+    answering.await.map_err(|_| AnswerLost)
+}
+
+/// Writing the answer ended in a panic; the connection is closed.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was lost")]
+struct AnswerLost;
 
 #[cfg(test)]
 mod tests {

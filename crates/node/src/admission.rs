@@ -150,6 +150,9 @@ fn put_into(mut set: ConfigSet, put: &PutOp) -> Result<ConfigSet, Refusal> {
 
 fn delete_from(mut set: ConfigSet, image: &Image, delete: &DeleteOp) -> ConfigSet {
     let config = KeyRange::prefix(CONFIG_PREFIX);
+    if !delete.range.intersects(&config) {
+        return set;
+    }
     let gone: Vec<Bytes> = image
         .live(&config)
         .filter(|row| delete.range.contains(&row.key))

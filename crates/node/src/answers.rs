@@ -47,9 +47,6 @@ impl Answers for NodeAnswers {
         if self.parts.stopping.load(Ordering::Relaxed) {
             return Readiness::NotReady("this node is stopping".to_owned());
         }
-        if let Some(failed) = in_force.listeners.iter().find(|one| one.result.is_err()) {
-            return Readiness::NotReady(format!("listener {} is not open", failed.name));
-        }
         let has_config = in_force.compiled.config.config_revision.0 > 0;
         if has_config || self.parts.store.status().is_member() {
             Readiness::Ready

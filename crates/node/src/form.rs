@@ -6,44 +6,69 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mesh_gossip::{Identity, Peers, Promised};
+use mesh_gossip::{GOSSIP_INTERVAL, HEARD_WITHIN_INTERVALS, Identity, Peers, Promised};
 use model::{MeshId, NodeId};
 use store_disk::Promise;
 use store_raft::Member;
+use store_server::JoinError;
 
-use crate::formation::{FoundingSet, Other, Own, Step, Waiting, next_step};
+use crate::formation::{FoundingSet, Other, Own, Step, next_step};
 use crate::parts::Parts;
 
 /// How often the view of gossip is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a node without seeds listens for a mesh that knows its address before it founds one:
-/// long enough for two rounds of gossip from nodes that have it among their seeds.
-const LISTEN: Duration = Duration::from_millis(1200);
-/// The pause after a join that did not work.
-const JOIN_RETRY: Duration = Duration::from_millis(300);
+/// every node of such a mesh that has it among its seeds has called by then.
+const LISTEN: Duration = GOSSIP_INTERVAL.saturating_mul(HEARD_WITHIN_INTERVALS + 1);
+/// The pause after a step that did not work.
+const RETRY: Duration = Duration::from_millis(300);
+/// The pause after a refusal: it stands until something changed.
+const REFUSED_RETRY: Duration = Duration::from_secs(3);
 
 /// Forms, joins or simply returns to the mesh; ends when this node is a member.
 pub(crate) async fn become_member(parts: &Parts) {
     let begun = Instant::now();
-    let mut said: Option<Waiting> = None;
+    let mut said = String::new();
     loop {
         if parts.store.status().is_member() {
             return;
         }
         let peers = parts.mesh.peers().borrow().clone();
-        let own = own(parts, begun);
-        match next_step(&own, &others(&peers)) {
-            Step::Wait(waiting) => {
-                if said.as_ref() != Some(&waiting) {
-                    tracing::info!(why = %waiting, "not a member of a mesh yet");
-                    said = Some(waiting);
-                }
-            }
+        let result = match next_step(&own(parts, begun), &others(&peers)) {
+            Step::Wait(waiting) => Err(Pending {
+                why: waiting.to_string(),
+                pause: LOOK_EVERY,
+            }),
             Step::Promise(set) => promise(parts, &set).await,
             Step::Found(set) => found(parts, &set, &peers).await,
             Step::Join { mesh, through } => join(parts, mesh, &through).await,
+        };
+        match result {
+            Ok(()) => tokio::time::sleep(LOOK_EVERY).await,
+            Err(pending) => {
+                // Said once, however often it is tried.
+                if said != pending.why {
+                    tracing::info!(why = %pending.why, "not a member of a mesh yet");
+                    said = pending.why;
+                }
+                tokio::time::sleep(pending.pause).await;
+            }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Why this node is no member yet, and when to look again.
+struct Pending {
+    why: String,
+    pause: Duration,
+}
+
+impl Pending {
+    fn retry(fault: impl std::fmt::Display) -> Self {
+        Self {
+            why: fault.to_string(),
+            pause: RETRY,
+        }
     }
 }
 
@@ -52,7 +77,8 @@ fn own(parts: &Parts, begun: Instant) -> Own {
         id: parts.node_id,
         peer_addr: parts.options.peer_addr,
         expect: parts.options.bootstrap_expect,
-        has_seeds: !parts.options.join.is_empty(),
+        mesh: parts.data.mesh(),
+        has_seeds: !parts.options.join.is_empty() || parts.knew_peers,
         listened: begun.elapsed() >= LISTEN,
         promise: parts.data.promise().and_then(|promise| from_disk(&promise)),
     }
@@ -109,45 +135,45 @@ fn set<'a>(members: impl Iterator<Item = (NodeId, &'a str)>) -> Option<FoundingS
     parsed.collect::<Option<BTreeMap<_, _>>>().map(FoundingSet)
 }
 
-async fn promise(parts: &Parts, set: &FoundingSet) {
+async fn promise(parts: &Parts, set: &FoundingSet) -> Result<(), Pending> {
     let members = set
         .0
         .iter()
         .map(|(id, address)| (*id, address.to_string()))
         .collect();
     let (data, promise) = (parts.data.clone(), Promise { members });
-    match blocking(move || data.save_promise(promise)).await {
-        Ok(()) => {
-            tracing::info!(
-                nodes = set.0.len(),
-                "promised to found a mesh with exactly these nodes"
-            );
-            parts.publish();
-        }
-        Err(fault) => tracing::error!(%fault, "cannot promise to found a mesh"),
-    }
+    blocking(move || data.save_promise(promise))
+        .await
+        .map_err(Pending::retry)?;
+    tracing::info!(
+        nodes = set.0.len(),
+        "promised to found a mesh with exactly these nodes"
+    );
+    parts.publish();
+    Ok(())
 }
 
-async fn found(parts: &Parts, set: &FoundingSet, peers: &Peers) {
-    let members = set
+async fn found(parts: &Parts, set: &FoundingSet, peers: &Peers) -> Result<(), Pending> {
+    let founders = set
         .0
-        .keys()
-        .filter_map(|id| founder(parts, *id, peers))
-        .collect::<Vec<_>>();
-    if members.len() < set.0.len() {
-        return; // A founder was just lost from view; it is looked at again.
-    }
+        .iter()
+        .map(|(id, address)| founder(parts, *id, *address, peers));
+    let Some(members) = founders.collect::<Option<Vec<Member>>>() else {
+        return Err(Pending::retry("a founding node was just lost from view"));
+    };
     let mesh = set.mesh_id();
-    match parts.store.initialize(members, mesh).await {
-        Ok(()) => {
-            tracing::info!(%mesh, nodes = set.0.len(), "founded a mesh");
-            wait_for_membership(parts).await;
-        }
-        Err(fault) => tracing::warn!(%fault, "cannot found the mesh yet"),
-    }
+    parts
+        .store
+        .initialize(members, mesh)
+        .await
+        .map_err(Pending::retry)?;
+    tracing::info!(%mesh, nodes = set.0.len(), "founded a mesh");
+    wait_for_membership(parts).await;
+    Ok(())
 }
 
-fn founder(parts: &Parts, id: NodeId, peers: &Peers) -> Option<Member> {
+/// A founding member: its id and address as promised, the rest as gossip has it.
+fn founder(parts: &Parts, id: NodeId, address: SocketAddr, peers: &Peers) -> Option<Member> {
     if id == parts.node_id {
         return Some(parts.own_member());
     }
@@ -155,7 +181,7 @@ fn founder(parts: &Parts, id: NodeId, peers: &Peers) -> Option<Member> {
     Some(Member {
         id,
         name: identity.name.to_string(),
-        peer_addr: identity.peer_addr?.to_string(),
+        peer_addr: address.to_string(),
         client_addr: identity
             .client_addr
             .map(|a| a.to_string())
@@ -163,18 +189,19 @@ fn founder(parts: &Parts, id: NodeId, peers: &Peers) -> Option<Member> {
     })
 }
 
-async fn join(parts: &Parts, mesh: MeshId, through: &[SocketAddr]) {
+async fn join(parts: &Parts, mesh: MeshId, through: &[SocketAddr]) -> Result<(), Pending> {
     let through: Vec<String> = through.iter().map(ToString::to_string).collect();
-    match store_server::request_join(&through, &parts.own_member(), Some(mesh)).await {
-        Ok(joined) => {
-            tracing::info!(%mesh, members = joined.members.len(), "joined a mesh as a learner");
-            wait_for_membership(parts).await;
-        }
-        Err(fault) => {
-            tracing::warn!(%mesh, %fault, "cannot join yet");
-            tokio::time::sleep(JOIN_RETRY).await;
-        }
-    }
+    let joined = store_server::request_join(&through, &parts.own_member(), Some(mesh)).await;
+    let joined = joined.map_err(|fault| match fault {
+        JoinError::Refused(why) => Pending {
+            why,
+            pause: REFUSED_RETRY,
+        },
+        JoinError::Unavailable(_) => Pending::retry(fault),
+    })?;
+    tracing::info!(%mesh, members = joined.members.len(), "joined a mesh as a learner");
+    wait_for_membership(parts).await;
+    Ok(())
 }
 
 /// After an accepted founding or join, membership arrives through the log.

@@ -2,7 +2,7 @@
 //!
 //! Owns the rule that makes a second mesh impossible: a node durably promises itself to exactly one
 //! set of (id, address) pairs, and a set becomes a mesh only when all its nodes promised that very
-//! set. Never sends, stores or waits: `formation_driver` does what is decided here.
+//! set. Never sends, stores or waits: `form` does what is decided here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,9 +35,11 @@ pub(crate) struct Own {
     pub(crate) id: NodeId,
     /// Where its Raft peers reach it.
     pub(crate) peer_addr: SocketAddr,
+    /// The mesh it belongs to already, as far as its disk knows; it may not be a member yet.
+    pub(crate) mesh: Option<MeshId>,
     /// How many nodes found the mesh.
     pub(crate) expect: usize,
-    /// Whether it was given seeds to join.
+    /// Whether it knows whom to look for: seeds to join, or peers from an earlier life.
     pub(crate) has_seeds: bool,
     /// Whether it listened long enough to have heard of a mesh that knows its address.
     pub(crate) listened: bool,
@@ -69,7 +71,7 @@ pub(crate) enum Step {
     Wait(Waiting),
     /// Promise this set durably, tell the others, decide again.
     Promise(FoundingSet),
-    /// Every node of the promised set promised it: begin.
+    /// Every node of the promised set promised it, and this one begins for all.
     Found(FoundingSet),
     /// Ask this mesh, through one of these peers, to be taken in.
     Join {
@@ -96,6 +98,12 @@ pub(crate) enum Waiting {
     },
     /// The node with the lowest id names the set.
     ForProposal(NodeId),
+    /// Everybody promised; this node, the first of the set, begins for all.
+    ForFounder(NodeId),
+    /// The mesh that this node belongs to is not in reach.
+    ForOwnMesh(MeshId),
+    /// The promise names another peer address of this node.
+    AddressMoved(SocketAddr),
     /// These nodes of the promised set have not promised it yet.
     ForPromises(Vec<NodeId>),
     /// Peers of several meshes are in reach: joining either could be wrong.
@@ -125,9 +133,24 @@ impl fmt::Display for Waiting {
                 write!(f, "{seen} of {expected} founding nodes are here")
             }
             Self::ForProposal(id) => write!(f, "node {id} names the founding set"),
+            Self::ForFounder(id) => write!(f, "node {id} founds the mesh for all"),
+            Self::ForOwnMesh(mesh) => write!(
+                f,
+                "no node of this node's mesh {mesh} is in reach; start one, or give its gossip \
+                 address with --join"
+            ),
+            Self::AddressMoved(promised) => write!(
+                f,
+                "this node promised to found a mesh at the peer address {promised}; start it with \
+                 --peer-addr {promised}"
+            ),
             Self::ForPromises(ids) => {
                 f.write_str("waiting for the promise of node")?;
-                ids.iter().try_for_each(|id| write!(f, " {id}"))
+                ids.iter().try_for_each(|id| write!(f, " {id}"))?;
+                f.write_str(
+                    "; if one of them is gone for good, empty the data directories of all \
+                     founding nodes, none of which holds data yet",
+                )
             }
             Self::TwoMeshes(a, b) => write!(
                 f,
@@ -148,6 +171,9 @@ impl fmt::Display for Waiting {
 
 /// Decides the next step of a node that belongs to no mesh, from itself and the living others.
 pub(crate) fn next_step(own: &Own, others: &[Other]) -> Step {
+    if let Some(mesh) = own.mesh {
+        return return_to(mesh, own, others);
+    }
     if let Some(step) = existing_mesh(own, others) {
         return step;
     }
@@ -155,7 +181,26 @@ pub(crate) fn next_step(own: &Own, others: &[Other]) -> Step {
         Some(set) => keep_promise(own, set, others),
         None if own.expect == 1 && own.has_seeds => Step::Wait(Waiting::ForMesh),
         None if own.expect == 1 && !own.listened => Step::Wait(Waiting::Listening),
+        // Whoever else is here without a mesh was told to join one: this one.
+        None if own.expect == 1 => {
+            Step::Promise(FoundingSet(BTreeMap::from([(own.id, own.peer_addr)])))
+        }
         None => choose_set(own, others),
+    }
+}
+
+/// The step of a node whose disk names a mesh although its log does not say that it is a member: it
+/// ended between the two. It never looks at another mesh.
+fn return_to(mesh: MeshId, own: &Own, others: &[Other]) -> Step {
+    if let Some(set) = own.promise.as_ref().filter(|set| set.mesh_id() == mesh) {
+        return keep_promise(own, set, others);
+    }
+    let members = others.iter().filter(|other| other.mesh == Some(mesh));
+    let through: Vec<SocketAddr> = members.map(|other| other.peer_addr).collect();
+    if through.is_empty() {
+        Step::Wait(Waiting::ForOwnMesh(mesh))
+    } else {
+        Step::Join { mesh, through }
     }
 }
 
@@ -170,7 +215,7 @@ fn existing_mesh(own: &Own, others: &[Other]) -> Option<Step> {
     }
     match &own.promise {
         // The others were quicker: this node is a founding member all the same.
-        Some(set) if set.mesh_id() == mesh => Some(Step::Found(set.clone())),
+        Some(set) if set.mesh_id() == mesh => Some(keep_promise(own, set, others)),
         Some(_) => Some(Step::Wait(Waiting::PromisedElsewhere(mesh))),
         None => {
             let members = others.iter().filter(|other| other.mesh.is_some());
@@ -183,22 +228,31 @@ fn existing_mesh(own: &Own, others: &[Other]) -> Option<Step> {
 }
 
 fn keep_promise(own: &Own, set: &FoundingSet, others: &[Other]) -> Step {
-    let promised = |id: &NodeId| {
-        *id == own.id
-            || others
-                .iter()
-                .any(|other| other.id == *id && other.promise.as_ref() == Some(set))
-    };
+    if let Some(&promised) = set
+        .0
+        .get(&own.id)
+        .filter(|&&promised| promised != own.peer_addr)
+    {
+        return Step::Wait(Waiting::AddressMoved(promised));
+    }
+    // A node that is in the set's mesh kept its promise.
+    let kept =
+        |other: &Other| other.promise.as_ref() == Some(set) || other.mesh == Some(set.mesh_id());
+    let promised =
+        |id: &NodeId| *id == own.id || others.iter().any(|other| other.id == *id && kept(other));
     let missing: Vec<NodeId> = set.0.keys().copied().filter(|id| !promised(id)).collect();
-    if missing.is_empty() {
-        Step::Found(set.clone())
-    } else {
-        Step::Wait(Waiting::ForPromises(missing))
+    match set.0.keys().next() {
+        _ if !missing.is_empty() => Step::Wait(Waiting::ForPromises(missing)),
+        // One begins for all: two first entries that differ in a name would never be reconciled.
+        Some(first) if *first != own.id => Step::Wait(Waiting::ForFounder(*first)),
+        _ => Step::Found(set.clone()),
     }
 }
 
 fn choose_set(own: &Own, others: &[Other]) -> Step {
-    if let Some(odd) = others.iter().find(|other| other.expect != own.expect) {
+    // A node that expects nobody else founds alone or joins: it is none of the founders.
+    let founders = || others.iter().filter(|other| other.expect > 1);
+    if let Some(odd) = founders().find(|other| other.expect != own.expect) {
         return Step::Wait(Waiting::UnequalExpect {
             name: odd.name.clone(),
             theirs: odd.expect,
@@ -207,16 +261,14 @@ fn choose_set(own: &Own, others: &[Other]) -> Step {
     }
     // Follow a set that somebody promised; the order makes all undecided nodes follow the same one.
     let here = |set: &&FoundingSet| set.0.get(&own.id) == Some(&own.peer_addr);
-    if let Some(set) = others
-        .iter()
+    if let Some(set) = founders()
         .filter_map(|other| other.promise.as_ref())
         .filter(here)
         .min()
     {
         return Step::Promise(set.clone());
     }
-    let mut free: BTreeMap<NodeId, SocketAddr> = others
-        .iter()
+    let mut free: BTreeMap<NodeId, SocketAddr> = founders()
         .filter(|other| other.promise.is_none())
         .map(|other| (other.id, other.peer_addr))
         .collect();

@@ -59,9 +59,10 @@ pub(crate) async fn share(parts: Arc<Parts>, mut prober: Prober) {
             parts.health.send_replace(view);
         }
         tokio::select! {
-            _ = in_force.changed() => {}
-            _ = peers.changed() => {}
-            _ = reports.changed() => {}
+            // A closed channel (gossip ends before the rest) only ends its own branch.
+            Ok(()) = in_force.changed() => {}
+            Ok(()) = peers.changed() => {}
+            Ok(()) = reports.changed() => {}
             () = tokio::time::sleep(MERGE_EVERY) => {}
         }
     }

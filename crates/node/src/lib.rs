@@ -15,6 +15,7 @@ mod metrics;
 mod options;
 mod parts;
 mod reconcile;
+mod revision_clock;
 mod run;
 mod serve;
 mod status;

@@ -30,6 +30,8 @@ pub(crate) struct Parts {
     pub(crate) options: NodeOptions,
     pub(crate) node_id: NodeId,
     pub(crate) generation: u64,
+    /// Whether it remembers peers from an earlier life.
+    pub(crate) knew_peers: bool,
     pub(crate) started: SystemTime,
     pub(crate) data: DataDir,
     pub(crate) store: Store,
@@ -98,6 +100,12 @@ impl Parts {
 
     /// What ended that should have run on, in words; the proxy's workers do not depend on it.
     fn store_fault(&self) -> Option<String> {
+        if let Some(twin) = self.mesh.peers().borrow().twin {
+            return Some(format!(
+                "another process at {twin} has this node's id: a data directory was copied; stop \
+                 one of the two and empty its copy"
+            ));
+        }
         let fatal = self.store.status().fatal;
         fatal.or_else(|| {
             let faults = self.tasks.faults();

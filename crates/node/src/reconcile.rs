@@ -1,14 +1,15 @@
 //! From the newest image to the running proxy: compiles what changed, swaps it in, remembers it.
 //!
 //! Owns the config in force on this node. Never refuses as a whole: a resource that fails keeps its
-//! previous version, the rest applies. Never goes back: an image that is older than what is in force
-//! (a log that is still being replayed) is waited out.
+//! previous version, the rest applies. Never goes back behind its last-known-good: an older image of
+//! the same mesh (a log that is still being replayed) is waited out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use model::{ConfigRevision, MeshId};
-use proxy_config::{Compiled, ConfigSet, compile};
+use proxy_config::{Compiled, ConfigSet, Fault, compile};
 use proxy_server::ListenerOutcome;
 use store_mvcc::Image;
 
@@ -28,6 +29,8 @@ pub(crate) struct InForce {
     pub(crate) listeners: Vec<ListenerOutcome>,
     /// The mesh whose config it is.
     pub(crate) mesh_id: Option<MeshId>,
+    /// It is the last-known-good, not yet compared with the store: what was refused is not known.
+    from_disk: bool,
 }
 
 /// What the disk holds from the last run, compiled; an empty config on a new node.
@@ -43,6 +46,7 @@ pub(crate) fn from_disk(options: &NodeOptions) -> Result<InForce, LoadError> {
         compiled,
         listeners: Vec::new(),
         mesh_id: kept.mesh_id,
+        from_disk: true,
     })
 }
 
@@ -58,6 +62,7 @@ pub(crate) fn nothing(options: &NodeOptions) -> InForce {
         compiled,
         listeners: Vec::new(),
         mesh_id: None,
+        from_disk: true,
     }
 }
 
@@ -67,9 +72,11 @@ pub(crate) async fn follow(parts: Arc<Parts>) {
     let mut tracked = Tracked::default();
     loop {
         let image = images.borrow_and_update().clone();
+        if parts.stopping.load(Ordering::Relaxed) {
+            return std::future::pending().await;
+        }
         if is_news(&parts, &image) {
-            tracked.follow(&image);
-            bring_into_force(&parts, tracked.set.clone(), &image).await;
+            tracked = bring_into_force(&parts, tracked, image).await;
         }
         let failed = parts
             .in_force
@@ -87,23 +94,28 @@ pub(crate) async fn follow(parts: Arc<Parts>) {
 fn is_news(parts: &Parts, image: &Image) -> bool {
     let in_force = parts.in_force.borrow();
     let running = in_force.compiled.config.config_revision;
-    let same_mesh = in_force.mesh_id == parts.store.mesh_id();
-    if same_mesh {
-        image.config_revision() > running
-    } else {
-        image.config_revision().0 > 0
+    let newest = image.config_revision();
+    if in_force.mesh_id != parts.store.mesh_id() {
+        return newest.0 > 0;
     }
+    newest > running || (in_force.from_disk && newest == running && newest.0 > 0)
 }
 
-async fn bring_into_force(parts: &Arc<Parts>, set: ConfigSet, image: &Image) {
-    let previous = parts.in_force.borrow().compiled.clone();
+/// Compiles `image` for this node and swaps it in. Returns the followed config for the next one.
+async fn bring_into_force(parts: &Arc<Parts>, tracked: Tracked, image: Image) -> Tracked {
+    let previous = parts.in_force.borrow().clone();
     let (target, revision) = (target(&parts.options), image.config_revision());
     // A large config takes a while: not on a thread that others wait for.
-    let compiling =
-        tokio::task::spawn_blocking(move || compile(&set, &target, Some(&previous), revision));
-    let compiled = match compiling.await {
-        Ok(compiled) => compiled,
-        Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+    let before = previous.compiled.clone();
+    let compiling = tokio::task::spawn_blocking(move || {
+        let mut tracked = tracked;
+        tracked.follow(&image);
+        let compiled = compile(&tracked.set, &target, Some(&before), revision);
+        (tracked, compiled)
+    });
+    let Ok((tracked, compiled)) = compiling.await else {
+        keep_previous(parts, &previous, revision);
+        return Tracked::default();
     };
     for fault in &compiled.refused {
         tracing::error!(%revision, %fault, "a resource keeps its previous version");
@@ -112,26 +124,77 @@ async fn bring_into_force(parts: &Arc<Parts>, set: ConfigSet, image: &Image) {
     tell_failed(&listeners);
     tracing::info!(%revision, listeners = listeners.len(), "config in force");
     let mesh_id = parts.store.mesh_id();
-    let kept = last_known_good(&compiled, mesh_id);
+    let in_force = InForce {
+        compiled,
+        listeners,
+        mesh_id,
+        from_disk: false,
+    };
+    parts.in_force.send_replace(Arc::new(in_force));
+    parts.publish();
+    tracked
+}
+
+/// The compiler itself failed: everything stays as it is, and the node says so.
+fn keep_previous(parts: &Parts, previous: &InForce, revision: ConfigRevision) {
+    let fault = Fault {
+        resource: "config".to_owned(),
+        path: String::new(),
+        message: format!("compiling config revision {revision} ended in a panic"),
+        remedy: "report the log line above; this node keeps the config before".to_owned(),
+        location: None,
+    };
+    tracing::error!(%revision, %fault, "the config keeps its previous version");
+    let mut compiled = previous.compiled.clone();
+    compiled.refused.push(fault);
+    let (listeners, mesh_id) = (previous.listeners.clone(), previous.mesh_id);
+    let from_disk = previous.from_disk;
     parts.in_force.send_replace(Arc::new(InForce {
         compiled,
         listeners,
         mesh_id,
+        from_disk,
     }));
     parts.publish();
-    let folder = parts.options.data_dir.clone();
-    let saved = tokio::task::spawn_blocking(move || kept.save(&folder)).await;
-    if let Ok(Err(fault)) = saved {
-        tracing::error!(%fault, "cannot save the last-known-good config; a restart would serve an older one");
+}
+
+/// How long until a save that failed is tried again.
+const SAVE_RETRY: Duration = Duration::from_secs(5);
+
+/// Keeps the last-known-good on disk up to date, for as long as this node runs. Behind the swap: a
+/// slow disk delays no config.
+pub(crate) async fn save(parts: Arc<Parts>) {
+    let mut in_force = parts.in_force.subscribe();
+    let mut saved = None;
+    loop {
+        let newest = in_force.borrow_and_update().clone();
+        let revision = (newest.mesh_id, newest.compiled.config.config_revision);
+        let mut failed = false;
+        if !newest.from_disk && saved != Some(revision) {
+            let folder = parts.options.data_dir.clone();
+            let saving = move || last_known_good(&newest).save(&folder);
+            match tokio::task::spawn_blocking(saving).await {
+                Ok(Ok(())) => saved = Some(revision),
+                Ok(Err(fault)) => {
+                    tracing::error!(%fault, "cannot save the last-known-good config; a restart would serve an older one");
+                    failed = true;
+                }
+                Err(ended) => std::panic::resume_unwind(ended.into_panic()),
+            }
+        }
+        tokio::select! {
+            changed = in_force.changed() => if changed.is_err() { return std::future::pending().await },
+            () = tokio::time::sleep(SAVE_RETRY), if failed => {}
+        }
     }
 }
 
-fn last_known_good(compiled: &Compiled, mesh_id: Option<MeshId>) -> LastKnownGood {
+fn last_known_good(in_force: &InForce) -> LastKnownGood {
     let text = |json: Vec<u8>| String::from_utf8_lossy(&json).into_owned();
-    let resources = compiled.in_force().resources();
+    let resources = in_force.compiled.in_force().resources();
     LastKnownGood {
-        mesh_id,
-        config_revision: compiled.config.config_revision,
+        mesh_id: in_force.mesh_id,
+        config_revision: in_force.compiled.config.config_revision,
         resources: resources
             .map(|one| (one.key(), text(one.canonical_json())))
             .collect(),
@@ -139,23 +202,32 @@ fn last_known_good(compiled: &Compiled, mesh_id: Option<MeshId>) -> LastKnownGoo
 }
 
 async fn retry_listeners(parts: &Arc<Parts>) {
+    if parts.stopping.load(Ordering::Relaxed) {
+        return;
+    }
     let in_force = parts.in_force.borrow().clone();
     let listeners = parts
         .proxy
         .apply(Arc::clone(&in_force.compiled.config))
         .await;
+    if listeners == in_force.listeners {
+        return;
+    }
     if listeners.iter().all(|outcome| outcome.result.is_ok()) {
         tracing::info!("every listener is open now");
     }
     let (compiled, mesh_id) = (in_force.compiled.clone(), in_force.mesh_id);
+    let from_disk = in_force.from_disk;
     parts.in_force.send_replace(Arc::new(InForce {
         compiled,
         listeners,
         mesh_id,
+        from_disk,
     }));
     parts.publish();
 }
 
+/// Logs what is not open.
 pub(crate) fn tell_failed(listeners: &[ListenerOutcome]) {
     for outcome in listeners {
         if let Err(fault) = &outcome.result {

@@ -3,9 +3,10 @@
 //! Owns the order. At the start the proxy comes first, from last-known-good, so that traffic never
 //! waits for Raft or gossip; at the end it drains before the store stops.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lifecycle::{ShutdownTrigger, Tasks, terminate_signal};
 use mesh_gossip::{GOSSIP_INTERVAL, GossipConfig, KeyError, KeyRing, Mesh, WrongKey};
@@ -28,6 +29,8 @@ use crate::{form, health, known_peers, reconcile};
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long handing leadership over may take; a successor is elected anyway.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// The least time between two tellings of this node's state.
+const TELL_EVERY: Duration = Duration::from_millis(50);
 /// Threads of the control runtime. Traffic has threads of its own.
 const CONTROL_THREADS: usize = 2;
 
@@ -55,6 +58,17 @@ pub enum RunError {
     /// The store cannot start.
     #[error("{0}")]
     Store(#[from] store_raft::StartError),
+    /// The other members know this one under another address.
+    #[error(
+        "--peer-addr {now}: the mesh knows this member at {recorded}; start it with --peer-addr \
+         {recorded}, or empty its data directory to let it join anew"
+    )]
+    PeerAddrMoved {
+        /// The address given.
+        now: SocketAddr,
+        /// The address in the log.
+        recorded: String,
+    },
     /// The proxy cannot start.
     #[error("{0}")]
     Proxy(#[from] proxy_server::StartError),
@@ -83,13 +97,17 @@ pub fn run(options: NodeOptions) -> Result<(), RunError> {
 async fn live(options: NodeOptions) -> Result<(), RunError> {
     let data = DataDir::open(&options.data_dir)?;
     let mut registry = Registry::default();
-    let (in_force, proxy) = start_proxy(&options, &mut registry).await?;
+    // A port that is taken must be said before any traffic is taken.
     let sockets = Sockets::bind(&options).await?;
+    let (in_force, proxy) = start_proxy(&options, &mut registry).await?;
     let started = SystemTime::now();
     let generation = generation(started);
-    let mesh = Arc::new(start_mesh(&options, &data, generation)?);
+    let known_peers = known_peers::load(&options.data_dir);
+    let knew_peers = !known_peers.is_empty();
+    let mesh = Arc::new(start_mesh(&options, known_peers, &data, generation)?);
     mesh.counters().register(&mut registry);
     let store = Store::start(StoreConfig::new(data.clone())).await?;
+    check_peer_addr(&options, &store)?;
 
     let (stop, shutdown) = ShutdownTrigger::new();
     let admission = Arc::new(ConfigAdmission::default());
@@ -105,6 +123,7 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
     let parts = Arc::new(Parts {
         node_id: data.identity().node_id,
         generation,
+        knew_peers,
         started,
         data,
         store,
@@ -128,6 +147,12 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
         signal = terminate_signal() => signal.map(|signal| tracing::info!(signal, "stopping")).map_err(Into::into),
         wrong = wrong_key(&parts) => Err(RunError::WrongKey(wrong)),
     };
+    // Whoever asks twice does not want to wait.
+    tokio::spawn(async {
+        if terminate_signal().await.is_ok() {
+            std::process::exit(1);
+        }
+    });
     drain(&parts).await;
     parts.tasks.expect_ends();
     stop.request();
@@ -164,13 +189,35 @@ async fn start_proxy(
     Ok((in_force, Arc::new(proxy)))
 }
 
-fn start_mesh(options: &NodeOptions, data: &DataDir, generation: u64) -> Result<Mesh, RunError> {
+/// A member's peer address is part of the log: the others would go on to call the old one.
+fn check_peer_addr(options: &NodeOptions, store: &Store) -> Result<(), RunError> {
+    let status = store.status();
+    let recorded = status
+        .member(status.id)
+        .map(|member| member.peer_addr.clone());
+    match recorded {
+        Some(recorded) if recorded != options.peer_addr.to_string() => {
+            Err(RunError::PeerAddrMoved {
+                now: options.peer_addr,
+                recorded,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn start_mesh(
+    options: &NodeOptions,
+    known_peers: Vec<String>,
+    data: &DataDir,
+    generation: u64,
+) -> Result<Mesh, RunError> {
     let keys = match &options.gossip_key_file {
         Some(file) => KeyRing::load(file)?,
         None => KeyRing::development(),
     };
     let mut seeds = options.join.clone();
-    seeds.extend(known_peers::load(&options.data_dir));
+    seeds.extend(known_peers);
     Ok(Mesh::start(GossipConfig {
         generation,
         bind: options.gossip_addr,
@@ -185,6 +232,7 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
     let tasks = &parts.tasks;
     tasks.spawn("watch hub", parts.server.watch_task());
     tasks.spawn("autopilot", parts.server.autopilot_task());
+    tasks.spawn("last-known-good", reconcile::save(Arc::clone(parts)));
     tasks.spawn("reconcile", reconcile::follow(Arc::clone(parts)));
     tasks.spawn("health", health::share(Arc::clone(parts), prober));
     tasks.spawn("known peers", known_peers::remember(Arc::clone(parts)));
@@ -194,12 +242,14 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
         std::future::pending().await
     });
     tasks.spawn("facts", tell_facts(telling));
+    tasks.spawn("revisions", note_revisions(Arc::clone(parts)));
 }
 
 /// Keeps what the others know of this node up to date.
 async fn tell_facts(parts: Arc<Parts>) {
     let mut status = parts.store.status_watch();
     let mut peers = parts.mesh.peers();
+    let mut faults = parts.tasks.faults_watch();
     let mut strangers = std::collections::BTreeSet::new();
     loop {
         parts.publish();
@@ -214,8 +264,36 @@ async fn tell_facts(parts: Arc<Parts>) {
             }
         }
         tokio::select! {
-            changed = status.changed() => if changed.is_err() { return std::future::pending().await },
-            changed = peers.changed() => if changed.is_err() { return std::future::pending().await },
+            // A part that ended closes its channel; what the others tell goes on.
+            Ok(()) = status.changed() => {}
+            Ok(()) = peers.changed() => {}
+            Ok(()) = faults.changed() => {}
+            else => return std::future::pending().await,
+        }
+        // The store's state changes with every write; the others need it a few times a second.
+        tokio::time::sleep(TELL_EVERY).await;
+    }
+}
+
+/// Takes note of when each config revision is first heard of, asked or not.
+async fn note_revisions(parts: Arc<Parts>) {
+    let mut peers = parts.mesh.peers();
+    let mut images = parts.store.images();
+    let mut noted = None;
+    loop {
+        let image = images.borrow_and_update().config_revision();
+        let known = peers.borrow_and_update().clone();
+        if noted
+            .as_ref()
+            .is_none_or(|(i, p)| *i != image || !Arc::ptr_eq(p, &known))
+        {
+            parts.board.note(image, &known, Instant::now());
+            noted = Some((image, known));
+        }
+        tokio::select! {
+            Ok(()) = images.changed() => {}
+            Ok(()) = peers.changed() => {}
+            else => return std::future::pending().await,
         }
     }
 }
@@ -239,7 +317,11 @@ async fn drain(parts: &Parts) {
             tracing::warn!("leadership was not handed over; the others elect");
         }
     }
-    tokio::join!(parts.mesh.leave(), parts.proxy.drain(DRAIN));
+    let drained = tokio::time::timeout(DRAIN + HAND_OVER, parts.proxy.drain(DRAIN));
+    let (_, drained) = tokio::join!(parts.mesh.leave(), drained);
+    if drained.is_err() {
+        tracing::warn!("a proxy worker did not end in time");
+    }
 }
 
 /// Which life of the node this is: microseconds since 1970 grow with every start.

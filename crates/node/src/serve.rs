@@ -11,11 +11,12 @@ use admin::AdminServer;
 use control_api::MESSAGE_BYTES_MAX;
 use control_api::v1::config_server::ConfigServer;
 use control_api::v1::mesh_server::MeshServer;
-use lifecycle::Shutdown;
+use lifecycle::{Shutdown, Tasks};
 use store_server::client_connections;
 use telemetry::Registry;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
@@ -30,8 +31,11 @@ use crate::parts::Parts;
 const CLIENT_STREAMS_MAX: u32 = u32::MAX;
 /// A client connection without a sign of life for so long is asked for one.
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// How long connections get to end by themselves when the node stops.
+/// How long clients' connections get to end by themselves when the node stops.
 const CLOSE: Duration = Duration::from_secs(2);
+/// The same for those of other nodes: enough for answers under way. The leader's stream of appends
+/// does not end by itself, so every stop of a follower waits this long.
+const CLOSE_PEERS: Duration = Duration::from_millis(500);
 
 /// An address cannot be bound.
 #[derive(Debug, thiserror::Error)]
@@ -68,20 +72,18 @@ impl Sockets {
     }
 }
 
-/// The servers that end on shutdown.
+/// The servers that end on shutdown: each receiver hears when its server has.
 pub(crate) struct Serving {
-    client: JoinHandle<()>,
-    peer: JoinHandle<()>,
+    client: oneshot::Receiver<()>,
+    peer: oneshot::Receiver<()>,
 }
 
 impl Serving {
-    /// Waits until both have ended, or ends them.
+    /// Waits until both have ended, or their time is over.
     pub(crate) async fn finished(self) {
-        for mut server in [self.client, self.peer] {
-            if tokio::time::timeout(CLOSE, &mut server).await.is_err() {
-                server.abort();
-            }
-        }
+        // Whichever is late ends with the node's other tasks.
+        let (client, peer) = (timeout(CLOSE, self.client), timeout(CLOSE_PEERS, self.peer));
+        let _ = tokio::join!(client, peer);
     }
 }
 
@@ -121,14 +123,19 @@ pub(crate) fn start(
             let incoming = client_connections(sockets.client);
             let stop = requested(shutdown.clone());
             spawn(
-                "client",
+                &parts.tasks,
+                "client port",
                 client.serve_with_incoming_shutdown(incoming, stop),
             )
         },
         peer: {
             let incoming = TcpIncoming::from(sockets.peer).with_nodelay(Some(true));
             let stop = requested(shutdown.clone());
-            spawn("peer", peer.serve_with_incoming_shutdown(incoming, stop))
+            spawn(
+                &parts.tasks,
+                "peer port",
+                peer.serve_with_incoming_shutdown(incoming, stop),
+            )
         },
     }
 }
@@ -138,12 +145,17 @@ async fn requested(mut shutdown: Shutdown) {
 }
 
 fn spawn(
+    tasks: &Tasks,
     port: &'static str,
     serving: impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
-) -> JoinHandle<()> {
-    tokio::spawn(async move {
+) -> oneshot::Receiver<()> {
+    let (ended, hears) = oneshot::channel();
+    tasks.spawn(port, async move {
         if let Err(fault) = serving.await {
             tracing::error!(port, %fault, "a port is served no longer");
         }
-    })
+        // Nobody waits unless the node stops.
+        let _ = ended.send(());
+    });
+    hears
 }

@@ -3,21 +3,20 @@
 //! Owns the verdict SYNCED, STALE, REFUSED or DOWN. Never asks anybody: it reads the views at hand.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
 
 use control_api::v1;
 use mesh_gossip::{Facts, Liveness, Peers};
 use model::{ConfigRevision, NodeId};
 use store_raft::{RaftStatus, Role};
 
-/// A node may be behind for so long before it is STALE: a change needs a moment to travel.
-const STALE_AFTER: Duration = Duration::from_secs(2);
+use crate::revision_clock::RevisionClock;
 
-/// Remembers since when each node is behind.
+/// Remembers when each config revision was first heard of.
 #[derive(Debug, Default)]
 pub(crate) struct StatusBoard {
-    behind_since: Mutex<BTreeMap<NodeId, Instant>>,
+    revisions: Mutex<RevisionClock>,
 }
 
 /// Everything a status is made of.
@@ -40,17 +39,18 @@ impl StatusBoard {
     /// The status of the mesh.
     pub(crate) fn status(&self, from: &Sources<'_>) -> v1::StatusResponse {
         let leader = from.raft.leader.as_ref().map(|leader| leader.id);
-        let newest = newest_revision(from, leader);
+        self.note(from.image_revision, from.peers, from.now);
+        let revisions = self.clock();
         let mut nodes: BTreeMap<NodeId, v1::NodeStatus> = BTreeMap::new();
         let own_id = from.own.identity.node_id;
         let mut own = describe(from.own, from.started);
-        own.set_state(self.judge(own_id, from.own, newest, from.now));
+        own.set_state(judge(from.own, &revisions, from.now));
         nodes.insert(own_id, own);
         for peer in from.peers.iter().filter(|peer| !peer.foreign) {
             let id = peer.facts.identity.node_id;
             let mut node = describe(&peer.facts, peer.since);
             node.set_state(match peer.liveness {
-                Liveness::Alive => self.judge(id, &peer.facts, newest, from.now),
+                Liveness::Alive => judge(&peer.facts, &revisions, from.now),
                 Liveness::Down | Liveness::Left => v1::ConfigState::Down,
             });
             nodes.insert(id, node);
@@ -69,51 +69,37 @@ impl StatusBoard {
             mesh_id: from.raft.mesh_id.map_or(0, |id| id.0),
             leader: leader_name.unwrap_or_default(),
             has_quorum: from.raft.quorum,
-            config_revision: newest.0,
+            config_revision: revisions.newest().0,
             nodes,
             answered_by: from.own.identity.name.to_string(),
         }
     }
 
-    fn judge(
-        &self,
-        id: NodeId,
-        facts: &Facts,
-        newest: ConfigRevision,
-        now: Instant,
-    ) -> v1::ConfigState {
-        let mut behind = self
-            .behind_since
+    /// Takes note of every revision that anybody runs: whatever a node applied was committed.
+    pub(crate) fn note(&self, image: ConfigRevision, peers: &Peers, now: Instant) {
+        let told = peers.iter().filter(|peer| !peer.foreign);
+        let told = told.map(|peer| peer.facts.state.config_revision);
+        let newest = told.fold(image, ConfigRevision::max);
+        self.clock().note(newest, now);
+    }
+
+    fn clock(&self) -> MutexGuard<'_, RevisionClock> {
+        self.revisions
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if facts.state.config_revision < newest {
-            let since = *behind.entry(id).or_insert(now);
-            if now.duration_since(since) > STALE_AFTER {
-                return v1::ConfigState::Stale;
-            }
-        } else {
-            behind.remove(&id);
-        }
-        let failed = facts
-            .state
-            .listeners
-            .iter()
-            .any(|listener| listener.fault.is_some());
-        if facts.state.refused_count > 0 || failed {
-            v1::ConfigState::Refused
-        } else {
-            v1::ConfigState::Synced
-        }
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The leader's config revision as far as anybody told.
-fn newest_revision(from: &Sources<'_>, leader: Option<NodeId>) -> ConfigRevision {
-    let told = leader
-        .and_then(|id| from.peers.peer(id))
-        .map(|peer| peer.facts.state.config_revision)
-        .unwrap_or_default();
-    from.image_revision.max(told)
+/// What a living node's own words amount to.
+fn judge(facts: &Facts, revisions: &RevisionClock, now: Instant) -> v1::ConfigState {
+    let state = &facts.state;
+    if revisions.is_stale(state.config_revision, now) {
+        v1::ConfigState::Stale
+    } else if state.refused_count > 0 || state.listeners.iter().any(|one| one.fault.is_some()) {
+        v1::ConfigState::Refused
+    } else {
+        v1::ConfigState::Synced
+    }
 }
 
 fn describe(facts: &Facts, since: SystemTime) -> v1::NodeStatus {

@@ -11,8 +11,11 @@ use control_api::v1;
 use control_api::v1::config_server::Config;
 use model::ConfigRevision;
 use proxy_config::{Kind, Resource, ResourceId, parse_value};
-use store_mvcc::{Command, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp};
-use store_server::Admission;
+use store_api::verdict::Proposed;
+use store_mvcc::{
+    Command, Compare, CompareResult, CompareTarget, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp,
+};
+use store_server::{Admission, Answer};
 use tonic::{Request, Response, Status};
 
 use crate::admission::ConfigAdmission;
@@ -36,35 +39,29 @@ impl Config for ConfigService {
         let patience = server.patience(request.metadata());
         let request = request.into_inner();
         let wanted = Wanted::read(&request)?;
-        // A change is told against what is committed now, not against what this node has heard of.
-        let image = server.linearizable_image(patience).await?;
-        let plan = wanted.plan(&image);
-        if plan.ops.is_empty() {
-            return Ok(Response::new(answer(
-                image.config_revision(),
-                image.revision(),
-                plan,
-            )));
+        for _ in 0..PLANS_MAX {
+            // A change is told against what is committed now, not what this node has heard of.
+            // When that cannot be known, nothing was written: the caller may ask another node.
+            let image = server.linearizable_image(patience).await;
+            let image = image.map_err(|status| Proposed::No.mark(status))?;
+            let plan = wanted.plan(&image);
+            let now = (image.config_revision(), image.revision());
+            if plan.ops.is_empty() {
+                return Ok(Response::new(answer(now.0, now.1, plan)));
+            }
+            let command = Command::Txn(plan.txn());
+            if request.dry_run {
+                self.judge(image, command).await?;
+                return Ok(Response::new(answer(now.0, now.1, plan)));
+            }
+            let written = server.writes().submit(command, patience).await?;
+            if matches!(&written.answer, Answer::Txn(txn) if txn.succeeded) {
+                let (config_revision, revision) = (written.config_revision, written.revision);
+                return Ok(Response::new(answer(config_revision, revision, plan)));
+            }
         }
-        let txn = TxnOp {
-            compares: Vec::new(),
-            success: plan.ops.clone(),
-            failure: Vec::new(),
-        };
-        let command = Command::Txn(txn);
-        if request.dry_run {
-            self.judge(image.clone(), command).await?;
-            return Ok(Response::new(answer(
-                image.config_revision(),
-                image.revision(),
-                plan,
-            )));
-        }
-        let written = server.writes().submit(command, patience).await?;
-        Ok(Response::new(answer(
-            written.config_revision,
-            written.revision,
-            plan,
+        Err(Proposed::No.mark(Status::aborted(
+            "skein: others keep changing the same resources; nothing was changed, try again",
         )))
     }
 }
@@ -90,8 +87,13 @@ fn refused(message: &str) -> Status {
 /// What a request asks for: `None` deletes.
 struct Wanted(BTreeMap<String, (ResourceId, Option<Bytes>)>);
 
+/// How often a change is planned anew because the same resources changed under it.
+const PLANS_MAX: usize = 5;
+
 /// The operations that make it so, and what each resource's change is.
 struct Plan {
+    /// Each wanted key is as it was when this was planned, those that stay unchanged too.
+    compares: Vec<Compare>,
     ops: Vec<Op>,
     changes: Vec<v1::Change>,
 }
@@ -124,22 +126,31 @@ impl Wanted {
         Ok(Self(wanted))
     }
 
-    fn plan(self, image: &Image) -> Plan {
+    fn plan(&self, image: &Image) -> Plan {
         let mut plan = Plan {
+            compares: Vec::new(),
             ops: Vec::new(),
             changes: Vec::new(),
         };
-        for (key, (id, after)) in self.0 {
-            let before = image.get(key.as_bytes()).map(|row| row.value.clone());
-            let action = match (&before, &after) {
+        for (key, (id, after)) in &self.0 {
+            let row = image.get(key.as_bytes());
+            plan.compares.push(Compare {
+                range: KeyRange::key(key.clone()),
+                result: CompareResult::Equal,
+                target: CompareTarget::Mod(row.map_or(0, |row| row.mod_revision)),
+            });
+            let before = row.map(|row| row.value.clone());
+            let action = match (&before, after) {
                 (None, None) => continue,
                 (Some(_), None) => {
-                    plan.ops.push(Op::Delete(DeleteOp::new(KeyRange::key(key))));
+                    plan.ops
+                        .push(Op::Delete(DeleteOp::new(KeyRange::key(key.clone()))));
                     v1::Action::Deleted
                 }
                 (Some(before), Some(after)) if before == after => v1::Action::Unchanged,
                 (before, Some(after)) => {
-                    plan.ops.push(Op::Put(PutOp::new(key, after.clone())));
+                    plan.ops
+                        .push(Op::Put(PutOp::new(key.clone(), after.clone())));
                     if before.is_none() {
                         v1::Action::Created
                     } else {
@@ -148,15 +159,25 @@ impl Wanted {
                 }
             };
             let mut change = v1::Change {
-                resource: Some(reference(&id)),
+                resource: Some(reference(id)),
                 before: before.unwrap_or_default(),
-                after: after.unwrap_or_default(),
+                after: after.clone().unwrap_or_default(),
                 ..v1::Change::default()
             };
             change.set_action(action);
             plan.changes.push(change);
         }
         plan
+    }
+}
+
+impl Plan {
+    fn txn(&self) -> TxnOp {
+        TxnOp {
+            compares: self.compares.clone(),
+            success: self.ops.clone(),
+            failure: Vec::new(),
+        }
     }
 }
 

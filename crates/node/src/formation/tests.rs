@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 
 fn address(id: u64) -> SocketAddr {
     ([127, 0, 0, 1], 1000 + u16::try_from(id).unwrap()).into()
@@ -11,6 +12,7 @@ fn own(id: u64, expect: usize) -> Own {
     Own {
         id: NodeId(id),
         peer_addr: address(id),
+        mesh: None,
         expect,
         has_seeds: true,
         listened: true,
@@ -109,47 +111,93 @@ fn unequal_expectations_are_named() {
     );
 }
 
-proptest! {
-    /// Whatever each node sees and whenever it acts, at most one set is ever founded, and every node
-    /// keeps its first promise.
-    #[test]
-    fn no_interleaving_founds_two_meshes(
-        schedule in prop::collection::vec((0usize..5, any::<u8>()), 1..200),
-    ) {
-        let mut nodes: Vec<Own> = (0..5).map(|id| own(id, 3)).collect();
-        let mut founded: Vec<Option<FoundingSet>> = vec![None; nodes.len()];
-        for (at, seen) in schedule {
-            if founded[at].is_some() {
-                continue;
+/// Nodes as `form` would drive them.
+struct World {
+    nodes: Vec<Own>,
+    /// The mesh that each is a member of.
+    member: Vec<Option<MeshId>>,
+}
+
+impl World {
+    /// Three founders, and as many that only join.
+    fn new(founders: usize, joiners: usize) -> Self {
+        let founder = |id| own(id, if founders == 1 { 1 } else { founders });
+        let mut nodes: Vec<Own> = (0..founders as u64).map(founder).collect();
+        if founders == 1 {
+            nodes[0].has_seeds = false;
+        }
+        nodes.extend((0..joiners as u64).map(|id| own(100 + id, 1)));
+        let member = vec![None; nodes.len()];
+        Self { nodes, member }
+    }
+
+    /// Node `at` looks at those in `seen` and acts. Returns whether anything changed.
+    fn act(&mut self, at: usize, seen: u8) -> Result<bool, TestCaseError> {
+        if self.member[at].is_some() {
+            return Ok(false);
+        }
+        let others: Vec<Other> = (0..self.nodes.len())
+            .filter(|&i| i != at && seen & (1 << i) != 0)
+            .map(|i| Other {
+                mesh: self.member[i],
+                promise: self.nodes[i].promise.clone(),
+                ..other(self.nodes[i].id.0, self.nodes[i].expect)
+            })
+            .collect();
+        match next_step(&self.nodes[at], &others) {
+            Step::Promise(set) => {
+                prop_assert!(self.nodes[at].promise.is_none(), "a second promise");
+                prop_assert!(
+                    set.0.contains_key(&self.nodes[at].id),
+                    "promised without itself"
+                );
+                self.nodes[at].promise = Some(set);
             }
-            let others: Vec<Other> = (0..nodes.len())
-                .filter(|&i| i != at && seen & (1 << i) != 0)
-                .map(|i| Other {
-                    mesh: founded[i].as_ref().map(FoundingSet::mesh_id),
-                    promise: nodes[i].promise.clone(),
-                    ..other(i as u64, 3)
-                })
-                .collect();
-            match next_step(&nodes[at], &others) {
-                Step::Promise(set) => {
-                    prop_assert!(nodes[at].promise.is_none(), "a second promise");
-                    prop_assert!(set.0.contains_key(&nodes[at].id), "promised without itself");
-                    nodes[at].promise = Some(set);
+            Step::Found(set) => {
+                for node in self
+                    .nodes
+                    .iter()
+                    .filter(|node| set.0.contains_key(&node.id))
+                {
+                    prop_assert_eq!(node.promise.as_ref(), Some(&set));
                 }
-                Step::Found(set) => {
-                    prop_assert_eq!(nodes[at].promise.as_ref(), Some(&set));
-                    for id in set.0.keys() {
-                        let promise = &nodes[usize::try_from(id.0).unwrap()].promise;
-                        prop_assert_eq!(promise.as_ref(), Some(&set));
+                // The log reaches every founder.
+                for (node, member) in self.nodes.iter().zip(&mut self.member) {
+                    if set.0.contains_key(&node.id) {
+                        *member = Some(set.mesh_id());
                     }
-                    founded[at] = Some(set);
                 }
-                Step::Wait(_) | Step::Join { .. } => {}
+            }
+            Step::Join { mesh, .. } => self.member[at] = Some(mesh),
+            Step::Wait(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+proptest! {
+    /// Whatever each node sees and whenever it acts, at most one mesh is ever founded and nobody
+    /// promises twice; and once all see each other, everybody ends in that mesh.
+    #[test]
+    fn every_interleaving_ends_in_one_mesh(
+        founders in prop::sample::select(vec![1usize, 2, 3]),
+        joiners in 0usize..3,
+        schedule in prop::collection::vec((0usize..6, any::<u8>()), 0..100),
+    ) {
+        let mut world = World::new(founders, joiners);
+        let count = world.nodes.len();
+        for (at, seen) in schedule {
+            world.act(at % count, seen)?;
+        }
+        let mut changed = true;
+        while changed {
+            changed = false;
+            for at in 0..count {
+                changed |= world.act(at, u8::MAX)?;
             }
         }
-        let mut meshes: Vec<_> = founded.iter().flatten().map(FoundingSet::mesh_id).collect();
-        meshes.sort_unstable();
-        meshes.dedup();
-        prop_assert!(meshes.len() <= 1, "two meshes: {meshes:?}");
+        let first = world.member[0];
+        prop_assert!(first.is_some(), "nobody founded: {:?}", world.nodes);
+        prop_assert!(world.member.iter().all(|mesh| *mesh == first), "{:?}", world.member);
     }
 }
