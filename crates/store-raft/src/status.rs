@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use model::{MeshId, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::type_config::alias::WatchReceiverOf;
+use openraft::type_config::alias::{SerdeInstantOf, WatchReceiverOf};
 use openraft::{Instant, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
@@ -84,6 +84,8 @@ pub struct RaftStatus {
     pub learners: Arc<[Member]>,
     /// On the leader: up to which entry each other member's log is known to match; else empty.
     pub matched: Vec<(NodeId, u64)>,
+    /// On the leader: which other members answered it within the last lease; else empty.
+    pub answering: Vec<NodeId>,
     /// Why the store stopped, if a fault stopped it.
     pub fatal: Option<String>,
     /// Where the state came from at the start, and what was found damaged.
@@ -139,6 +141,7 @@ impl StatusTask {
             voters: Arc::default(),
             learners: Arc::default(),
             matched: Vec::new(),
+            answering: Vec::new(),
             fatal: None,
             recovery,
         }
@@ -206,6 +209,11 @@ impl StatusTask {
         });
         let matched = metrics.replication.iter().flatten();
         let matched = matched.filter(|(id, _)| **id != metrics.id);
+        let answers = metrics.heartbeat.iter().flatten();
+        let answering = answers.filter(|(id, answered)| {
+            let recent = |at: &SerdeInstantOf<Types>| at.elapsed() < self.lease;
+            **id != metrics.id && answered.as_ref().is_some_and(recent)
+        });
         let index = |id: &Option<crate::types::LogId>| id.map_or(0, |id| id.index);
         RaftStatus {
             id: metrics.id,
@@ -222,6 +230,7 @@ impl StatusTask {
             voters: last.voters.clone(),
             learners: last.learners.clone(),
             matched: matched.map(|(id, log_id)| (*id, index(log_id))).collect(),
+            answering: answering.map(|(id, _)| *id).collect(),
             fatal: fatal(metrics).or_else(|| last.fatal.clone()),
             recovery: self.recovery.clone(),
         }

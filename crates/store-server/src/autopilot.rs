@@ -97,11 +97,11 @@ fn plan(status: &RaftStatus, judge: impl Fn(NodeId) -> Judgement) -> Option<Chan
     if let Some(learner) = forgotten {
         return Some(Change::Forget(learner.id));
     }
-    let mut ready = status.learners.iter().filter(|learner| {
-        let matched = status.matched.iter().find(|(id, _)| *id == learner.id);
-        let matched = matched.map_or(0, |(_, index)| *index);
-        matched + LAG_MAX >= status.last_log && judge(learner.id) != Judgement::Dead
-    });
+    let caught_up = |id| caught_up(status, id) && judge(id) == Judgement::Alive;
+    let mut ready = status
+        .learners
+        .iter()
+        .filter(|learner| caught_up(learner.id));
     ready.find_map(|learner| {
         match status
             .voters
@@ -118,6 +118,14 @@ fn plan(status: &RaftStatus, judge: impl Fn(NodeId) -> Judgement) -> Option<Chan
             None => None,
         }
     })
+}
+
+/// Whether a learner could vote at once. That takes evidence that it was reached at all: a vote of
+/// a node that does not answer can cost the mesh its quorum, and with it the way back.
+fn caught_up(status: &RaftStatus, id: NodeId) -> bool {
+    let matched = status.matched.iter().find(|(member, _)| *member == id);
+    let near = matched.is_some_and(|(_, index)| *index > 0 && index + LAG_MAX >= status.last_log);
+    near && status.answering.contains(&id)
 }
 
 #[cfg(test)]

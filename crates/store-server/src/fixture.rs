@@ -27,6 +27,7 @@ pub(crate) fn leading_status() -> RaftStatus {
         voters: Arc::default(),
         learners: Arc::default(),
         matched: Vec::new(),
+        answering: Vec::new(),
         fatal: None,
         recovery: Recovery {
             source: Source::Nothing,

@@ -26,6 +26,11 @@ fn mesh(voters: &[(u64, &str)], learners: &[(u64, &str)]) -> RaftStatus {
             .chain(learners)
             .map(|(id, _)| (NodeId(*id), 1000))
             .collect(),
+        answering: voters
+            .iter()
+            .chain(learners)
+            .map(|(id, _)| NodeId(*id))
+            .collect(),
         ..leading_status()
     }
 }
@@ -55,6 +60,34 @@ fn a_learner_gets_a_vote_when_it_caught_up() {
         None,
         "nothing is known of its log"
     );
+}
+
+#[test]
+fn a_learner_that_was_never_reached_gets_no_vote() {
+    // So short a log that even one who has nothing of it is not far behind.
+    let short = RaftStatus {
+        last_log: 5,
+        matched: vec![(NodeId(2), 5)],
+        ..mesh(&[(1, "a")], &[(2, "b")])
+    };
+    let promoted = Some(Change::Promote(NodeId(2)));
+    assert_eq!(plan(&short, dead(&[])), promoted);
+    assert_eq!(
+        plan(&short, |_| Judgement::Unknown),
+        None,
+        "nobody saw it alive"
+    );
+    let matching = |matched| RaftStatus {
+        matched,
+        ..short.clone()
+    };
+    assert_eq!(plan(&matching(vec![(NodeId(2), 0)]), dead(&[])), None);
+    assert_eq!(plan(&matching(vec![]), dead(&[])), None);
+    let silent = RaftStatus {
+        answering: vec![],
+        ..short
+    };
+    assert_eq!(plan(&silent, dead(&[])), None, "it answers no more");
 }
 
 #[test]
