@@ -34,6 +34,12 @@ class Section:
     peers: list
     figures: list
     notes: list = dataclasses.field(default_factory=list)
+    missing: list = dataclasses.field(default_factory=list)
+
+    def name_missing(self, peers):
+        """Says in the table which of its peers are not installed, and how to install them."""
+        self.missing = [name for name in self.peers if name in peers]
+        self.notes += [f"{name} is missing; to have it: `{peers[name]}`" for name in self.missing]
 
     def markdown(self):
         columns = [name for name in [*self.peers, OURS]]
@@ -44,7 +50,8 @@ class Section:
         lines = [head]
         for figure in self.figures:
             line = [f"{figure.name}, {figure.unit}"]
-            line += [shown(figure.values.get(name)) for name in columns]
+            line += ["missing" if name in self.missing else shown(figure.values.get(name))
+                     for name in columns]
             line += [self.ratio(figure, name) for name in ratios]
             marks = {True: "met", False: "**missed**", None: "not measured"}
             line.append("; ".join(f"{goal['goal']}: {marks[goal['met']]}"

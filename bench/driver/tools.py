@@ -38,10 +38,14 @@ class Tools:
     def has(self, name):
         return self.paths[name] is not None
 
+    def missing(self):
+        """What is not installed, with the command that installs it."""
+        return {name: PEERS[name][2] for name, path in self.paths.items() if path is None}
+
     def need(self, name):
         """The path of a program without which a row makes no sense."""
         if not self.has(name):
-            raise BenchError(f"{name} is missing: {PEERS[name][2]}")
+            raise BenchError(f"{name} is missing; to have it: {PEERS[name][2]}")
         return self.paths[name]
 
     def versions(self):
