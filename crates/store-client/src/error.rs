@@ -48,7 +48,11 @@ pub enum ClientError {
         reason: String,
     },
     /// No endpoint answered, and surely nothing was changed. Try again, or with other endpoints.
-    #[error("no endpoint answered: {}; check --endpoints and that a node runs there", list(.tried))]
+    #[error(
+        "no endpoint could do it: {}; check --endpoints, that a node runs there, and with `skein \
+         status` that there is a quorum",
+        list(.tried)
+    )]
     Unavailable {
         /// Every endpoint that was tried, in order.
         tried: Vec<Tried>,
