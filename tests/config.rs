@@ -419,6 +419,33 @@ fn a_resource_with_nodes_is_in_force_on_those_alone_and_all_are_synced() {
 }
 
 #[test]
+fn changes_at_one_time_through_all_nodes_all_come_into_force() {
+    let mesh = Mesh::start(3);
+    let upstream = Upstream::start("one", (mesh.subnet.ip(100), 8000));
+    mesh.apply(&shop(&upstream));
+    let before = stored(&mesh).0;
+    std::thread::scope(|scope| {
+        for (at, node) in mesh.nodes.iter().enumerate() {
+            let (mesh, upstream) = (&mesh, &upstream);
+            scope.spawn(move || {
+                for change in 0..5 {
+                    let name = format!("c{at}-{change}");
+                    let file = mesh.dir.path().join(&name).with_extension("yaml");
+                    std::fs::write(&file, cluster(&name, upstream)).unwrap();
+                    node.skein(&["apply", "-f", file.to_str().unwrap()]).ok();
+                }
+            });
+        }
+    });
+    mesh.wait_synced();
+    assert_eq!(
+        stored(&mesh).0,
+        before + 15,
+        "each change has a config revision of its own"
+    );
+}
+
+#[test]
 fn explain_and_graph_tell_what_the_proxy_would_do() {
     let mesh = Mesh::start(1);
     let node = &mesh.nodes[0];

@@ -127,9 +127,16 @@ fn one_node_of_three_restarted_alone_serves_at_once_and_says_it_has_no_quorum() 
             .is_some_and(|node| node["state"] == "DOWN")
     };
     until("the others are DOWN", || dead("n1") && dead("n3"));
-    let write = alone.skein(&["put", "k", "v", "--timeout", "2s"]);
-    assert_eq!(write.code, 1, "{}", write.stdout);
-    assert!(!write.stderr.is_empty());
+    let file = mesh.dir.path().join("again.yaml");
+    std::fs::write(&file, config(&upstream)).unwrap();
+    for write in [
+        &["put", "k", "v", "--timeout", "15s"][..],
+        &["apply", "--timeout", "15s", "-f", file.to_str().unwrap()],
+    ] {
+        let refused = alone.skein(write).exits(1).stderr;
+        assert!(refused.contains("no leader"), "{write:?}: {refused}");
+        assert!(refused.contains("skein status"), "{write:?}: {refused}");
+    }
     assert!(serves(alone));
     // With a second node there is a quorum again.
     mesh.nodes[0].start();
@@ -163,6 +170,55 @@ fn quorum_lost_at_runtime_disturbs_no_traffic_and_is_told() {
     );
     traffic.wait_for(50);
     traffic.stop_unharmed();
+}
+
+#[test]
+fn all_nodes_killed_at_once_under_writes_lose_no_acknowledged_one() {
+    let mut mesh = Mesh::start(3);
+    let upstream = upstream(&mesh);
+    mesh.apply(&config(&upstream));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = std::thread::spawn({
+        let (stop, endpoints) = (Arc::clone(&stop), mesh.endpoints());
+        move || write_until(&stop, &endpoints)
+    });
+    until("writes are on their way", || {
+        mesh.skein(&["get", "written/000020"]).code == 0
+    });
+    for node in &mut mesh.nodes {
+        node.kill();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = writing.join().unwrap();
+    assert!(acknowledged.len() >= 20, "{acknowledged:?}");
+    for node in &mut mesh.nodes {
+        node.start();
+    }
+    mesh.wait_synced();
+    for node in &mesh.nodes {
+        until("every acknowledged write is on every node", || {
+            missing(node, &acknowledged).is_empty()
+        });
+        assert!(serves(node), "{}", node.name);
+    }
+}
+
+/// The worst of both: no quorum, and the file is damaged. The rows on its own disk still tell.
+#[test]
+fn a_node_alone_with_a_damaged_last_known_good_file_serves_what_its_store_holds() {
+    let mut mesh = Mesh::start(3);
+    let upstream = upstream(&mesh);
+    mesh.apply(&config(&upstream));
+    mesh.wait_synced();
+    for node in &mut mesh.nodes {
+        node.kill();
+    }
+    let file = mesh.nodes[1].data.join("last-known-good.json");
+    std::fs::write(&file, "nonsense").unwrap();
+    mesh.nodes[1].start();
+    until("it serves", || serves(&mesh.nodes[1]));
+    let path = file.display().to_string();
+    assert!(mesh.nodes[1].log().contains(&path));
 }
 
 #[test]
@@ -303,6 +359,22 @@ fn a_full_disk_stops_the_store_of_that_node_and_no_traffic() {
                 .is_some_and(|leader| leader != name)
         })
     });
+    // Whoever asks the full node first is served by another one: nothing was proposed there.
+    let endpoints = format!(
+        "{},{}",
+        mesh.nodes[full].client(),
+        mesh.nodes[other].client()
+    );
+    let change = mesh.dir.path().join("change.yaml");
+    std::fs::write(&change, "kind: Defaults\nroute_timeout: 9s\n").unwrap();
+    let apply = ["apply", "-f", change.to_str().unwrap()];
+    skein(&[&apply[..], &["--endpoints", &endpoints]].concat()).ok();
+    let alone = mesh.nodes[full].skein(&apply).exits(1);
+    assert!(
+        !alone.stderr.contains("unknown"),
+        "surely nothing was written: {}",
+        alone.stderr
+    );
     traffic.wait_for(100);
     traffic.stop_unharmed();
     assert!(mesh.nodes[full].runs());

@@ -1,6 +1,6 @@
 //! Health by gossip: each node probes its share, all nodes know, and routing follows.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 
 use crate::harness::{Mesh, Upstream, get, until, until_some};
 
@@ -66,6 +66,21 @@ fn an_endpoint_that_dies_leaves_rotation_on_two_nodes_and_returns() {
 #[test]
 fn an_endpoint_that_dies_leaves_rotation_on_one_node_and_returns() {
     dies_and_returns(1);
+}
+
+/// It takes connections, and never answers: as dead as one that refuses them.
+#[test]
+fn an_endpoint_that_hangs_leaves_rotation_too() {
+    let mesh = Mesh::start(1);
+    let stays = Upstream::start("stays", (mesh.subnet.ip(101), 8000));
+    let hangs = TcpListener::bind((mesh.subnet.ip(102), 8000)).unwrap();
+    let hanging = hangs.local_addr().unwrap();
+    mesh.apply(&config(&[stays.address, hanging]));
+    wait_verdict(&mesh, hanging, "unhealthy");
+    for _ in 0..20 {
+        let answer = get(mesh.nodes[0].at(8080), "any", "/").unwrap();
+        assert!(answer.body.starts_with("stays "), "{answer:?}");
+    }
 }
 
 fn probes(mesh: &Mesh, at: usize) -> f64 {

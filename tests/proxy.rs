@@ -523,4 +523,42 @@ fn a_taken_port_fails_its_listener_alone_until_it_is_free() {
     });
     mesh.wait_synced();
     assert_eq!(node.admin("/ready").unwrap().status, 200);
+
+    // A listener that is to move to a taken port serves at its old one until then.
+    let taken = TcpListener::bind(node.at(8082)).unwrap();
+    let moved = second.replace("8081", "8082").replace("---\n", "");
+    mesh.try_apply(&moved, &["--wait"]).exits(1);
+    assert_eq!(get(node.at(8081), "any", "/").unwrap().status, 200);
+    drop(taken);
+    until("it moves by itself", || {
+        get(node.at(8082), "any", "/").is_ok_and(|answer| answer.status == 200)
+    });
+    until("the old port is closed", || {
+        TcpStream::connect(node.at(8081)).is_err()
+    });
+}
+
+#[test]
+fn listeners_swap_their_ports_in_one_change() {
+    let mesh = Mesh::start(1);
+    let node = &mesh.nodes[0];
+    let [one] = upstreams(&mesh, ["one"]);
+    let swap = |http: u16, raw: u16| {
+        format!(
+            "kind: Listener\nname: web\nbind: \":{http}\"\nprotocol: http\n---\n\
+             kind: Listener\nname: raw\nbind: \":{raw}\"\nprotocol: tcp\nto: one\n---\n"
+        )
+    };
+    let rest = host("to: one") + &cluster("one", &[one.address]);
+    mesh.apply(&format!("{}{rest}", swap(8080, 8081)));
+    // Only http adds the header; tcp passes what the upstream says as it is.
+    let is_http = |port| {
+        let mut connection = Connection::open(node.at(port)).unwrap();
+        let answer = connection.get("any", "/").unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.header("date").is_some()
+    };
+    assert!(is_http(8080) && !is_http(8081));
+    mesh.apply(swap(8081, 8080).trim_end_matches("---\n"));
+    assert!(!is_http(8080) && is_http(8081));
 }
