@@ -3,10 +3,13 @@
 //! Owns the run from the folder to the last process. Leaves nothing behind unless `--dir` asks for
 //! it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use tempfile::TempDir;
 
 use crate::failure::Failure;
 use crate::output::Output;
@@ -50,7 +53,7 @@ impl Demo {
         } else {
             Ports::Documented
         };
-        let layout = Layout::choose(&folder, ports)?;
+        let layout = Layout::in_folder(&folder, ports)?;
         runtime.block_on(async {
             let mut stage = Stage::set(layout)?;
             let ended = tokio::select! {
@@ -67,28 +70,25 @@ impl Demo {
         })
     }
 
-    fn folder(&self) -> Result<(PathBuf, Option<TemporaryFolder>), Failure> {
-        if let Some(dir) = &self.dir {
-            std::fs::create_dir_all(dir).map_err(|fault| {
-                Failure::failed(format!("--dir {}: {fault}; give another", dir.display()))
+    /// The folder of the run, and what removes a temporary one with all it holds when dropped.
+    fn folder(&self) -> Result<(PathBuf, Option<TempDir>), Failure> {
+        let Some(dir) = &self.dir else {
+            // It holds a gossip key and a store: nobody else's business.
+            let made = tempfile::Builder::new()
+                .prefix("skein-demo-")
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir();
+            let temporary = made.map_err(|fault| {
+                Failure::failed(format!("no temporary folder: {fault}; give a --dir"))
             })?;
-            // The children start elsewhere or later: they need the whole path.
-            return Ok((dir.canonicalize()?, None));
-        }
-        let name = format!("skein-demo-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&folder)?;
-        Ok((folder.clone(), Some(TemporaryFolder(folder))))
-    }
-}
-
-/// Removed with all it holds when dropped.
-struct TemporaryFolder(PathBuf);
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        // There is nobody left to tell; the system clears its temporary folder in time.
-        let _ = std::fs::remove_dir_all(&self.0);
+            return Ok((temporary.path().to_owned(), Some(temporary)));
+        };
+        // The children start elsewhere or later: they need the whole path.
+        let made = std::fs::create_dir_all(dir).and_then(|()| dir.canonicalize());
+        let dir = made.map_err(|fault| {
+            Failure::failed(format!("--dir {}: {fault}; give another", dir.display()))
+        })?;
+        Ok((dir, None))
     }
 }
 

@@ -13,8 +13,9 @@ use super::layout::{NodeLayout, UpstreamLayout};
 
 /// Tells a child which process it must not outlive.
 const PARENT_VARIABLE: &str = "SKEIN_PARENT_PID";
-/// How long a node may drain before it is killed.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long a child may take to end before it is killed. A node's own limits, of handing over (1 s),
+/// draining (8 s) and closing what is left, add up to less.
+const STOP_MAX: Duration = Duration::from_secs(20);
 
 /// One running child.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub(crate) fn start_node(exe: &Path, node: &NodeLayout) -> std::io::Result<Proce
 /// Starts an upstream.
 pub(crate) fn start_upstream(exe: &Path, upstream: &UpstreamLayout) -> std::io::Result<Process> {
     let mut command = Command::new(exe);
-    command.args(["upstream", "--name", upstream.name, "--listen"]);
+    command.args(["upstream", "--name", &upstream.name, "--listen"]);
     command.arg(upstream.address.to_string());
     Process::start(command, Stdio::null())
 }
@@ -91,13 +92,13 @@ impl Process {
         self.child.kill().await
     }
 
-    /// Asks it to end, and kills it if it does not within [`DRAIN_MAX`].
+    /// Asks it to end, and kills it if it does not within [`STOP_MAX`].
     pub(crate) async fn stop(mut self) -> std::io::Result<()> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid.filter(|_| self.ended().is_none()) {
             kill_process(pid, Signal::TERM)?;
         }
-        match tokio::time::timeout(DRAIN_MAX, self.child.wait()).await {
+        match tokio::time::timeout(STOP_MAX, self.child.wait()).await {
             Ok(ended) => ended.map(|_| ()),
             Err(_) => self.kill().await,
         }

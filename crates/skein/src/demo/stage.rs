@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use control_api::v1;
 use serde_json::{Value, json};
-use store_api::etcdserverpb::RangeRequest;
+use store_api::etcdserverpb::{DeleteRangeRequest, RangeRequest};
 use store_client::{Client, ClientOptions};
 
 use super::children::{self, Process};
@@ -151,31 +151,20 @@ impl Stage {
     /// `demo.json`: every address and process id.
     fn describe(&self) -> Result<(), Failure> {
         let pid = |process: &Option<Process>| process.as_ref().map(Process::pid);
-        let nodes: Vec<Value> = (self.layout.nodes.iter().zip(&self.nodes).enumerate())
-            .map(|(at, (node, process))| {
-                let mut value = json!(node);
-                value["pid"] = json!(pid(process));
-                value["web"] = json!(self.layout.web(at));
-                value
-            })
-            .collect();
-        let upstreams: Vec<Value> = (self.layout.upstreams.iter().zip(&self.upstreams))
-            .map(|(upstream, process)| {
-                json!({ "name": upstream.name, "address": upstream.address, "pid": pid(process) })
-            })
-            .collect();
-        let all = json!({
-            "pid": std::process::id(),
-            "dir": self.layout.dir,
-            "config": self.layout.config,
-            "endpoints": self.layout.endpoints(),
-            "nodes": nodes,
-            "upstreams": upstreams,
-        });
+        let mut all = json!(self.layout);
+        all["pid"] = json!(std::process::id());
+        all["endpoints"] = json!(self.layout.endpoints());
+        for (at, process) in self.nodes.iter().enumerate() {
+            all["nodes"][at]["pid"] = json!(pid(process));
+            all["nodes"][at]["web"] = json!(self.layout.web(at));
+        }
+        for (at, process) in self.upstreams.iter().enumerate() {
+            all["upstreams"][at]["pid"] = json!(pid(process));
+        }
         // Whoever reads it while it changes must find one of the two, whole.
         let next = self.layout.dir.join("demo.json.next");
         write(&next, &format!("{all:#}\n"))?;
-        std::fs::rename(&next, self.layout.dir.join("demo.json"))?;
+        std::fs::rename(&next, self.layout.record())?;
         Ok(())
     }
 }
@@ -291,6 +280,18 @@ impl Stage {
             }
         }
         true
+    }
+
+    /// Deletes what an earlier run in the same folder wrote: it must not stand in for a write that
+    /// is lost in this one.
+    pub(crate) async fn forget_writes(&self) -> Result<(), Failure> {
+        let request = DeleteRangeRequest {
+            key: writes::PREFIX.into(),
+            range_end: prefix_end(writes::PREFIX),
+            ..DeleteRangeRequest::default()
+        };
+        self.mesh.store().delete_range(request).await?;
+        Ok(())
     }
 
     /// The acknowledged keys that some node does not have.
