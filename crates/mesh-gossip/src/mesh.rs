@@ -9,11 +9,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifecycle::{TaskFault, Tasks};
 use mesh_health::Report;
 use model::MeshId;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::counters::Counters;
 use crate::engine::Life;
@@ -105,8 +105,13 @@ pub struct Mesh {
     peers: watch::Receiver<Arc<Peers>>,
     wrong_key: watch::Receiver<Option<WrongKey>>,
     counters: Counters,
-    /// Aborted when dropped.
-    _tasks: JoinSet<()>,
+    tasks: Tasks,
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
 }
 
 impl Mesh {
@@ -155,10 +160,12 @@ impl Mesh {
             peers,
             wrong_key,
         };
-        let mut tasks = JoinSet::new();
-        tasks.spawn(Heart::new(link, life, counters.clone(), channels).run());
+        let tasks = Tasks::default();
+        let heart = Heart::new(link, life, counters.clone(), channels);
+        tasks.spawn("gossip heart", heart.run());
         if !names.is_empty() {
-            tasks.spawn(seeds::keep_resolved(fixed, names, resolved));
+            let resolver = seeds::keep_resolved(fixed, names, resolved);
+            tasks.spawn("seed resolver", resolver);
         }
         Ok(Self {
             address,
@@ -167,7 +174,7 @@ impl Mesh {
             peers: seen_peers,
             wrong_key: seen_wrong_key,
             counters,
-            _tasks: tasks,
+            tasks,
         })
     }
 
@@ -217,6 +224,12 @@ impl Mesh {
         }
     }
 
+    /// Waits for a task of this mesh to end that should have run on: nobody is seen any more then,
+    /// or no seed is resolved again. For ever when that does not happen before [`Mesh::leave`].
+    pub async fn ended(&self) -> TaskFault {
+        self.tasks.ended().await
+    }
+
     /// What this mesh counts.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -225,10 +238,12 @@ impl Mesh {
     /// Tells the others that this node leaves, and stops; takes about an interval. Later calls of
     /// any method change nothing.
     pub async fn leave(&self) {
+        self.tasks.expect_ends();
         self.leave.send_replace(true);
         // The heart drops its ends of the channels when it has stopped.
         let mut peers = self.peers.clone();
         while peers.changed().await.is_ok() {}
+        self.tasks.stop();
     }
 
     fn say(&self, mesh_id: Option<MeshId>, change: impl FnOnce(&mut BTreeMap<String, String>)) {

@@ -515,6 +515,33 @@ async fn who_starts_without_seeds_where_a_seed_died_sees_the_mesh_within_the_pro
 }
 
 #[tokio::test]
+async fn a_heart_that_stops_is_named_and_the_mesh_can_still_be_left() {
+    // No clock ticks at this rate, at which the heart panics.
+    let mesh = Mesh::start(GossipConfig {
+        interval: Duration::ZERO,
+        ..config(1, &[])
+    })
+    .unwrap();
+    let fault = tokio::time::timeout(PATIENCE, mesh.ended()).await.unwrap();
+    assert_eq!(fault.task, "gossip heart");
+    assert!(fault.fault.contains("must be non-zero"), "{fault:?}");
+    tokio::time::timeout(PATIENCE, mesh.leave()).await.unwrap();
+}
+
+#[tokio::test]
+async fn leaving_is_no_fault() {
+    let mut seeded = config(1, &[]);
+    seeded.seeds = vec!["localhost:9".to_owned()];
+    let mesh = Mesh::start(seeded).unwrap();
+    tokio::select! {
+        fault = mesh.ended() => panic!("{fault:?}"),
+        () = mesh.leave() => {}
+    }
+    let fault = tokio::time::timeout(QUICK, mesh.ended()).await;
+    assert!(fault.is_err(), "{fault:?}");
+}
+
+#[tokio::test]
 async fn what_cannot_start_says_why() {
     let a = start(1, &[]);
     let taken = Mesh::start(GossipConfig {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::error::ClientWriteError;
+use openraft::error::{ClientWriteError, Fatal};
 use openraft::raft::ClientWriteResult;
 use prost::Message;
 use store_api::skeinpb as pb;
@@ -217,8 +217,13 @@ impl ProposerTask {
                 drop(place);
             });
             // On an error the reply is dropped, and with it the waiters, who then say "unknown".
-            if self.raft.client_write_ff(batch, Some(reply)).await.is_err() {
-                return;
+            match self.raft.client_write_ff(batch, Some(reply)).await {
+                Ok(()) => {}
+                Err(Fatal::Stopped) => return,
+                Err(fault) => {
+                    tracing::error!(%fault, "raft ended; nothing is proposed here any more");
+                    return;
+                }
             }
         }
     }

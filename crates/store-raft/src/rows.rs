@@ -56,8 +56,12 @@ impl RowsTask {
                 let from = self.written.replace(state.clone());
                 // Off the runtime: it blocks while too much is pending.
                 let write = tokio::task::spawn_blocking(move || write(&rows, from, &state));
-                if write.await.is_err() {
-                    return;
+                if let Err(ended) = write.await {
+                    // Its panic is this task's, so that the store tells it; else the runtime ends.
+                    match ended.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => return,
+                    }
                 }
             }
             tokio::time::sleep(GATHER).await;

@@ -4,16 +4,16 @@
 //! handed out.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use lifecycle::{TaskFault, Tasks};
 use model::{MeshId, NodeId};
 use openraft::{Config, SnapshotPolicy};
 use store_api::skeinpb::raft_server::RaftServer;
 use store_disk::{DataDir, SnapshotStore, Wal, WalError, WalOptions};
 use store_mvcc::{Image, Outcome, Proposal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use crate::Raft;
 use crate::counters::{Counters, Counting};
@@ -152,7 +152,13 @@ struct Inner {
     reads: Reads,
     counting: Arc<Counting>,
     deadline: Duration,
-    tasks: Mutex<JoinSet<()>>,
+    tasks: Tasks,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
 }
 
 /// What was opened on the disk.
@@ -199,10 +205,11 @@ impl Store {
         let raft = Raft::new(seat.node(), Arc::new(raft_config), network, log, machine).await;
         let raft = raft.map_err(|fatal| StartError::Raft(fatal.to_string()))?;
 
-        let mut tasks = JoinSet::new();
-        tasks.spawn(rows.run());
+        let tasks = Tasks::default();
+        tasks.spawn("applied rows", rows.run());
         let states = published.states.subscribe();
-        tasks.spawn(Retention::new(raft.clone(), states, config.snapshots).run());
+        let retention = Retention::new(raft.clone(), states, config.snapshots);
+        tasks.spawn("log retention", retention.run());
         let parts = Parts {
             raft,
             seat,
@@ -301,8 +308,16 @@ impl Store {
         let _ = self.inner.raft.trigger().snapshot().await;
     }
 
+    /// Waits for a task of this store to end that should have run on, as all of Raft does when the
+    /// disk fails ([`RaftStatus::fatal`] tells that). For ever when that does not happen before
+    /// [`Store::shutdown`].
+    pub async fn ended(&self) -> TaskFault {
+        self.inner.tasks.ended().await
+    }
+
     /// Stops Raft. Whoever waits gets an error; what is acknowledged is on disk.
     pub async fn shutdown(&self) {
+        self.inner.tasks.expect_ends();
         if self.inner.raft.shutdown().await.is_err() {
             tracing::warn!("raft ended by a panic");
         }
@@ -312,15 +327,7 @@ impl Store {
         if tokio::time::timeout(self.deadline(), told).await.is_err() {
             tracing::warn!("the status did not follow the stop");
         }
-        let mut tasks = {
-            let mut tasks = self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *tasks)
-        };
-        tasks.shutdown().await;
+        self.inner.tasks.stopped().await;
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -364,7 +371,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn wire(self, recovery: recovery::Recovery, mut tasks: JoinSet<()>) -> Store {
+    fn wire(self, recovery: recovery::Recovery, tasks: Tasks) -> Store {
         let Self {
             raft,
             seat,
@@ -383,7 +390,7 @@ impl Parts {
             status,
             shown: None,
         };
-        tasks.spawn(status_task.run());
+        tasks.spawn("raft status", status_task.run());
         let counting = Arc::new(Counting::default());
         let (proposer, task) = Proposer::new(
             raft.clone(),
@@ -391,7 +398,7 @@ impl Parts {
             counting.clone(),
             timings.request,
         );
-        tasks.spawn(task.run());
+        tasks.spawn("proposer", task.run());
         let (reads, rounds) = Reads::new(
             raft.clone(),
             status_watch.clone(),
@@ -399,14 +406,14 @@ impl Parts {
             counting.clone(),
             timings.request,
         );
-        tasks.spawn(rounds.run());
+        tasks.spawn("read rounds", rounds.run());
         let watch = Watch {
             me: seat.node(),
             raft: raft.clone(),
             pulse: pulse.clone(),
             timings,
         };
-        tasks.spawn(watch.run());
+        tasks.spawn("leader watch", watch.run());
         let inner = Inner {
             raft,
             seat,
@@ -418,7 +425,7 @@ impl Parts {
             reads,
             counting,
             deadline: timings.request,
-            tasks: Mutex::new(tasks),
+            tasks,
         };
         Store {
             inner: Arc::new(inner),

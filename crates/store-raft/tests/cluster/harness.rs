@@ -19,7 +19,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 pub(crate) const MESH: MeshId = MeshId(0x5ee);
 
 /// Far above what anything takes on an idle machine; tests run beside others.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running node.
 pub(crate) struct Node {
