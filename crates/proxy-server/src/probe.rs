@@ -6,10 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use mesh_health::{EndpointKey, Observation, REPORT_FRESH_MAX, Report, Threshold, Verdict};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -129,7 +131,7 @@ impl Prober {
                     ended: Arc::clone(&ended),
                     desk: Arc::clone(&self.desk),
                 };
-                let task = self.tasks.spawn(watched.run());
+                let task = self.tasks.spawn(watched.run_on());
                 vacant.insert(Running { probe, ended, task });
             }
         }
@@ -239,7 +241,19 @@ struct Watched {
 }
 
 impl Watched {
-    async fn run(self) {
+    /// Probes until aborted. A panic ends a round, not the watch: nobody would see this endpoint
+    /// die. The next round begins at random as the first did, thus not in a hot loop.
+    async fn run_on(self) {
+        loop {
+            let run = AssertUnwindSafe(self.run()).catch_unwind();
+            if run.await.is_err() {
+                let EndpointKey { cluster, address } = &self.endpoint;
+                tracing::error!(%cluster, %address, "a probe panicked; it begins anew");
+            }
+        }
+    }
+
+    async fn run(&self) {
         let Probe {
             every,
             unhealthy_after,

@@ -94,6 +94,29 @@ async fn verdicts_outside_the_share_are_dropped_and_the_others_kept() {
 }
 
 #[tokio::test]
+async fn a_probe_that_panics_begins_anew() {
+    let (_listener, address) = listen("127.0.0.1:0").await;
+    let mut prober = Prober::new();
+    // No clock reaches the next round: the task panics when it looks for it.
+    let endless = Probe {
+        every: Duration::MAX,
+        ..tcp(1)
+    };
+    prober.assign(BTreeMap::from([(key("default/a", address), endless)]));
+    let success = Outcome {
+        outcome: OutcomeLabel::Success,
+    };
+    let again = async {
+        while prober.desk.probes.get_or_create(&success).get() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again)
+        .await
+        .expect("probed again after the panic");
+}
+
+#[tokio::test]
 async fn a_changed_probe_begins_from_the_old_verdict() {
     let (listener, address) = listen("127.0.0.1:0").await;
     let mut prober = Prober::new();
