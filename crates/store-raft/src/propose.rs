@@ -50,6 +50,10 @@ pub enum ProposeError {
     /// The queue is full. Nothing was proposed: try again later.
     #[error("{PROPOSALS_MAX} requests are waiting already; try again later")]
     Overloaded,
+    /// This node leads but was not answered by a quorum of late. Nothing was proposed: wait a
+    /// little, for the others may only be slow, or about to elect another.
+    #[error("this leader hears no quorum; try again, or see which members are down")]
+    NoQuorum,
     /// Nothing was proposed, and never will be.
     #[error("{0}")]
     NotProposed(String),
@@ -288,8 +292,7 @@ fn refused(
     status: &watch::Receiver<RaftStatus>,
 ) -> ProposeError {
     if forward.reason == openraft::errors::ForwardReason::LeaseExpired {
-        let text = "this leader hears no quorum; try again, or see which members are down";
-        return ProposeError::NotProposed(text.to_owned());
+        return ProposeError::NoQuorum;
     }
     let leader = forward.leader_id.zip(forward.leader_node.as_ref());
     let me = status.borrow().id;

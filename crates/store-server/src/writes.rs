@@ -55,6 +55,8 @@ impl From<ProposeError> for WriteError {
     fn from(error: ProposeError) -> Self {
         Self::Final(match error {
             ProposeError::NotLeader { leader } => return Self::Elsewhere(leader),
+            // The others may be slow for a moment, or about to elect another.
+            ProposeError::NoQuorum => return Self::Elsewhere(None),
             ProposeError::Overloaded => Proposed::No.mark(errors::too_many_requests()),
             ProposeError::NotProposed(text) => {
                 Proposed::No.mark(Status::unavailable(format!("skein: {text}")))
@@ -134,11 +136,12 @@ impl Writes {
                 Err(WriteError::Final(status)) => return Err(status),
                 Err(WriteError::Elsewhere(_)) if !patience.is_over() => {}
                 Err(WriteError::Elsewhere(_)) => {
-                    let leaderless = leader.is_none() && role != Role::Leader;
-                    let late = if leaderless {
-                        errors::no_leader()
-                    } else {
-                        errors::timeout()
+                    let late = match (role, &leader) {
+                        (Role::Leader, _) => {
+                            Status::unavailable(format!("skein: {}", ProposeError::NoQuorum))
+                        }
+                        (_, None) => errors::no_leader(),
+                        (_, Some(_)) => errors::timeout(),
                     };
                     return Err(Proposed::No.mark(late));
                 }

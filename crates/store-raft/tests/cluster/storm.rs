@@ -118,6 +118,7 @@ async fn write(writer: usize, stores: Arc<RwLock<Vec<Store>>>, stop: Arc<AtomicB
             Err(ProposeError::OutcomeUnknown(_)) => {}
             Err(
                 ProposeError::NotLeader { .. }
+                | ProposeError::NoQuorum
                 | ProposeError::NotProposed(_)
                 | ProposeError::Overloaded
                 | ProposeError::Stopped,

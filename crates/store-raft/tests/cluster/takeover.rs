@@ -63,7 +63,7 @@ async fn without_a_quorum_errors_are_clear_and_timely() {
     let written = mesh.node(leader).put("b", "2").await;
     let unknown_or_not = matches!(
         written,
-        Err(ProposeError::OutcomeUnknown(_) | ProposeError::NotProposed(_))
+        Err(ProposeError::OutcomeUnknown(_) | ProposeError::NoQuorum)
     );
     assert!(unknown_or_not, "{written:?}");
     let read = mesh.node(leader).store.read_barrier().await;
@@ -77,7 +77,7 @@ async fn without_a_quorum_errors_are_clear_and_timely() {
     // By now openraft refuses before it appends, so the answer is certain.
     let refused = mesh.node(leader).put("c", "3").await;
     assert!(
-        matches!(refused, Err(ProposeError::NotProposed(_))),
+        matches!(refused, Err(ProposeError::NoQuorum)),
         "{refused:?}"
     );
     // Serializable reads go on.
