@@ -108,18 +108,34 @@ impl Store {
     }
 
     /// Gives `new`, a learner, the vote of `old`, which is a member no longer: one change, so the
-    /// number of votes never differs.
+    /// number of votes never differs. Whatever else was changed before stays so.
     ///
     /// # Errors
     /// [`MembershipError`]; refused if `new` is no member or `old` no voter.
     pub async fn replace_voter(&self, old: NodeId, new: NodeId) -> Result<(), MembershipError> {
-        let mut voters: BTreeSet<NodeId> =
-            self.status().voters.iter().map(|voter| voter.id).collect();
-        if !voters.remove(&old) {
+        if !self.status().voters.iter().any(|voter| voter.id == old) {
             return Err(MembershipError::Refused(format!("{old} does not vote")));
         }
-        voters.insert(new);
-        self.change(ChangeMembers::ReplaceAllVoters(voters)).await
+        // What goes and what comes, and not who votes in the end: that set would be made from what
+        // this node knew before, and undo what was changed meanwhile.
+        self.change(ChangeMembers::Batch(vec![
+            ChangeMembers::RemoveVoters(BTreeSet::from([old])),
+            ChangeMembers::AddVoterIds(BTreeSet::from([new])),
+        ]))
+        .await
+    }
+
+    /// Takes the second step of a change of members whose first was its last: the leader died in
+    /// between, or the caller gave up. Changes nothing otherwise than [`RaftStatus::joint`].
+    ///
+    /// # Errors
+    /// [`MembershipError`].
+    ///
+    /// [`RaftStatus::joint`]: crate::RaftStatus::joint
+    pub async fn finish_change(&self) -> Result<(), MembershipError> {
+        // openraft's own second step.
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()))
+            .await
     }
 
     /// Removes a member, voting or not. A leader that removes itself hands over first.
@@ -185,6 +201,9 @@ impl Store {
                 .map_err(late)?
             {
                 Ok(_) => return Ok(()),
+                // The only condition is openraft's, for the second step: that nothing came after
+                // the first. What came begins from the first's target, so this change is in force.
+                Err(RaftError::APIError(ClientWriteError::PreconditionFailed(_))) => return Ok(()),
                 Err(RaftError::APIError(error)) => error,
                 Err(RaftError::Fatal(_)) => return Err(MembershipError::Stopped),
             };

@@ -80,6 +80,9 @@ pub struct RaftStatus {
     pub purged: u64,
     /// Who votes, by id.
     pub voters: Arc<[Member]>,
+    /// Whether a change of members is between its two steps: `voters` are then the old ones and
+    /// the new together, and a quorum of each is needed.
+    pub joint: bool,
     /// Who only follows, by id.
     pub learners: Arc<[Member]>,
     /// On the leader: up to which entry each other member's log is known to match; else empty.
@@ -139,6 +142,7 @@ impl StatusTask {
             snapshot: 0,
             purged: 0,
             voters: Arc::default(),
+            joint: false,
             learners: Arc::default(),
             matched: Vec::new(),
             answering: Vec::new(),
@@ -228,6 +232,7 @@ impl StatusTask {
             snapshot: index(&metrics.snapshot),
             purged: index(&metrics.purged),
             voters: last.voters.clone(),
+            joint: membership.membership().get_joint_config().len() > 1,
             learners: last.learners.clone(),
             matched: matched.map(|(id, log_id)| (*id, index(log_id))).collect(),
             answering: answering.map(|(id, _)| *id).collect(),

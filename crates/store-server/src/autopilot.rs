@@ -40,6 +40,8 @@ pub enum Judgement {
 /// A change of the membership that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
+    /// Somebody's change, whose caller or leader went away after the first of its two steps.
+    Finish,
     /// The learner gets a vote.
     Promote(NodeId),
     /// The learner gets the vote of the dead voter, who is a member no longer.
@@ -71,6 +73,7 @@ pub(crate) async fn run(store: Store, liveness: Arc<dyn Liveness>, mut shutdown:
 
 async fn apply(store: &Store, change: Change) -> Result<(), MembershipError> {
     match change {
+        Change::Finish => store.finish_change().await,
         Change::Promote(id) => store.promote(id).await,
         Change::Replace { dead, by } => store.replace_voter(dead, by).await,
         Change::Forget(id) => store.remove(id).await,
@@ -81,6 +84,9 @@ async fn apply(store: &Store, change: Change) -> Result<(), MembershipError> {
 fn plan(status: &RaftStatus, judge: impl Fn(NodeId) -> Judgement) -> Option<Change> {
     if status.role != Role::Leader || !status.quorum {
         return None;
+    }
+    if status.joint {
+        return Some(Change::Finish);
     }
     let dead = |id: NodeId| id != status.id && judge(id) == Judgement::Dead;
     let forgotten = status.learners.iter().find(|learner| {

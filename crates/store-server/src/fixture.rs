@@ -25,6 +25,7 @@ pub(crate) fn leading_status() -> RaftStatus {
         snapshot: 0,
         purged: 0,
         voters: Arc::default(),
+        joint: false,
         learners: Arc::default(),
         matched: Vec::new(),
         answering: Vec::new(),

@@ -7,6 +7,8 @@ mod formation;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod interrupted;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod speed;

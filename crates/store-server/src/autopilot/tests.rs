@@ -91,6 +91,20 @@ fn a_learner_that_was_never_reached_gets_no_vote() {
 }
 
 #[test]
+fn an_interrupted_change_is_finished_before_another_begins() {
+    let joint = RaftStatus {
+        joint: true,
+        ..mesh(THREE, &[(4, "d")])
+    };
+    assert_eq!(plan(&joint, dead(&[])), Some(Change::Finish));
+    let stays = RaftStatus {
+        joint: true,
+        ..mesh(THREE, &[])
+    };
+    assert_eq!(plan(&stays, dead(&[3])), Some(Change::Finish));
+}
+
+#[test]
 fn nothing_is_done_without_leading_a_quorum() {
     let status = mesh(THREE, &[(4, "d")]);
     let follower = RaftStatus {
