@@ -59,7 +59,7 @@ impl StoreServer {
         Self {
             writes: Writes::new(store.clone(), admission, leader.clone(), limits.clone()),
             reads: Reads::new(store.clone(), leader, limits.clone()),
-            hub: WatchHub::new(store.images(), shutdown.clone()),
+            hub: WatchHub::new(store.images(), store.status_watch(), shutdown.clone()),
             headers: Headers::new(store.status_watch()),
             store,
             liveness,

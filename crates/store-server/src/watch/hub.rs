@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use lifecycle::Shutdown;
 use store_mvcc::{ChangedRow, Image, RangeEnd};
+use store_raft::{RaftStatus, Role};
 use tokio::sync::watch;
 
 use super::batch::{Encoder, Wants};
@@ -25,7 +26,10 @@ pub struct WatchHub {
     published: watch::Sender<i64>,
     /// How many watchers there ever were.
     serials: AtomicU64,
+    status: watch::Receiver<RaftStatus>,
     shutdown: Shutdown,
+    /// Whether nothing is handed out any more.
+    ended: watch::Sender<bool>,
 }
 
 /// Watchers by what they want. One key is looked up; ranges are asked one by one.
@@ -58,7 +62,11 @@ pub(crate) struct Behind;
 
 impl WatchHub {
     /// A hub for the images of one store. Nothing is handed out until [`WatchHub::follow`] runs.
-    pub fn new(images: watch::Receiver<Image>, shutdown: Shutdown) -> Arc<Self> {
+    pub fn new(
+        images: watch::Receiver<Image>,
+        status: watch::Receiver<RaftStatus>,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
         let published = watch::Sender::new(images.borrow().revision());
         let (registry, serials) = (Mutex::default(), AtomicU64::new(0));
         Arc::new(Self {
@@ -66,19 +74,25 @@ impl WatchHub {
             registry,
             published,
             serials,
+            status,
             shutdown,
+            ended: watch::Sender::new(false),
         })
     }
 
-    /// Hands out changes until the store or this node stops. Run it as a task of its own.
+    /// Hands out changes until the store or this node stops, and then has all streams end: their
+    /// clients find what is to come at other nodes. Run it as a task of its own.
     pub async fn follow(self: Arc<Self>) {
+        let _end = EndStreams(&self.ended);
         let mut images = self.images.clone();
+        let mut status = self.status.clone();
         let mut shutdown = self.shutdown.clone();
         loop {
             let image = images.borrow_and_update().clone();
             self.dispatch(&image);
             tokio::select! {
                 changed = images.changed() => if changed.is_err() { return },
+                _ = status.wait_for(|status| status.role == Role::Stopped) => return,
                 () = shutdown.requested() => return,
             }
         }
@@ -94,8 +108,9 @@ impl WatchHub {
         self.published.subscribe()
     }
 
-    pub(crate) fn shutdown(&self) -> Shutdown {
-        self.shutdown.clone()
+    /// Turns true when there is nothing to wait for any more.
+    pub(crate) fn ended(&self) -> watch::Receiver<bool> {
+        self.ended.subscribe()
     }
 
     /// A name for a new watcher, used once.
@@ -128,8 +143,13 @@ impl WatchHub {
     /// Lets go of a watcher, if it is registered.
     pub(crate) fn leave(&self, wants: &Wants, serial: Serial) {
         let mut registry = self.lock();
-        let groups = registry.groups_mut(wants);
-        let Some(group) = groups.iter_mut().find(|group| group.wants == *wants) else {
+        // A key that nobody is registered for must not take up room now.
+        let groups = match single_key(wants) {
+            Some(key) => registry.by_key.get_mut(key),
+            None => Some(&mut registry.ranges),
+        };
+        let mut groups = groups.into_iter().flatten();
+        let Some(group) = groups.find(|group| group.wants == *wants) else {
             return;
         };
         group.members.remove(&serial);
@@ -170,8 +190,23 @@ impl WatchHub {
         groups.map(|group| group.members.len()).sum()
     }
 
+    /// How many keys take up room.
+    #[cfg(test)]
+    pub(crate) fn keys(&self) -> usize {
+        self.lock().by_key.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Registry> {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has the streams end when it is dropped: also by a panic, or with its task.
+struct EndStreams<'a>(&'a watch::Sender<bool>);
+
+impl Drop for EndStreams<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
     }
 }
 

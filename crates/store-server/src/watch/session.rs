@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
-use lifecycle::Shutdown;
 use store_api::errors;
 use store_api::etcdserverpb::watch_request::RequestUnion;
 use store_api::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
@@ -50,7 +49,7 @@ pub(crate) struct Session {
     /// The clock ticked, so some watchers may be due for a notice.
     progress_due: bool,
     published: watch::Receiver<i64>,
-    shutdown: Shutdown,
+    ended: watch::Receiver<bool>,
 }
 
 impl Session {
@@ -71,7 +70,7 @@ impl Session {
             progress_clock: None,
             progress_due: false,
             published: shared.hub.published(),
-            shutdown: shared.hub.shutdown(),
+            ended: shared.hub.ended(),
             shared,
         }
     }
@@ -79,7 +78,7 @@ impl Session {
     /// Waits for the next response.
     ///
     /// # Errors
-    /// When the client's side failed or this node stops; the stream ends with it.
+    /// When the client's side failed, or this node or its store stops; the stream ends with it.
     pub(crate) async fn next_frame(&mut self) -> Result<Frame, Status> {
         loop {
             if let Some(frame) = self.ready.pop_front() {
@@ -112,6 +111,8 @@ impl Session {
                 None => std::future::pending().await,
             }
         };
+        // Ends with the hub, too.
+        let ended = async { drop(self.ended.wait_for(|ended| *ended).await) };
         tokio::select! {
             request = self.requests.next(), if self.requests_open => self.take_request(request)?,
             () = self.mailbox.arrived() => {}
@@ -120,7 +121,7 @@ impl Session {
                 self.watchers.values_mut().for_each(Watcher::tick);
                 self.progress_due = true;
             }
-            () = self.shutdown.requested() => return Err(errors::stopped()),
+            () = ended => return Err(errors::stopped()),
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use store_api::etcdserverpb::{
 };
 use store_api::mvccpb::Event;
 use store_mvcc::{Command, DeleteOp, Image, KeyRange, Machine, Op, Proposal, PutOp, TxnOp};
+use store_raft::{RaftStatus, Role};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -23,6 +24,7 @@ use crate::fixture::leading_status;
 struct Bench {
     machine: Machine,
     images: watch::Sender<Image>,
+    status: watch::Sender<RaftStatus>,
     shared: Arc<Shared>,
     trigger: ShutdownTrigger,
 }
@@ -42,9 +44,10 @@ impl Bench {
         let machine = Machine::new();
         let images = watch::Sender::new(machine.image());
         let (trigger, shutdown) = ShutdownTrigger::new();
-        let hub = WatchHub::new(images.subscribe(), shutdown);
+        let status = watch::Sender::new(leading_status());
+        let hub = WatchHub::new(images.subscribe(), status.subscribe(), shutdown);
         tokio::spawn(hub.clone().follow());
-        let headers = Headers::new(watch::channel(leading_status()).1);
+        let headers = Headers::new(status.subscribe());
         let shared = Arc::new(Shared {
             hub,
             headers,
@@ -53,6 +56,7 @@ impl Bench {
         Self {
             machine,
             images,
+            status,
             shared,
             trigger,
         }
@@ -516,6 +520,11 @@ async fn a_client_that_vanishes_leaves_nothing_behind() {
         drop(client);
         assert_eq!(bench.shared.hub.watchers(), 0);
     }
+    // Nor does one that goes before it had its turn to register.
+    let mut client = bench.client();
+    client.create(key("never registered")).await;
+    drop(client);
+    assert_eq!(bench.shared.hub.keys(), 0);
     bench.put("a", "v");
     bench.published().await;
 }
@@ -548,6 +557,22 @@ async fn a_node_that_stops_ends_its_streams() {
         .await
         .expect_err("ended");
     assert_eq!(status.code(), tonic::Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_store_that_stops_ends_its_streams_and_those_that_come() {
+    let bench = Bench::new();
+    let mut client = bench.client();
+    client.create(key("a")).await;
+    bench
+        .status
+        .send_modify(|status| status.role = Role::Stopped);
+    let status = in_time(client.session.next_frame()).await;
+    let status = status.expect_err("a store that stopped has no more events");
+    assert_eq!(status.message(), "etcdserver: server stopped");
+    let mut late = bench.client();
+    late.create(key("a")).await;
+    assert!(in_time(late.session.next_frame()).await.is_err());
 }
 
 /// Watchers come at any time, from any revision, read at any speed; all see the same history.
