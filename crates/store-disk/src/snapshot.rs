@@ -95,7 +95,11 @@ impl SnapshotStore {
         let dir = data_dir.path().join(FOLDER);
         durable::create_folder(&dir)?;
         let mut known = Known::default();
-        for path in list(&dir)? {
+        let found = list(&dir)?;
+        // What is listed counts from now on: its name may not be durable yet, if the process died
+        // between giving it and the sync.
+        durable::sync_folder(&dir)?;
+        for path in found {
             match Snapshot::open(&path) {
                 Ok(snapshot) => known.intact.push(snapshot),
                 Err(error) => {

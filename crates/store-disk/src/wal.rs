@@ -135,6 +135,8 @@ impl Wal {
         }
         let dir = data_dir.path().join(FOLDER);
         durable::create_folder(&dir).map_err(failing("create", &dir))?;
+        // Made by a process that may have died before the names were durable.
+        durable::sync_folder(&dir).map_err(failing("sync", &dir))?;
         let begun = data_dir.path().join(BEGUN);
         let Recovery {
             ledger,

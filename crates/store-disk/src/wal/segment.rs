@@ -120,6 +120,11 @@ impl Segment {
             .write(true)
             .open(&path)
             .map_err(fail)?;
+        // Not what the page cache remembers of a write that failed, but what the disk kept. Advice
+        // only: it may be ignored, as on a file system in memory.
+        if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
+            tracing::debug!(%error, "the log is read from the page cache");
+        }
         let actual = file.metadata().map_err(fail)?.len();
         let damaged = |offset, fault: String| WalError::damaged(&path, offset, fault);
         if actual < FIRST_RECORD {
