@@ -181,12 +181,12 @@ struct Bad {
     says: &'static [&'static str],
 }
 
+fn bad(what: &'static str, text: &str, says: &'static [&'static str]) -> Bad {
+    let text = text.to_owned();
+    Bad { what, text, says }
+}
+
 fn bad_documents(upstream: &Upstream) -> Vec<Bad> {
-    let bad = |what, text: &str, says| Bad {
-        what,
-        text: text.to_owned(),
-        says,
-    };
     let one = cluster("one", upstream);
     vec![
         bad(
@@ -279,6 +279,67 @@ fn bad_config_is_refused_with_a_remedy_and_harms_nothing() {
     traffic.stop_unharmed();
 }
 
+const ONE_KEY: &str = "/skein/config/default/Cluster/one";
+
+/// The cluster as its key holds it.
+fn one_value(upstream: &Upstream) -> String {
+    let address = upstream.address;
+    format!(
+        r#"{{"schema":1,"kind":"Cluster","namespace":"default","name":"one","endpoints":["{address}"]}}"#
+    )
+}
+
+/// Keys and values that must be refused, as [`Bad`] documents, by key.
+fn bad_values(upstream: &Upstream) -> Vec<(&'static str, Bad)> {
+    let good = one_value(upstream);
+    let endpoints = format!("[\"{}\"]", upstream.address);
+    let nested = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+    let of_one = [
+        bad(
+            "an unknown field",
+            &good.replace("\"endpoints\"", "\"endpoint\":1,\"endpoints\""),
+            &["Cluster/one", "endpoint", "did you mean"],
+        ),
+        bad(
+            "a wrong type",
+            &good.replace(&endpoints, "7"),
+            &["Cluster/one", "endpoints", "give a list"],
+        ),
+        bad(
+            "deep nesting",
+            &good.replace(&endpoints, &nested),
+            &["Cluster/one"],
+        ),
+        bad("not JSON at all", "\u{1}\u{2}{{{", &["Cluster/one"]),
+        bad("nothing at all", "", &["Cluster/one"]),
+        bad(
+            "another name than the key's",
+            &good.replace("\"one\"", "\"two\""),
+            &["one", "two"],
+        ),
+    ];
+    let elsewhere = [
+        (
+            "/skein/config/nonsense",
+            bad(
+                "a key that is no resource",
+                &good,
+                &["/skein/config/nonsense"],
+            ),
+        ),
+        (
+            "/skein/config/default/Gateway/one",
+            bad("no kind", &good.replace("Cluster", "Gateway"), &["Gateway"]),
+        ),
+        (
+            "/skein/mesh",
+            bad("a key of Skein's own", &good, &["/skein/"]),
+        ),
+    ];
+    let of_one = of_one.into_iter().map(|bad| (ONE_KEY, bad));
+    of_one.chain(elsewhere).collect()
+}
+
 /// The same as above for those who write without `skein apply`: the leader judges, not the command.
 #[test]
 fn bad_config_that_is_put_as_a_key_is_refused_by_the_leader() {
@@ -287,98 +348,30 @@ fn bad_config_that_is_put_as_a_key_is_refused_by_the_leader() {
     mesh.apply(&shop(&upstream));
     let before = stored(&mesh);
     let traffic = Traffic::start(&mesh.at(8080), "shop.test");
-    let address = upstream.address;
-    let good = format!(
-        r#"{{"schema":1,"kind":"Cluster","namespace":"default","name":"one","endpoints":["{address}"]}}"#
-    );
-    let key = "/skein/config/default/Cluster/one";
-    let nested = format!(
-        r#"{{"schema":1,"kind":"Cluster","namespace":"default","name":"one","endpoints":{}{}}}"#,
-        "[".repeat(50_000),
-        "]".repeat(50_000)
-    );
-    let cases = [
-        (
-            "an unknown field",
-            key,
-            good.replace("\"endpoints\"", "\"endpoint\":1,\"endpoints\""),
-            &["Cluster/one", "endpoint", "did you mean"][..],
-        ),
-        (
-            "a wrong type",
-            key,
-            good.replace(&format!("[\"{address}\"]"), "7"),
-            &["Cluster/one", "endpoints", "give a list"],
-        ),
-        ("deep nesting", key, nested, &["Cluster/one"]),
-        (
-            "not JSON at all",
-            key,
-            "\u{1}\u{2}{{{".to_owned(),
-            &["Cluster/one"],
-        ),
-        ("nothing at all", key, String::new(), &["Cluster/one"]),
-        (
-            "another name than the key's",
-            key,
-            good.replace("\"one\"", "\"two\""),
-            &["one", "two"],
-        ),
-        (
-            "a key that is no resource",
-            "/skein/config/nonsense",
-            good.clone(),
-            &["/skein/config/nonsense"],
-        ),
-        (
-            "a kind that is none",
-            "/skein/config/default/Gateway/one",
-            good.replace("Cluster", "Gateway"),
-            &["Gateway"],
-        ),
-        (
-            "a key of Skein's own",
-            "/skein/mesh",
-            good.clone(),
-            &["/skein/"],
-        ),
-    ];
-    for (what, key, value, says) in cases {
-        let refused = mesh.skein_with_input(&["put", key, "-"], value.as_bytes());
-        let refused = refused.exits(3).stderr;
-        for part in says {
+    let put = |key, value: &str| mesh.skein_with_input(&["put", key, "-"], value.as_bytes());
+    for (key, bad) in bad_values(&upstream) {
+        let refused = put(key, &bad.text).exits(3).stderr;
+        for part in bad.says {
+            let what = bad.what;
             assert!(refused.contains(part), "{what}: {part} is not in {refused}");
         }
-        assert_eq!(stored(&mesh), before, "{what}");
+        assert_eq!(stored(&mesh), before, "{}", bad.what);
     }
     // A value beyond the size of a request is an error as in etcd, and no end of the connection.
-    let huge = good.replace(
-        "\"endpoints\"",
-        &format!(
-            "\"annotations\":{{\"note\":\"{}\"}},\"endpoints\"",
-            "x".repeat(10 << 20)
-        ),
-    );
-    let refused = mesh.skein_with_input(&["put", key, "-"], huge.as_bytes());
-    assert_ne!(refused.code, 0);
-    assert!(refused.stderr.contains("too large"), "{}", refused.stderr);
+    let refused = put(ONE_KEY, &"x".repeat(10 << 20)).exits(1).stderr;
+    assert!(refused.contains("too large"), "{refused}");
     assert_eq!(stored(&mesh), before);
     // Deleting what is needed, by range.
-    let refused = mesh
-        .skein(&["del", "/skein/config/default/Cluster/", "--prefix"])
-        .exits(3);
-    assert!(
-        refused.stderr.contains("VirtualHost/shop"),
-        "{}",
-        refused.stderr
-    );
+    let refused = mesh.skein(&["del", "/skein/config/default/Cluster/", "--prefix"]);
+    let refused = refused.exits(3).stderr;
+    assert!(refused.contains("VirtualHost/shop"), "{refused}");
     assert_eq!(stored(&mesh), before);
     traffic.wait_for(20);
     traffic.stop_unharmed();
     // The judge is in order: what is good goes through.
+    let good = one_value(&upstream);
     let better = good.replace("\"endpoints\"", "\"balance\":\"random\",\"endpoints\"");
-    mesh.skein_with_input(&["put", key, "-"], better.as_bytes())
-        .ok();
+    put(ONE_KEY, &better).ok();
     assert_eq!(stored(&mesh).0, before.0 + 1);
 }
 

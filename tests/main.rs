@@ -2,6 +2,9 @@
 //!
 //! One binary, one module per concern, so that it links once.
 
+// All of this is tests, helpers too: they fail by panicking, and say on stderr what led there.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
+
 mod config;
 mod demo;
 mod etcdctl;

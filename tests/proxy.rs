@@ -513,9 +513,8 @@ fn a_taken_port_fails_its_listener_alone_until_it_is_free() {
         failed(&status, "second") && !failed(&status, "web"),
         "{status}"
     );
-    let ready = node.admin("/ready").unwrap();
-    assert_eq!(ready.status, 503);
-    assert!(ready.body.contains("second"), "{}", ready.body);
+    // One listener that cannot open is no reason to keep traffic from the others.
+    assert_eq!(node.admin("/ready").unwrap().status, 200);
 
     drop(taken);
     until("the listener opens by itself", || {
