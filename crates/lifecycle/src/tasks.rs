@@ -103,7 +103,8 @@ impl Tasks {
         running.into_iter().map(abort).collect()
     }
 
-    fn record(&self, fault: TaskFault) {
+    /// Takes note that a task ended which somebody else ran, as for those of this set.
+    pub fn record(&self, fault: TaskFault) {
         let inner = self.lock();
         if !inner.stopping {
             tracing::error!(task = fault.task, fault = %fault.fault, "a task of this node ended");

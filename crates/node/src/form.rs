@@ -19,7 +19,7 @@ use crate::parts::Parts;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a node without seeds listens for a mesh that knows its address before it founds one:
 /// every node of such a mesh that has it among its seeds has called by then.
-const LISTEN: Duration = GOSSIP_INTERVAL.saturating_mul(HEARD_WITHIN_INTERVALS + 1);
+const LISTEN: Duration = GOSSIP_INTERVAL.saturating_mul(HEARD_WITHIN_INTERVALS);
 /// The pause after a step that did not work.
 const RETRY: Duration = Duration::from_millis(300);
 /// The pause after a refusal: it stands until something changed.

@@ -232,6 +232,15 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
     let tasks = &parts.tasks;
     tasks.spawn("watch hub", parts.server.watch_task());
     tasks.spawn("autopilot", parts.server.autopilot_task());
+    let (store, mesh) = (Arc::clone(parts), Arc::clone(parts));
+    tasks.spawn("watch over the store", async move {
+        store.tasks.record(store.store.ended().await);
+        std::future::pending().await
+    });
+    tasks.spawn("watch over gossip", async move {
+        mesh.tasks.record(mesh.mesh.ended().await);
+        std::future::pending().await
+    });
     tasks.spawn("last-known-good", reconcile::save(Arc::clone(parts)));
     tasks.spawn("reconcile", reconcile::follow(Arc::clone(parts)));
     tasks.spawn("health", health::share(Arc::clone(parts), prober));
