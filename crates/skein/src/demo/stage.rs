@@ -184,7 +184,7 @@ impl Stage {
             deadline: ASK_TIMEOUT,
             ..ClientOptions::default()
         };
-        Ok(Client::new(&self.layout.endpoints(), options)?)
+        Ok(Client::new(self.layout.endpoints(), options)?)
     }
 
     /// Whether all nodes are members of one mesh that can write.
