@@ -20,11 +20,11 @@ use tokio::time::Instant;
 
 use crate::Raft;
 use crate::timings::Timings;
-use crate::types::VoteId;
+use crate::types::{LeaderId, VoteId};
 
-/// When the leader was last heard of.
+/// When which leader was last heard of, by this process: what a disk tells of a leader is old.
 pub(crate) struct Pulse {
-    heard: Mutex<Option<Instant>>,
+    heard: Mutex<Option<(LeaderId, Instant)>>,
     broken: Notify,
 }
 
@@ -36,9 +36,12 @@ impl Pulse {
         }
     }
 
-    /// A leader called.
-    pub(crate) fn beat(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// A leader called. The call of one that was succeeded meanwhile is no sign of life.
+    pub(crate) fn beat(&self, leader: LeaderId) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.is_none_or(|(newest, _)| newest <= leader) {
+            *heard = Some((leader, Instant::now()));
+        }
     }
 
     /// A connection from the leader broke.
@@ -46,10 +49,12 @@ impl Pulse {
         self.broken.notify_one();
     }
 
-    /// How long no leader called; as good as for ever if none ever did.
-    pub(crate) fn silence(&self) -> Duration {
+    /// How long ago this leader called. `None` if it never did, or if another one did since.
+    pub(crate) fn silence(&self, leader: LeaderId) -> Option<Duration> {
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.map_or(Duration::MAX, |heard| heard.elapsed())
+        heard
+            .filter(|(newest, _)| *newest == leader)
+            .map(|(_, at)| at.elapsed())
     }
 }
 
@@ -57,6 +62,8 @@ impl Pulse {
 struct Followed {
     vote: VoteId,
     peer_addr: String,
+    /// How long ago it called.
+    silence: Duration,
     /// Places in the line of those who may succeed: 0 goes first.
     place: u32,
 }
@@ -79,10 +86,8 @@ impl Watch {
                 () = self.pulse.broken.notified() => true,
                 () = tokio::time::sleep(self.timings.heartbeat) => false,
             };
-            if !broke && self.pulse.silence() < suspicious {
-                continue;
-            }
             if let Some(leader) = self.followed()
+                && (broke || leader.silence >= suspicious)
                 && self.is_dead(&leader.peer_addr).await
             {
                 self.succeed(leader).await;
@@ -90,11 +95,14 @@ impl Watch {
         }
     }
 
-    /// The leader, if this node is one of those who could take its place.
+    /// The leader, if this process heard it and is one of those who could take its place. A node
+    /// that has just started finds an old leader on its disk, and must wait like everybody else.
     fn followed(&self) -> Option<Followed> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader.filter(|leader| *leader != self.me)?;
+        let silence = self.pulse.silence(metrics.vote.leader_id);
+        let silence = silence.filter(|_| metrics.vote.leader_id.node_id == leader)?;
         let membership = &metrics.membership_config;
         let mut heirs: BTreeSet<NodeId> = membership.voter_ids().collect();
         heirs.remove(&leader);
@@ -102,6 +110,7 @@ impl Watch {
         Some(Followed {
             vote: metrics.vote,
             peer_addr: membership.get_node(&leader)?.peer_addr.clone(),
+            silence,
             place: u32::try_from(place).unwrap_or(u32::MAX),
         })
     }
@@ -121,9 +130,9 @@ impl Watch {
         // More than a heartbeat's silence, too: one whose port only refuses us still leads.
         let turn =
             self.timings.heartbeat * 3 / 2 + self.timings.heartbeat.saturating_mul(dead.place);
-        tokio::time::sleep(turn.saturating_sub(self.pulse.silence())).await;
+        tokio::time::sleep(turn.saturating_sub(dead.silence)).await;
         let Some(now) = self.followed() else { return };
-        let spoke = self.pulse.silence() < turn;
+        let spoke = now.silence < turn;
         if spoke || now.vote != dead.vote || !self.is_dead(&dead.peer_addr).await {
             return;
         }
@@ -136,5 +145,33 @@ impl Watch {
         }
         // Time for the election before looking again.
         tokio::time::sleep(self.timings.heartbeat).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn leader(term: u64, id: u64) -> LeaderId {
+        LeaderId {
+            term,
+            node_id: NodeId(id),
+        }
+    }
+
+    #[test]
+    fn only_the_newest_leader_that_called_is_heard_of() {
+        let pulse = Pulse::new();
+        // As after a start, whatever the disk says.
+        assert_eq!(pulse.silence(leader(3, 1)), None);
+        pulse.beat(leader(3, 1));
+        assert!(pulse.silence(leader(3, 1)).is_some());
+        assert_eq!(pulse.silence(leader(4, 1)), None, "it never led term 4");
+        pulse.beat(leader(4, 2));
+        assert_eq!(pulse.silence(leader(3, 1)), None);
+        // One that does not know yet goes on calling.
+        pulse.beat(leader(3, 1));
+        assert_eq!(pulse.silence(leader(3, 1)), None);
+        assert!(pulse.silence(leader(4, 2)).is_some());
     }
 }

@@ -20,7 +20,7 @@ use crate::mesh::MeshSeat;
 use crate::network::RAFT_MESSAGE_MAX;
 use crate::pulse::Pulse;
 use crate::snapshot;
-use crate::types::Types;
+use crate::types::{Types, VoteId};
 use crate::wire;
 
 /// Serves the other members' Raft calls; made by [`Store::peer_service`](crate::Store).
@@ -79,7 +79,7 @@ impl RaftCalls for PeerService {
         request: Request<pb::AppendEntriesRequest>,
     ) -> Result<Response<pb::AppendEntriesReply>, Status> {
         let request = wire::append_from_pb(self.checked(request)?)?;
-        self.pulse.beat();
+        self.pulse.beat(request.vote.leader_id);
         let response = self.raft.append_entries(request).await.map_err(stopped)?;
         Ok(Response::new(wire::append_reply_to_pb(response)))
     }
@@ -124,8 +124,8 @@ impl RaftCalls for PeerService {
             Status::resource_exhausted("skein: another snapshot is being received; try again later")
         })?;
         let pulse = self.pulse.clone();
-        let (vote, snapshot) =
-            snapshot::receive(chunks, &self.snapshots, move || pulse.beat()).await?;
+        let beat = move |vote: &VoteId| pulse.beat(vote.leader_id);
+        let (vote, snapshot) = snapshot::receive(chunks, &self.snapshots, beat).await?;
         let response = self
             .raft
             .install_full_snapshot(vote, snapshot)
@@ -158,10 +158,10 @@ fn incoming(
     stream::unfold((requests, pulse), |(mut requests, pulse)| async move {
         match requests.message().await {
             Ok(Some(request)) => {
-                pulse.beat();
                 let request = wire::append_from_pb(request)
                     .inspect_err(|error| tracing::error!(%error, "cannot read an append"))
                     .ok()?;
+                pulse.beat(request.vote.leader_id);
                 Some((request, (requests, pulse)))
             }
             Ok(None) => None,

@@ -272,12 +272,12 @@ pub(crate) type Received = openraft::Snapshot<
     SnapshotFile,
 >;
 
-/// Takes in a snapshot, up to its verified end. `beat` is called for each piece: a leader that
-/// sends one is alive.
+/// Takes in a snapshot, up to its verified end. `beat` is called with the sender's vote for each
+/// piece: a leader that sends one is alive.
 pub(crate) async fn receive(
     mut chunks: Streaming<pb::SnapshotChunk>,
     store: &SnapshotStore,
-    beat: impl Fn(),
+    beat: impl Fn(&VoteId),
 ) -> Result<(VoteId, Received), Status> {
     use pb::snapshot_chunk::Part;
     let Some(Part::Head(head)) = next_part(&mut chunks).await? else {
@@ -285,8 +285,8 @@ pub(crate) async fn receive(
             "skein: a snapshot begins with its head",
         ));
     };
-    beat();
     let vote = wire::vote_from_pb(head.vote.as_ref())?;
+    beat(&vote);
     let meta = head.meta.ok_or(wire::WireError::Missing("meta"))?;
     let meta = wire::meta_from_pb(meta)?;
     let mut writer = begin(store, &meta).map_err(|error| disk_fault(&error))?;
@@ -294,7 +294,7 @@ pub(crate) async fn receive(
     loop {
         match next_part(&mut chunks).await? {
             Some(Part::Data(piece)) => {
-                beat();
+                beat(&vote);
                 checksum.add(&piece);
                 writer = append(writer, piece).await?;
             }

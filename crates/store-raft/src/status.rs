@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::mesh::MeshSeat;
 use crate::pulse::Pulse;
 use crate::recovery::Recovery;
-use crate::types::{MemberInfo, StoredMembership, Types};
+use crate::types::{LeaderId, MemberInfo, StoredMembership, Types};
 
 /// A node of the mesh, as the membership records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,9 +198,7 @@ impl StatusTask {
         let membership = &metrics.membership_config;
         let quorum = match role {
             Role::Leader => self.leads_a_quorum(metrics),
-            Role::Follower | Role::Learner => {
-                metrics.current_leader.is_some() && self.pulse.silence() < self.lease
-            }
+            Role::Follower | Role::Learner => self.hears_the_leader(metrics),
             Role::Candidate | Role::Stopped => false,
         };
         let heard = quorum || role == Role::Leader;
@@ -239,6 +237,13 @@ impl StatusTask {
             fatal: fatal(metrics).or_else(|| last.fatal.clone()),
             recovery: self.recovery.clone(),
         }
+    }
+
+    fn hears_the_leader(&self, metrics: &RaftMetrics<Types>) -> bool {
+        let term = metrics.current_term;
+        let leader = metrics.current_leader;
+        let silence = leader.and_then(|node_id| self.pulse.silence(LeaderId { term, node_id }));
+        silence.is_some_and(|silence| silence < self.lease)
     }
 
     fn leads_a_quorum(&self, metrics: &RaftMetrics<Types>) -> bool {

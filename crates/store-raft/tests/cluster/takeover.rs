@@ -43,6 +43,35 @@ async fn a_killed_leader_is_succeeded_and_nothing_acknowledged_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_starts_does_not_succeed_a_leader_that_it_never_heard() {
+    let mut mesh = Mesh::form(3, Options::default()).await;
+    mesh.put("a", "1").await;
+    mesh.settle().await;
+    let leader = mesh.leader().await;
+    let restarted = (leader + 1) % 3;
+    for place in 0..3 {
+        mesh.kill(place);
+    }
+    // Its disk names a leader, whose port refuses. Nobody told this process that it leads.
+    mesh.restart(restarted).await;
+    let store = &mesh.node(restarted).store;
+    until("the members to be known", async || {
+        store.status().is_member().then_some(())
+    })
+    .await;
+    let term = store.status().term;
+    // A takeover comes within a few heartbeats. An election would take longer, and raise no term
+    // before the others agree to it.
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        assert_eq!(store.status().term, term, "it stood for election at once");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    mesh.restart(leader).await;
+    mesh.put("b", "2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_quorum_errors_are_clear_and_timely() {
     let request = Some(Duration::from_millis(1500));
     let mut mesh = Mesh::form(
