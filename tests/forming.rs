@@ -111,7 +111,8 @@ fn a_wiped_first_node_without_seeds_never_founds_a_second_mesh() {
     let seed = format!("{}:7946", mesh.nodes[0].ip);
     for (name, last) in [("n2", 2), ("n3", 3)] {
         let node = Node::new(name, mesh.subnet.ip(last).into(), mesh.dir.path());
-        mesh.nodes.push(node.with(&["--join", &seed, "--gossip-key-file", &key]));
+        mesh.nodes
+            .push(node.with(&["--join", &seed, "--gossip-key-file", &key]));
         mesh.nodes.last_mut().expect("pushed").start();
     }
     mesh.wait_formed();
@@ -119,7 +120,11 @@ fn a_wiped_first_node_without_seeds_never_founds_a_second_mesh() {
     until("all three vote", || {
         let members = mesh.skein(&["members", "-o", "json"]).json();
         let members = members["members"].as_array().expect("members").clone();
-        members.iter().filter(|member| member["role"] != "learner").count() == 3
+        members
+            .iter()
+            .filter(|member| member["role"] != "learner")
+            .count()
+            == 3
     });
     mesh.nodes[0].kill();
     // The survivors know of the first node's address only as a seed now.
@@ -141,7 +146,8 @@ fn a_node_that_only_joins_does_not_hold_up_the_founders() {
     let key = key.to_str().expect("UTF-8").to_owned();
     let seed = format!("{}:7946", mesh.nodes[0].ip);
     let node = Node::new("n4", mesh.subnet.ip(4).into(), mesh.dir.path());
-    mesh.nodes.push(node.with(&["--join", &seed, "--gossip-key-file", &key]));
+    mesh.nodes
+        .push(node.with(&["--join", &seed, "--gossip-key-file", &key]));
     for node in mesh.nodes.iter_mut().rev() {
         node.start();
     }
@@ -157,6 +163,14 @@ fn a_member_that_moved_its_peer_address_is_told_so() {
     let key = mesh.dir.path().join("gossip.key");
     let key = key.to_str().expect("UTF-8").to_owned();
     let node = Node::new("n1", mesh.nodes[0].ip, mesh.dir.path());
-    let ran = node.with(&["--gossip-key-file", &key]).set("--peer-addr", &moved).run_to_end().exits(1);
-    assert!(ran.stderr.contains(&format!("{}:2380", mesh.nodes[0].ip)), "{}", ran.stderr);
+    let ran = node
+        .with(&["--gossip-key-file", &key])
+        .set("--peer-addr", &moved)
+        .run_to_end()
+        .exits(1);
+    assert!(
+        ran.stderr.contains(&format!("{}:2380", mesh.nodes[0].ip)),
+        "{}",
+        ran.stderr
+    );
 }

@@ -26,84 +26,104 @@ impl fmt::Debug for NodeCollector {
     }
 }
 
+/// A metric's name, help and value.
+type Figure = (&'static str, &'static str, i64);
+
 impl Collector for NodeCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(parts) = self.0.upgrade() else {
             return Ok(());
         };
-        let raft = parts.store.status();
-        let image = parts.store.image();
-        let in_force = parts.in_force.borrow().clone();
-        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        let flag = i64::from;
-        let members = raft.voters.len() + raft.learners.len();
-        let gauges = [
-            (
-                "skein_config_revision",
-                "The config revision in force on this node",
-                number(in_force.compiled.config.config_revision.0),
-            ),
-            (
-                "skein_config_revision_committed",
-                "The config revision of this node's newest image of the store",
-                number(image.config_revision().0),
-            ),
-            (
-                "skein_config_refused",
-                "Faults of resources that keep their previous version on this node",
-                number(in_force.compiled.refused.len() as u64),
-            ),
-            (
-                "skein_store_revision",
-                "The store's revision on this node",
-                image.revision(),
-            ),
-            (
-                "skein_store_keys",
-                "Keys in the store",
-                number(image.len() as u64),
-            ),
-            (
-                "skein_store_resident_bytes",
-                "Bytes of keys, values and history held in memory",
-                number(image.resident_bytes()),
-            ),
-            (
-                "skein_raft_is_leader",
-                "1 on the leader",
-                flag(raft.role == Role::Leader),
-            ),
-            (
-                "skein_raft_has_quorum",
-                "1 while writes can be expected to work",
-                flag(raft.quorum),
-            ),
-            ("skein_raft_term", "The Raft term", number(raft.term)),
-            (
-                "skein_raft_last_log_index",
-                "The last entry in the log",
-                number(raft.last_log),
-            ),
-            (
-                "skein_raft_applied_index",
-                "The last entry applied",
-                number(raft.applied),
-            ),
-            (
-                "skein_raft_members",
-                "Voters and learners",
-                number(members as u64),
-            ),
-            (
-                "skein_task_faults",
-                "Tasks of this node that ended and should not have",
-                number(parts.tasks.faults().len() as u64),
-            ),
-        ];
-        for (name, help, value) in gauges {
+        let figures = config(&parts)
+            .into_iter()
+            .chain(store(&parts))
+            .chain(raft(&parts));
+        for (name, help, value) in figures {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
     }
+}
+
+fn config(parts: &Parts) -> [Figure; 4] {
+    let in_force = parts.in_force.borrow().clone();
+    let committed = parts.store.image().config_revision();
+    let refused = in_force.compiled.refused.len();
+    let (revision, faults) = ("skein_config_revision", parts.tasks.faults().len());
+    let help = "The config revision in force on this node";
+    [
+        (
+            revision,
+            help,
+            number(in_force.compiled.config.config_revision.0),
+        ),
+        (
+            "skein_config_revision_committed",
+            "That of the store's newest image",
+            number(committed.0),
+        ),
+        (
+            "skein_config_refused",
+            "Faults of resources in an older version",
+            count(refused),
+        ),
+        (
+            "skein_task_faults",
+            "Tasks that ended and should not have",
+            count(faults),
+        ),
+    ]
+}
+
+fn store(parts: &Parts) -> [Figure; 3] {
+    let image = parts.store.image();
+    let resident = number(image.resident_bytes());
+    [
+        (
+            "skein_store_revision",
+            "The store's revision on this node",
+            image.revision(),
+        ),
+        ("skein_store_keys", "Keys in the store", count(image.len())),
+        (
+            "skein_store_resident_bytes",
+            "Bytes of keys, values and history in memory",
+            resident,
+        ),
+    ]
+}
+
+fn raft(parts: &Parts) -> [Figure; 6] {
+    let raft = parts.store.status();
+    let leads = i64::from(raft.role == Role::Leader);
+    let members = raft.voters.len() + raft.learners.len();
+    [
+        ("skein_raft_is_leader", "1 on the leader", leads),
+        (
+            "skein_raft_has_quorum",
+            "1 while writes should work",
+            i64::from(raft.quorum),
+        ),
+        ("skein_raft_term", "The Raft term", number(raft.term)),
+        (
+            "skein_raft_last_log_index",
+            "The last entry in the log",
+            number(raft.last_log),
+        ),
+        (
+            "skein_raft_applied_index",
+            "The last entry applied",
+            number(raft.applied),
+        ),
+        ("skein_raft_members", "Voters and learners", count(members)),
+    ]
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn count(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
