@@ -258,7 +258,7 @@ mod tests {
         let image = machine.image();
         let moved = [delete.clone(), two.clone()];
         judge
-            .admit(&image, &txn(&moved, &[delete.clone()]))
+            .admit(&image, &txn(&moved, std::slice::from_ref(&delete)))
             .unwrap();
         // The second branch starts from what is committed, where the port is taken.
         let refused = judge.admit(&image, &txn(&moved, &[two])).unwrap_err();
