@@ -26,7 +26,7 @@ mod wire;
 
 pub use counters::Counters;
 pub use membership::MembershipError;
-pub use propose::{PROPOSAL_BYTES_MAX, PROPOSALS_MAX, ProposeError};
+pub use propose::{PROPOSAL_BYTES_MAX, PROPOSALS_MAX, ProposeError, Unfit, check_fit};
 pub use reads::{READERS_MAX, ReadError};
 pub use recovery::{Recovery, Source};
 pub use service::PeerService;

@@ -27,7 +27,7 @@ use crate::types::{EncodedBatch, Reply, Types};
 pub const PROPOSALS_MAX: usize = 5_000;
 
 /// The largest proposal, encoded: etcd's request limit (1.5 MiB) and some for the envelope.
-/// Larger ones are refused as [`ProposeError::NotProposed`].
+/// Larger ones are refused as [`Unfit::TooLarge`].
 pub const PROPOSAL_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// An entry takes further proposals until it holds so many bytes or so many proposals.
@@ -54,6 +54,9 @@ pub enum ProposeError {
     /// little, for the others may only be slow, or about to elect another.
     #[error("this leader hears no quorum; try again, or see which members are down")]
     NoQuorum,
+    /// Nothing was proposed, and no node ever will: the command itself is at fault.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// Nothing was proposed, and never will be.
     #[error("{0}")]
     NotProposed(String),
@@ -63,6 +66,38 @@ pub enum ProposeError {
     /// The store has stopped. Nothing was proposed.
     #[error("the store has stopped; ask another node")]
     Stopped,
+}
+
+/// Why a command can be proposed nowhere and never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It has so many bytes, encoded.
+    #[error("the request has {0} bytes; send at most {PROPOSAL_BYTES_MAX}")]
+    TooLarge(usize),
+    /// Its transactions are nested deeper than can be read back.
+    #[error("the transaction nests too deep; flatten it")]
+    TooDeep,
+}
+
+/// Whether a proposal can be made at all, by whichever node leads.
+///
+/// # Errors
+/// [`Unfit`] says why not.
+pub fn check_fit(proposal: &Proposal) -> Result<(), Unfit> {
+    encode(proposal).map(drop)
+}
+
+/// The proposal as it is logged, and its size.
+fn encode(proposal: &Proposal) -> Result<(pb::Proposal, usize), Unfit> {
+    if !convert::is_shallow(&proposal.command) {
+        return Err(Unfit::TooDeep);
+    }
+    let encoded = convert::proposal_to_pb(proposal);
+    let size = encoded.encoded_len();
+    if size > PROPOSAL_BYTES_MAX {
+        return Err(Unfit::TooLarge(size));
+    }
+    Ok((encoded, size))
 }
 
 /// A proposal in the queue.
@@ -115,16 +150,7 @@ impl Proposer {
     /// Proposes, and waits until the outcome is in the published image.
     pub(crate) async fn propose(&self, proposal: &Proposal) -> Result<Outcome, ProposeError> {
         self.check_leading()?;
-        if !convert::is_shallow(&proposal.command) {
-            let text = "the transaction nests too deep; flatten it".to_owned();
-            return Err(ProposeError::NotProposed(text));
-        }
-        let encoded = convert::proposal_to_pb(proposal);
-        let size = encoded.encoded_len();
-        if size > PROPOSAL_BYTES_MAX {
-            let text = format!("the request has {size} bytes; send at most {PROPOSAL_BYTES_MAX}");
-            return Err(ProposeError::NotProposed(text));
-        }
+        let (encoded, size) = encode(proposal)?;
         // Held until the answer: proposals under way count, too.
         let _place = self
             .places

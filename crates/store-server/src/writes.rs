@@ -8,7 +8,7 @@ use std::sync::Arc;
 use store_api::errors;
 use store_api::verdict::Proposed;
 use store_mvcc::{Command, Outcome, Proposal, TXN_OPS_MAX};
-use store_raft::{Leader, ProposeError, Role, Store};
+use store_raft::{Leader, ProposeError, Role, Store, Unfit, check_fit};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
@@ -58,6 +58,7 @@ impl From<ProposeError> for WriteError {
             // The others may be slow for a moment, or about to elect another.
             ProposeError::NoQuorum => return Self::Elsewhere(None),
             ProposeError::Overloaded => Proposed::No.mark(errors::too_many_requests()),
+            ProposeError::Unfit(unfit) => refusal_of(unfit),
             ProposeError::NotProposed(text) => {
                 Proposed::No.mark(Status::unavailable(format!("skein: {text}")))
             }
@@ -68,6 +69,14 @@ impl From<ProposeError> for WriteError {
             ProposeError::Stopped => Proposed::No.mark(errors::stopped()),
         })
     }
+}
+
+/// What the sender of a command that no node can propose gets.
+fn refusal_of(unfit: Unfit) -> Status {
+    Proposed::No.mark(match unfit {
+        Unfit::TooLarge(_) => errors::request_too_large(),
+        Unfit::TooDeep => Status::invalid_argument(format!("skein: {unfit}")),
+    })
 }
 
 impl Writes {
@@ -113,6 +122,10 @@ impl Writes {
         command
             .check(ops_max)
             .map_err(|error| Proposed::No.mark(command_error(&error)))?;
+        // Before anybody looks for a leader, who could do nothing about it.
+        let proposal = Proposal::new(command);
+        check_fit(&proposal).map_err(refusal_of)?;
+        let Proposal { command, .. } = proposal;
         let deadline = Instant::now() + self.inner.limits.request_deadline;
         let mut status = self.inner.store.status_watch();
         loop {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use store_api::skeinpb as pb;
 use store_api::skeinpb::raft_client::RaftClient;
 use store_mvcc::{Command, Proposal, PutOp};
-use store_raft::{MembershipError, PROPOSAL_BYTES_MAX, ProposeError, ReadError, Role};
+use store_raft::{MembershipError, PROPOSAL_BYTES_MAX, ProposeError, ReadError, Role, Unfit};
 
 use crate::harness::{MESH, Mesh, Options, id_of, until};
 
@@ -117,7 +117,7 @@ async fn too_large_a_proposal_is_not_proposed() {
     let put = Command::Put(PutOp::new("k", vec![0; PROPOSAL_BYTES_MAX]));
     let refused = mesh.node(0).store.propose(&Proposal::new(put)).await;
     assert!(
-        matches!(refused, Err(ProposeError::NotProposed(_))),
+        matches!(refused, Err(ProposeError::Unfit(Unfit::TooLarge(_)))),
         "{refused:?}"
     );
     // The largest that is allowed goes through, to disk and back.

@@ -120,6 +120,7 @@ async fn write(writer: usize, stores: Arc<RwLock<Vec<Store>>>, stop: Arc<AtomicB
                 ProposeError::NotLeader { .. }
                 | ProposeError::NoQuorum
                 | ProposeError::NotProposed(_)
+                | ProposeError::Unfit(_)
                 | ProposeError::Overloaded
                 | ProposeError::Stopped,
             ) => {

@@ -11,8 +11,10 @@ use store_api::skeinpb as pb;
 use store_api::skeinpb::forward_client::ForwardClient;
 use store_api::verdict::Proposed;
 use store_client::ClientError;
+use store_mvcc::{Command, PutOp};
 use store_server::Limits;
 use tonic::Code;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 
 use crate::harness::{Mesh, get, put};
@@ -217,4 +219,19 @@ async fn the_forward_service_serves_its_own_mesh_and_points_to_the_leader() {
     };
     assert_eq!(failure.leader_id, leader.store.id().0);
     assert_eq!(failure.leader_peer_addr, leader.peer.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_node_can_propose_is_refused_by_every_node_at_once() {
+    let mesh = Mesh::form(2).await;
+    let put = PutOp::new("k", vec![0; store_raft::PROPOSAL_BYTES_MAX]);
+    for node in mesh.running() {
+        let patience = node.server.patience(&MetadataMap::new());
+        let written = node.server.writes();
+        let refused = written.submit(Command::Put(put.clone()), patience).await;
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+        assert_eq!(refused.message(), "etcdserver: request is too large");
+        assert_eq!(Proposed::of(&refused), Some(Proposed::No));
+    }
 }
