@@ -125,6 +125,12 @@ impl SnapshotStore {
         self.known().intact.first().cloned()
     }
 
+    /// The intact snapshot before the newest: what a node starts from if the newest is damaged, so
+    /// the log after it is worth keeping.
+    pub fn older(&self) -> Option<Snapshot> {
+        self.known().intact.get(1).cloned()
+    }
+
     /// The files that were damaged when the store was opened.
     pub fn damaged(&self) -> Vec<DamagedSnapshot> {
         self.known().damaged.clone()

@@ -14,8 +14,9 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use prost::Message;
 use store_api::skeinpb as pb;
-use store_disk::Wal;
+use store_disk::{SnapshotStore, Wal};
 
+use crate::snapshot;
 use crate::types::{Entry, LogId, Types, VoteId};
 use crate::wire;
 
@@ -29,6 +30,7 @@ const APPLY_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct LogStore {
     wal: Wal,
+    snapshots: SnapshotStore,
     durable: Arc<Durable>,
 }
 
@@ -81,11 +83,12 @@ impl Durable {
 }
 
 impl LogStore {
-    pub(crate) fn new(wal: Wal) -> Self {
+    pub(crate) fn new(wal: Wal, snapshots: SnapshotStore) -> Self {
         let durable = Durable::default();
         durable.raise(wal.state().last.unwrap_or(0));
         Self {
             wal,
+            snapshots,
             durable: Arc::new(durable),
         }
     }
@@ -97,6 +100,29 @@ impl LogStore {
     /// Waits until everything that was asked of the log before is durable.
     pub(crate) async fn barrier(&self) -> io::Result<()> {
         completed(|done| self.wal.append(Vec::new(), done)).await
+    }
+
+    /// How much of the log may go when openraft lets go of it up to `upto`: nothing that follows the
+    /// older of the two snapshots, which would be of no use without it when the newest is damaged.
+    /// A node that has written its first has the rows beside it, and purges all that it is asked
+    /// to. `None` if nothing may go.
+    fn purgeable(&self, upto: LogId) -> io::Result<Option<LogId>> {
+        let state = self.wal.state();
+        let Some(older) = self.snapshots.older() else {
+            return Ok(Some(upto));
+        };
+        // A snapshot from the leader goes beyond the log, which begins anew after it.
+        let beyond = state.last.is_none_or(|last| last < upto.index);
+        if beyond || upto.index <= older.index() {
+            return Ok(Some(upto));
+        }
+        if state
+            .purged
+            .is_some_and(|purged| purged.index >= older.index())
+        {
+            return Ok(None);
+        }
+        Ok(snapshot::meta(&older)?.last_log_id)
     }
 
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
@@ -278,6 +304,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let Some(upto) = self.purgeable(upto)? else {
+            return Ok(());
+        };
         self.wal.purge_to(
             upto.index,
             encode(&wire::log_id_to_pb(&upto)),

@@ -38,6 +38,8 @@ const INSTALL_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const MESSAGE_ENTRIES: u64 = 256;
 
 /// When a node writes a snapshot, and how much of the log it keeps behind it.
+///
+/// Once there are two snapshots, the log is also kept from the older one on, whatever its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SnapshotLimits {
     /// A snapshot is written after so many entries,
@@ -352,7 +354,7 @@ fn open(config: &StoreConfig) -> Result<Opened, StartError> {
     let snapshots = SnapshotStore::open(&config.data)?;
     let recovered = recovery::recover(&config.data, &snapshots, &wal)?;
     tracing::info!(recovery = ?recovered.recovery, "recovered the store");
-    let log = LogStore::new(wal);
+    let log = LogStore::new(wal, snapshots.clone());
     log.durable().raise(recovered.state.applied_index());
     Ok(Opened {
         log,

@@ -16,7 +16,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Fresh {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
         let log = open(&data);
-        let snapshots = SnapshotStore::open(&data).unwrap();
+        let snapshots = log.snapshots.clone();
         let state = State::empty();
         let published = Published::new(&state);
         Ok((
@@ -32,7 +32,8 @@ fn open(data: &DataDir) -> LogStore {
         segment_bytes: 64 * 1024,
         ..WalOptions::default()
     };
-    LogStore::new(Wal::open(data, options).unwrap().0)
+    let snapshots = SnapshotStore::open(data).unwrap();
+    LogStore::new(Wal::open(data, options).unwrap().0, snapshots)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,6 +55,35 @@ fn blank(term: u64, index: u64) -> Entry {
 async fn append(log: &mut LogStore, entries: Vec<Entry>) {
     log.append(entries, IOFlushed::noop()).await.unwrap();
     log.barrier().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_follows_the_older_snapshot_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = DataDir::open(dir.path()).unwrap();
+    let mut log = open(&data);
+    append(&mut log, (1..=20).map(|index| blank(1, index)).collect()).await;
+    let purged = async |log: &mut LogStore, upto| {
+        log.purge(blank(1, upto).log_id).await.unwrap();
+        log.barrier().await.unwrap();
+        let state = log.get_log_state().await.unwrap();
+        state.last_purged_log_id.unwrap().index
+    };
+    for index in [5, 10] {
+        let mut meta = State::empty().meta();
+        meta.last_log_id = Some(blank(1, index).log_id);
+        snapshot::write(&log.snapshots, &meta, &store_mvcc::Image::default()).unwrap();
+        if index == 5 {
+            assert_eq!(purged(&mut log, 3).await, 3, "there is but one");
+        }
+    }
+    assert_eq!(purged(&mut log, 4).await, 4);
+    assert_eq!(purged(&mut log, 8).await, 5);
+    assert_eq!(purged(&mut log, 10).await, 5);
+    assert_eq!(log.read(6..21, usize::MAX).unwrap().len(), 15);
+    // A snapshot of the leader's, far ahead: the log goes on after it.
+    assert_eq!(purged(&mut log, 30).await, 30);
+    append(&mut log, vec![blank(2, 31)]).await;
 }
 
 #[tokio::test]

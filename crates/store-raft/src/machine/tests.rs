@@ -12,8 +12,9 @@ use crate::types::{Entry, LeaderId};
 fn machine() -> (TempDir, StateMachine) {
     let dir = tempfile::tempdir().unwrap();
     let data = DataDir::open(dir.path()).unwrap();
-    let log = LogStore::new(Wal::open(&data, WalOptions::default()).unwrap().0);
     let snapshots = SnapshotStore::open(&data).unwrap();
+    let wal = Wal::open(&data, WalOptions::default()).unwrap().0;
+    let log = LogStore::new(wal, snapshots.clone());
     let state = State::empty();
     let published = Published::new(&state);
     (dir, StateMachine::new(state, published, snapshots, log))
@@ -75,6 +76,34 @@ async fn an_unknown_command_stops_apply_and_changes_nothing() {
     );
     assert_eq!(machine.state().applied_index(), 0);
     assert!(machine.state().image.is_empty());
+}
+
+#[tokio::test]
+async fn a_full_disk_is_waited_out_and_other_faults_are_not() {
+    let pause = Duration::from_millis(1);
+    let running = watch::Sender::new(0);
+    let mut attempts = 0;
+    let written = with_room(pause, running.subscribe(), || {
+        attempts += 1;
+        let attempt = match attempts {
+            1 => Err(io::ErrorKind::StorageFull.into()),
+            2 => Err(io::ErrorKind::QuotaExceeded.into()),
+            _ => Ok(attempts),
+        };
+        std::future::ready(attempt)
+    });
+    assert_eq!(written.await.unwrap(), 3);
+
+    let failed = || std::future::ready(Err::<(), _>(io::ErrorKind::InvalidData.into()));
+    let error = with_room(pause, running.subscribe(), failed).await;
+    assert_eq!(error.unwrap_err().kind(), io::ErrorKind::InvalidData);
+
+    // Nobody is left to need it.
+    let stopped = running.subscribe();
+    drop(running);
+    let full = || std::future::ready(Err::<(), _>(io::ErrorKind::StorageFull.into()));
+    let error = with_room(Duration::MAX, stopped, full).await;
+    assert_eq!(error.unwrap_err().kind(), io::ErrorKind::StorageFull);
 }
 
 #[tokio::test]
