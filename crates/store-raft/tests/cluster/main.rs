@@ -11,7 +11,6 @@ mod interrupted;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
-mod speed;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]
