@@ -29,6 +29,8 @@ use crate::{form, health, known_peers, reconcile};
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long handing leadership over may take; a successor is elected anyway.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long the store may take after its start to know its members from its log.
+const MEMBERS_KNOWN: Duration = Duration::from_secs(2);
 /// The least time between two tellings of this node's state.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 /// Threads of the control runtime. Traffic has threads of its own.
@@ -107,7 +109,7 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
     let mesh = Arc::new(start_mesh(&options, known_peers, &data, generation)?);
     mesh.counters().register(&mut registry);
     let store = Store::start(StoreConfig::new(data.clone())).await?;
-    check_peer_addr(&options, &store)?;
+    check_peer_addr(&options, &data, &store).await?;
 
     let (stop, shutdown) = ShutdownTrigger::new();
     let admission = Arc::new(ConfigAdmission::default());
@@ -190,8 +192,19 @@ async fn start_proxy(
 }
 
 /// A member's peer address is part of the log: the others would go on to call the old one.
-fn check_peer_addr(options: &NodeOptions, store: &Store) -> Result<(), RunError> {
-    let status = store.status();
+async fn check_peer_addr(
+    options: &NodeOptions,
+    data: &DataDir,
+    store: &Store,
+) -> Result<(), RunError> {
+    let mut status = store.status_watch();
+    if data.mesh().is_some() {
+        // The status has the members a moment after the start. A node whose log does not name it,
+        // because its join was interrupted, waits in vain, and joins.
+        let known = status.wait_for(store_raft::RaftStatus::is_member);
+        let _ = tokio::time::timeout(MEMBERS_KNOWN, known).await;
+    }
+    let status = status.borrow().clone();
     let recorded = status
         .member(status.id)
         .map(|member| member.peer_addr.clone());
