@@ -109,11 +109,12 @@ async fn without_an_upstream_the_client_is_reset() {
 #[tokio::test]
 async fn silence_in_both_directions_ends_a_connection() {
     let backend = reversing().await;
-    let rig = Rig::start(&config("idle_timeout: 150ms", "", &[backend.address])).await;
+    let rig = Rig::start(&config("idle_timeout: 1s", "", &[backend.address])).await;
     let mut stream = TcpStream::connect(rig.address("edge")).await.unwrap();
-    for _ in 0..4 {
+    // Longer in all than the idle time, and each pause far shorter: activity keeps it open.
+    for _ in 0..12 {
         stream.write_all(b"x").await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let read = timeout(PATIENCE, stream.read(&mut [0; 1])).await.unwrap();
     assert!(matches!(read, Ok(0) | Err(_)));
