@@ -3,6 +3,7 @@
 //! Owns everything that names openraft, whose types appear in no public signature. Serves no port
 //! and knows no gossip: the node hands its peer service to a server and its members in.
 
+mod addresses;
 pub mod convert;
 mod counters;
 mod log;

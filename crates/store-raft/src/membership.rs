@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use model::{MeshId, NodeId};
 use openraft::ChangeMembers;
+use openraft::Precondition;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::errors::ForwardToLeader;
 use tokio::time::Instant;
@@ -74,28 +76,60 @@ impl Store {
         }
     }
 
-    /// Adds a member that follows without a vote, or changes the addresses of one. Returns when
-    /// the change is committed; the learner may still be catching up (see
-    /// [`RaftStatus::matched`](crate::RaftStatus::matched)).
+    /// Adds a member that follows without a vote. Returns when the change is committed; the learner
+    /// may still be catching up (see [`RaftStatus::matched`](crate::RaftStatus::matched)). What is
+    /// recorded of one that is a member already stays.
     ///
     /// # Errors
-    /// [`MembershipError`]; refused for a member that votes.
+    /// [`MembershipError`].
     pub async fn add_learner(&self, member: Member) -> Result<(), MembershipError> {
-        let status = self.status();
-        if status
-            .voters
-            .iter()
-            .any(|voter| voter.id == member.id && *voter != member)
-        {
-            let text = "a voter's addresses do not change; remove it and let it join again";
-            return Err(MembershipError::Refused(text.to_owned()));
-        }
-        let mesh_id = status
-            .mesh_id
-            .ok_or(MembershipError::NotLeader { leader: None })?;
+        let mesh_id = self.own_mesh()?;
         let (id, info) = (member.id, info(member, mesh_id));
-        self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, info)])))
+        self.change(ChangeMembers::AddNodes(BTreeMap::from([(id, info)])))
             .await
+    }
+
+    /// Changes the name and the addresses that are recorded of a member, voting or not. No vote
+    /// moves by that, so it is one entry of the log.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; refused if it is no member, lest one that is removed meanwhile came back.
+    pub async fn update_member(&self, member: Member) -> Result<(), MembershipError> {
+        let mesh_id = self.own_mesh()?;
+        let (id, info) = (member.id, info(member, mesh_id));
+        let until = Instant::now() + self.deadline();
+        loop {
+            let known = self.raft().metrics().borrow_watched().clone();
+            let known = known.membership_config;
+            if known.get_node(&id).is_none() {
+                return Err(MembershipError::Refused(format!("{id} is no member")));
+            }
+            // openraft would add a node that is not there any more.
+            let unchanged = Precondition::LastMembershipLogId {
+                last_membership_log_id: *known.log_id(),
+            };
+            let nodes = ChangeMembers::SetNodes(BTreeMap::from([(id, info.clone())]));
+            let attempt = self.raft().change_membership_if(nodes, false, [unchanged]);
+            let late = |_| MembershipError::TimedOut("the change of a member");
+            let error = match tokio::time::timeout_at(until, attempt)
+                .await
+                .map_err(late)?
+            {
+                Ok(_) => return Ok(()),
+                Err(RaftError::APIError(error)) => error,
+                Err(RaftError::Fatal(_)) => return Err(MembershipError::Stopped),
+            };
+            let moved_on = matches!(error, ClientWriteError::PreconditionFailed(_));
+            if !(moved_on || under_way(&error)) || Instant::now() + RETRY > until {
+                return Err(refusal(error));
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    fn own_mesh(&self) -> Result<MeshId, MembershipError> {
+        self.mesh_id()
+            .ok_or(MembershipError::NotLeader { leader: None })
     }
 
     /// Gives a learner a vote. Wait until it has caught up, or commits wait for it.
@@ -207,16 +241,20 @@ impl Store {
                 Err(RaftError::APIError(error)) => error,
                 Err(RaftError::Fatal(_)) => return Err(MembershipError::Stopped),
             };
-            let under_way = matches!(
-                error,
-                ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))
-            );
-            if !under_way || Instant::now() + RETRY > until {
+            if !under_way(&error) || Instant::now() + RETRY > until {
                 return Err(refusal(error));
             }
             tokio::time::sleep(RETRY).await;
         }
     }
+}
+
+/// Whether another change of members has to end first.
+fn under_way(error: &ClientWriteError<Types>) -> bool {
+    matches!(
+        error,
+        ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))
+    )
 }
 
 fn refusal(error: ClientWriteError<Types>) -> MembershipError {

@@ -25,6 +25,7 @@ use openraft::raft::{
 use store_api::skeinpb::raft_client::RaftClient;
 use tonic::transport::Channel;
 
+use crate::addresses::Addresses;
 use crate::mesh::{Address, MeshSeat};
 use crate::snapshot::{SnapshotFile, chunks};
 use crate::types::{LeaderId, MemberInfo, Types, VoteId};
@@ -39,22 +40,24 @@ const CALL_DEADLINE: Duration = Duration::from_secs(2);
 /// Makes one [`Peer`] for each member and purpose.
 pub(crate) struct Network {
     seat: Arc<MeshSeat>,
+    addresses: Arc<Addresses>,
 }
 
 impl Network {
-    pub(crate) fn new(seat: Arc<MeshSeat>) -> Self {
-        Self { seat }
+    pub(crate) fn new(seat: Arc<MeshSeat>, addresses: Arc<Addresses>) -> Self {
+        Self { seat, addresses }
     }
 
     fn peer(&self, target: NodeId, info: &MemberInfo, lane: Lane) -> Peer {
         // Whoever calls others has a mesh; the member's own record stands in before the first save.
         let mesh = self.seat.mesh().unwrap_or(info.mesh_id);
-        let client = lane::connect(&info.peer_addr);
         Peer {
             target,
             address: Address::new(mesh, target),
             lane,
-            client,
+            addresses: self.addresses.clone(),
+            client: lane::connect(&info.peer_addr),
+            connected: info.peer_addr.clone(),
         }
     }
 }
@@ -80,14 +83,24 @@ pub(crate) struct Peer {
     target: NodeId,
     address: Address,
     lane: Lane,
+    addresses: Arc<Addresses>,
     /// An address that cannot be one fails each call, so that the others go on.
     client: Result<RaftClient<Channel>, String>,
+    /// The address that `client` calls.
+    connected: String,
 }
 
 type CallResult<T> = Result<T, RPCError<Types>>;
 
 impl Peer {
-    fn client(&self) -> CallResult<RaftClient<Channel>> {
+    /// The client of the address at which the member is now: openraft keeps its connections over a
+    /// change of the membership, so it is looked up for each call.
+    fn client(&mut self) -> CallResult<RaftClient<Channel>> {
+        let now = self.addresses.of(self.target);
+        if let Some(now) = now.filter(|now| *now != self.connected) {
+            self.client = lane::connect(&now);
+            self.connected = now;
+        }
         self.client.clone().map_err(unreachable)
     }
 

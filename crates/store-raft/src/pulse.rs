@@ -7,8 +7,8 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use model::NodeId;
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::Raft;
+use crate::addresses::Addresses;
 use crate::timings::Timings;
 use crate::types::{LeaderId, VoteId};
 
@@ -26,6 +27,8 @@ use crate::types::{LeaderId, VoteId};
 pub(crate) struct Pulse {
     heard: Mutex<Option<(LeaderId, Instant)>>,
     broken: Notify,
+    /// This node is no member any more: it stands for nothing.
+    retired: AtomicBool,
 }
 
 impl Pulse {
@@ -33,6 +36,7 @@ impl Pulse {
         Self {
             heard: Mutex::new(None),
             broken: Notify::new(),
+            retired: AtomicBool::new(false),
         }
     }
 
@@ -47,6 +51,11 @@ impl Pulse {
     /// A connection from the leader broke.
     pub(crate) fn connection_broke(&self) {
         self.broken.notify_one();
+    }
+
+    /// From now on this node takes over from nobody.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
     }
 
     /// How long ago this leader called. `None` if it never did, or if another one did since.
@@ -72,7 +81,8 @@ struct Followed {
 pub(crate) struct Watch {
     pub(crate) me: NodeId,
     pub(crate) raft: Raft,
-    pub(crate) pulse: std::sync::Arc<Pulse>,
+    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) timings: Timings,
 }
 
@@ -98,6 +108,9 @@ impl Watch {
     /// The leader, if this process heard it and is one of those who could take its place. A node
     /// that has just started finds an old leader on its disk, and must wait like everybody else.
     fn followed(&self) -> Option<Followed> {
+        if self.pulse.retired.load(Ordering::Relaxed) {
+            return None;
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leader = metrics.current_leader.filter(|leader| *leader != self.me)?;
@@ -107,9 +120,10 @@ impl Watch {
         let mut heirs: BTreeSet<NodeId> = membership.voter_ids().collect();
         heirs.remove(&leader);
         let place = heirs.iter().position(|id| *id == self.me)?;
+        let recorded = membership.get_node(&leader)?.peer_addr.clone();
         Some(Followed {
             vote: metrics.vote,
-            peer_addr: membership.get_node(&leader)?.peer_addr.clone(),
+            peer_addr: self.addresses.of(leader).unwrap_or(recorded),
             silence,
             place: u32::try_from(place).unwrap_or(u32::MAX),
         })

@@ -11,6 +11,7 @@ use openraft::type_config::alias::{SerdeInstantOf, WatchReceiverOf};
 use openraft::{Instant, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
+use crate::addresses::Addresses;
 use crate::mesh::MeshSeat;
 use crate::pulse::Pulse;
 use crate::recovery::Recovery;
@@ -96,12 +97,14 @@ pub struct RaftStatus {
 }
 
 impl RaftStatus {
+    /// Voters, then learners.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.voters.iter().chain(self.learners.iter())
+    }
+
     /// The voter or learner `id`.
     pub fn member(&self, id: NodeId) -> Option<&Member> {
-        self.voters
-            .iter()
-            .chain(self.learners.iter())
-            .find(|member| member.id == id)
+        self.members().find(|member| member.id == id)
     }
 
     /// Whether this node is a member of a mesh, voting or not.
@@ -116,6 +119,7 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// Keeps a [`RaftStatus`] up to date.
 pub(crate) struct StatusTask {
     pub(crate) seat: Arc<MeshSeat>,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) pulse: Arc<Pulse>,
     pub(crate) recovery: Recovery,
     /// How long a silent leader counts as one.
@@ -176,6 +180,11 @@ impl StatusTask {
             .as_ref()
             .is_some_and(|shown| Arc::ptr_eq(shown, membership));
         self.shown = Some(membership.clone());
+        if !same {
+            let recorded = membership.nodes();
+            let recorded = recorded.map(|(id, info)| (*id, info.peer_addr.clone()));
+            self.addresses.record(recorded.collect());
+        }
         self.status.send_if_modified(|status| {
             let mut next = self.translate(&metrics, status);
             if !same {
@@ -204,9 +213,10 @@ impl StatusTask {
         let heard = quorum || role == Role::Leader;
         let leader = metrics.current_leader.filter(|_| heard).and_then(|id| {
             let info = membership.get_node(&id)?;
+            let told = self.addresses.of(id);
             Some(Leader {
                 id,
-                peer_addr: info.peer_addr.clone(),
+                peer_addr: told.unwrap_or_else(|| info.peer_addr.clone()),
             })
         });
         let matched = metrics.replication.iter().flatten();

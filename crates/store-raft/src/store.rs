@@ -3,6 +3,7 @@
 //! Owns the start, the wiring of the parts and the stop. Never serves a port: the peer service is
 //! handed out.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use store_mvcc::{Image, Outcome, Proposal};
 use tokio::sync::watch;
 
 use crate::Raft;
+use crate::addresses::Addresses;
 use crate::counters::{Counters, Counting};
 use crate::log::LogStore;
 use crate::machine::{Published, StateMachine};
@@ -146,6 +148,7 @@ pub struct Store {
 struct Inner {
     raft: Raft,
     seat: Arc<MeshSeat>,
+    addresses: Arc<Addresses>,
     pulse: Arc<Pulse>,
     snapshots: SnapshotStore,
     published: Published,
@@ -203,7 +206,8 @@ impl Store {
             snapshots.clone(),
             log.clone(),
         );
-        let network = Network::new(seat.clone());
+        let addresses = Arc::new(Addresses::default());
+        let network = Network::new(seat.clone(), addresses.clone());
         let raft = Raft::new(seat.node(), Arc::new(raft_config), network, log, machine).await;
         let raft = raft.map_err(|fatal| StartError::Raft(fatal.to_string()))?;
 
@@ -215,6 +219,7 @@ impl Store {
         let parts = Parts {
             raft,
             seat,
+            addresses,
             snapshots,
             published,
             timings: config.timings,
@@ -292,6 +297,20 @@ impl Store {
         self.inner.seat.mesh()
     }
 
+    /// Tells where the living members say that they are called, `HOST:PORT` by node, in place of
+    /// what was told before. It counts more than what the log records, which may be from before a
+    /// move.
+    pub fn tell_addresses(&self, told: BTreeMap<NodeId, String>) {
+        self.inner.addresses.tell(told);
+    }
+
+    /// Ends this node's part in elections for this process: it was removed from the mesh and knows
+    /// it only from others. It follows nobody any more; its image stays as it is.
+    pub fn retire(&self) {
+        self.inner.raft.runtime_config().elect(false);
+        self.inner.pulse.retire();
+    }
+
     /// The service that the other members call; serve it on the peer port.
     pub fn peer_service(&self) -> RaftServer<PeerService> {
         let Inner {
@@ -367,6 +386,7 @@ fn open(config: &StoreConfig) -> Result<Opened, StartError> {
 struct Parts {
     raft: Raft,
     seat: Arc<MeshSeat>,
+    addresses: Arc<Addresses>,
     snapshots: SnapshotStore,
     published: Published,
     timings: Timings,
@@ -377,6 +397,7 @@ impl Parts {
         let Self {
             raft,
             seat,
+            addresses,
             snapshots,
             published,
             timings,
@@ -385,6 +406,7 @@ impl Parts {
         let (status, status_watch) = watch::channel(StatusTask::initial(&seat, recovery.clone()));
         let status_task = StatusTask {
             seat: seat.clone(),
+            addresses: addresses.clone(),
             pulse: pulse.clone(),
             recovery,
             lease: timings.election_max,
@@ -413,12 +435,14 @@ impl Parts {
             me: seat.node(),
             raft: raft.clone(),
             pulse: pulse.clone(),
+            addresses: addresses.clone(),
             timings,
         };
         tasks.spawn("leader watch", watch.run());
         let inner = Inner {
             raft,
             seat,
+            addresses,
             pulse,
             snapshots,
             published,

@@ -28,13 +28,14 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 impl Peer {
     /// Opens the stream. Its answers end with the first that is an error.
     pub(super) async fn pipeline<S>(
-        &self,
+        &mut self,
         input: S,
     ) -> CallResult<BoxStream<'_, CallResult<StreamAppendResult<Types>>>>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         let mut client = self.client()?;
+        let peer: &Self = self;
         // A sent request puts its time into the channel, its answer takes it out: full is the
         // window.
         let (sent, in_flight) = mpsc::channel(APPENDS_IN_FLIGHT);
@@ -46,10 +47,10 @@ impl Peer {
                 wire::append_to_pb(request)
             }
         });
-        let call = client.stream_append(self.address.request(requests));
-        let answers = self.call(CALL_DEADLINE, call).await?;
+        let call = client.stream_append(peer.address.request(requests));
+        let answers = peer.call(CALL_DEADLINE, call).await?;
         let state = Answers {
-            peer: self,
+            peer,
             answers,
             in_flight,
             oldest: None,

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use store_api::skeinpb as pb;
 use store_api::skeinpb::raft_client::RaftClient;
 use store_mvcc::{Command, Proposal, PutOp};
-use store_raft::{MembershipError, PROPOSAL_BYTES_MAX, ProposeError, ReadError, Role, Unfit};
+use store_raft::{
+    Member, MembershipError, PROPOSAL_BYTES_MAX, ProposeError, ReadError, Role, Unfit,
+};
 
 use crate::harness::{MESH, Mesh, Options, id_of, until};
 
@@ -257,4 +259,53 @@ async fn a_call_from_another_mesh_or_for_another_node_does_not_reach_raft() {
     }
     let status = node.store.status();
     assert_eq!((status.role, status.term < 99), (Role::Leader, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_is_called_at_its_new_address_once_that_is_recorded() {
+    let mut mesh = Mesh::form(3, Options::default()).await;
+    mesh.put("a", "1").await;
+    let moved = (mesh.leader().await + 1) % 3;
+    mesh.kill(moved);
+    mesh.move_away(moved).await;
+    let member = mesh.node(moved).member();
+    let leader = mesh.leading().await;
+    leader.store.update_member(member.clone()).await.unwrap();
+    assert!(leader.store.status().voters.contains(&member));
+    mesh.put("b", "2").await;
+    mesh.node(moved).has("b", "2").await;
+    let stranger = Member {
+        id: model::NodeId(4),
+        ..member
+    };
+    let refused = mesh.leading().await.store.update_member(stranger).await;
+    assert!(
+        matches!(refused, Err(MembershipError::Refused(_))),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_all_moved_find_each_other_where_they_are_told_to_be() {
+    let mut mesh = Mesh::form(3, Options::default()).await;
+    mesh.put("a", "1").await;
+    for place in 0..3 {
+        mesh.kill(place);
+    }
+    for place in 0..3 {
+        mesh.move_away(place).await;
+    }
+    let told: std::collections::BTreeMap<_, _> = mesh
+        .running()
+        .map(|node| (id_of(node), node.addr.to_string()))
+        .collect();
+    for node in mesh.running() {
+        node.store.tell_addresses(told.clone());
+    }
+    mesh.put("b", "2").await;
+    mesh.settle().await;
+    for node in mesh.running() {
+        let leader = node.store.status().leader.expect("it is heard");
+        assert_eq!(Some(&leader.peer_addr), told.get(&leader.id));
+    }
 }

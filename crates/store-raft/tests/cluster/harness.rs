@@ -183,6 +183,13 @@ impl Mesh {
         self.nodes[place].take().expect("this node runs");
     }
 
+    /// Starts a node on its directory, at another address.
+    pub(crate) async fn move_away(&mut self, place: usize) {
+        let node = Node::start(self.dirs[place].path(), None, &self.options).await;
+        self.addrs[place] = node.addr;
+        self.nodes[place] = Some(node);
+    }
+
     pub(crate) async fn restart(&mut self, place: usize) {
         let addr = Some(self.addrs[place]);
         let node = Node::start(self.dirs[place].path(), addr, &self.options).await;
