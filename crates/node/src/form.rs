@@ -1,6 +1,7 @@
 //! Carries out what `formation` decides: promises, founds, joins.
 //!
-//! Owns the loop from the first start to membership. Never decides: every step is `next_step`'s.
+//! Owns the loop from the first start to membership; `standing` goes on from there. Never decides:
+//! every step is `next_step`'s.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use store_server::JoinError;
 
 use crate::formation::{FoundingSet, Other, Own, Step, next_step};
 use crate::parts::Parts;
+use crate::standing;
 
 /// How often the view of gossip is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -25,12 +27,30 @@ const RETRY: Duration = Duration::from_millis(300);
 /// The pause after a refusal: it stands until something changed.
 const REFUSED_RETRY: Duration = Duration::from_secs(3);
 
-/// Forms, joins or simply returns to the mesh; ends when this node is a member.
-pub(crate) async fn become_member(parts: &Parts) {
+/// How long the store may take after its start to know its members from its log.
+const MEMBERS_KNOWN: Duration = Duration::from_secs(2);
+
+/// Forms, joins or simply returns to the mesh, and keeps this node's place in it.
+pub(crate) async fn be_member(parts: &Parts) {
+    let place = async {
+        become_member(parts).await;
+        standing::keep(parts).await;
+    };
+    tokio::join!(standing::tell_addresses(parts), place);
+}
+
+/// Ends when this node is a member, or has been one.
+async fn become_member(parts: &Parts) {
+    if parts.data.mesh().is_some() {
+        // A node whose log does not name it, because its join was interrupted, waits in vain.
+        let mut status = parts.store.status_watch();
+        let known = status.wait_for(standing::was_member);
+        let _ = tokio::time::timeout(MEMBERS_KNOWN, known).await;
+    }
     let begun = Instant::now();
     let mut said = String::new();
     loop {
-        if parts.store.status().is_member() {
+        if standing::was_member(&parts.store.status()) {
             return;
         }
         let peers = parts.mesh.peers().borrow().clone();
@@ -193,7 +213,7 @@ async fn join(parts: &Parts, mesh: MeshId, through: &[SocketAddr]) -> Result<(),
     let through: Vec<String> = through.iter().map(ToString::to_string).collect();
     let joined = store_server::request_join(&through, &parts.own_member(), Some(mesh)).await;
     let joined = joined.map_err(|fault| match fault {
-        JoinError::Refused(why) => Pending {
+        JoinError::Refused(why) | JoinError::Removed(why) => Pending {
             why,
             pause: REFUSED_RETRY,
         },

@@ -18,6 +18,7 @@ mod reconcile;
 mod revision_clock;
 mod run;
 mod serve;
+mod standing;
 mod status;
 
 pub use options::{NodeOptions, OptionsError};

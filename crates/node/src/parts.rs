@@ -44,6 +44,8 @@ pub(crate) struct Parts {
     pub(crate) reports: watch::Receiver<Arc<Reports>>,
     /// Set when the node begins to stop.
     pub(crate) stopping: AtomicBool,
+    /// Why the mesh does not have this node as a member as it is, if so.
+    pub(crate) standing: watch::Sender<Option<String>>,
     pub(crate) board: StatusBoard,
     pub(crate) tasks: Tasks,
 }
@@ -85,6 +87,20 @@ impl Parts {
         }
     }
 
+    /// Takes note of what is wrong with this node's membership, and tells it; answers whether that
+    /// is news.
+    pub(crate) fn set_standing(&self, fault: Option<String>) -> bool {
+        let news = self.standing.send_if_modified(|known| {
+            let news = *known != fault;
+            *known = fault;
+            news
+        });
+        if news {
+            self.publish();
+        }
+        news
+    }
+
     /// Every node as this node knows it.
     pub(crate) fn status(&self) -> v1::StatusResponse {
         let peers = self.mesh.peers().borrow().clone();
@@ -107,7 +123,8 @@ impl Parts {
             ));
         }
         let fatal = self.store.status().fatal;
-        fatal.or_else(|| {
+        let standing = self.standing.borrow().clone();
+        fatal.or(standing).or_else(|| {
             let faults = self.tasks.faults();
             let first = faults.first()?;
             Some(format!(

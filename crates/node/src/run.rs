@@ -3,7 +3,6 @@
 //! Owns the order. At the start the proxy comes first, from last-known-good, so that traffic never
 //! waits for Raft or gossip; at the end it drains before the store stops.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -29,8 +28,6 @@ use crate::{form, health, known_peers, reconcile};
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long handing leadership over may take; a successor is elected anyway.
 const HAND_OVER: Duration = Duration::from_secs(1);
-/// How long the store may take after its start to know its members from its log.
-const MEMBERS_KNOWN: Duration = Duration::from_secs(2);
 /// The least time between two tellings of this node's state.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 /// Threads of the control runtime. Traffic has threads of its own.
@@ -60,17 +57,6 @@ pub enum RunError {
     /// The store cannot start.
     #[error("{0}")]
     Store(#[from] store_raft::StartError),
-    /// The other members know this one under another address.
-    #[error(
-        "--peer-addr {now}: the mesh knows this member at {recorded}; start it with --peer-addr \
-         {recorded}, or empty its data directory to let it join anew"
-    )]
-    PeerAddrMoved {
-        /// The address given.
-        now: SocketAddr,
-        /// The address in the log.
-        recorded: String,
-    },
     /// The proxy cannot start.
     #[error("{0}")]
     Proxy(#[from] proxy_server::StartError),
@@ -109,7 +95,6 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
     let mesh = Arc::new(start_mesh(&options, known_peers, &data, generation)?);
     mesh.counters().register(&mut registry);
     let store = Store::start(StoreConfig::new(data.clone())).await?;
-    check_peer_addr(&options, &data, &store).await?;
 
     let (stop, shutdown) = ShutdownTrigger::new();
     let admission = Arc::new(ConfigAdmission::default());
@@ -134,6 +119,7 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
         proxy,
         in_force: watch::channel(Arc::new(in_force)).0,
         health: watch::channel(Arc::new(HealthView::default())).0,
+        standing: watch::channel(None).0,
         board: crate::status::StatusBoard::default(),
         tasks: Tasks::default(),
         reports: prober.reports(),
@@ -191,34 +177,6 @@ async fn start_proxy(
     Ok((in_force, Arc::new(proxy)))
 }
 
-/// A member's peer address is part of the log: the others would go on to call the old one.
-async fn check_peer_addr(
-    options: &NodeOptions,
-    data: &DataDir,
-    store: &Store,
-) -> Result<(), RunError> {
-    let mut status = store.status_watch();
-    if data.mesh().is_some() {
-        // The status has the members a moment after the start. A node whose log does not name it,
-        // because its join was interrupted, waits in vain, and joins.
-        let known = status.wait_for(store_raft::RaftStatus::is_member);
-        let _ = tokio::time::timeout(MEMBERS_KNOWN, known).await;
-    }
-    let status = status.borrow().clone();
-    let recorded = status
-        .member(status.id)
-        .map(|member| member.peer_addr.clone());
-    match recorded {
-        Some(recorded) if recorded != options.peer_addr.to_string() => {
-            Err(RunError::PeerAddrMoved {
-                now: options.peer_addr,
-                recorded,
-            })
-        }
-        _ => Ok(()),
-    }
-}
-
 fn start_mesh(
     options: &NodeOptions,
     known_peers: Vec<String>,
@@ -260,7 +218,7 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
     tasks.spawn("known peers", known_peers::remember(Arc::clone(parts)));
     let (forming, telling) = (Arc::clone(parts), Arc::clone(parts));
     tasks.spawn("forming", async move {
-        form::become_member(&forming).await;
+        form::be_member(&forming).await;
         std::future::pending().await
     });
     tasks.spawn("facts", tell_facts(telling));

@@ -5,18 +5,19 @@
 
 use std::sync::Arc;
 
-use model::{MeshId, NodeId};
+use model::MeshId;
 use store_api::errors;
 use store_api::skeinpb as pb;
 use store_api::skeinpb::failure;
 use store_api::skeinpb::forward_server::{Forward, ForwardServer};
 use store_api::skeinpb::propose_reply::Result as Reply;
 use store_api::verdict::Proposed;
-use store_raft::{Leader, Member, MembershipError, ReadError, Role, Store, convert};
+use store_raft::{Leader, ReadError, Store, convert};
 use tonic::{Request, Response, Status};
 
+use crate::admit::{Gate, Refused};
 use crate::answer::{Answer, Written};
-use crate::autopilot::{Judgement, Liveness};
+use crate::autopilot::Liveness;
 use crate::leader_calls::mesh_of;
 use crate::limits::FORWARD_BYTES_MAX;
 use crate::writes::{WriteError, Writes};
@@ -26,15 +27,16 @@ use crate::writes::{WriteError, Writes};
 pub struct ForwardService {
     store: Store,
     writes: Writes,
-    liveness: Arc<dyn Liveness>,
+    gate: Gate,
 }
 
 impl ForwardService {
     pub(crate) fn new(store: Store, writes: Writes, liveness: Arc<dyn Liveness>) -> Self {
+        let gate = Gate::new(store.clone(), liveness);
         Self {
             store,
             writes,
-            liveness,
+            gate,
         }
     }
 
@@ -54,76 +56,10 @@ impl ForwardService {
             named(theirs)
         )))
     }
-
-    async fn admit_member(&self, request: pb::JoinRequest) -> Result<pb::Joined, pb::Failure> {
-        let status = self.store.status();
-        let Some(mesh_id) = status.mesh_id else {
-            return Err(refused(
-                "this node has no mesh yet; ask another one, or wait",
-            ));
-        };
-        let wanted = MeshId(request.mesh_id);
-        if wanted != MeshId(0) && wanted != mesh_id {
-            return Err(refused(&format!(
-                "this is mesh {mesh_id}, the node that asks is of mesh {wanted}, and meshes never \
-                 merge; start it with an empty data directory, or with another --join"
-            )));
-        }
-        if status.role != Role::Leader {
-            return Err(elsewhere(status.leader));
-        }
-        let member = Member {
-            id: NodeId(request.node_id),
-            name: request.name,
-            peer_addr: request.peer_addr,
-            client_addr: request.client_addr,
-        };
-        let alive = |other: &&Member| {
-            let namesake = other.name == member.name && other.id != member.id;
-            namesake && self.liveness.judge(other.id) != Judgement::Dead
-        };
-        if let Some(namesake) = status
-            .voters
-            .iter()
-            .chain(status.learners.iter())
-            .find(alive)
-        {
-            return Err(refused(&format!(
-                "a node `{}` is a member already ({}) and not known to be dead; wait until it is, \
-                 or choose another --name",
-                member.name, namesake.id
-            )));
-        }
-        if status.member(member.id) != Some(&member) {
-            self.store
-                .add_learner(member)
-                .await
-                .map_err(membership_failure)?;
-        }
-        let status = self.store.status();
-        let members = status.voters.iter().chain(status.learners.iter());
-        let members = members
-            .map(|member| member_to_pb(member, mesh_id))
-            .collect();
-        Ok(pb::Joined {
-            mesh_id: mesh_id.0,
-            members,
-        })
-    }
 }
 
 fn named(mesh: Option<MeshId>) -> String {
     mesh.map_or_else(|| "none".to_owned(), |mesh| mesh.to_string())
-}
-
-fn member_to_pb(member: &Member, mesh_id: MeshId) -> pb::Member {
-    pb::Member {
-        node_id: member.id.0,
-        name: member.name.clone(),
-        peer_addr: member.peer_addr.clone(),
-        client_addr: member.client_addr.clone(),
-        mesh_id: mesh_id.0,
-    }
 }
 
 #[tonic::async_trait]
@@ -180,9 +116,14 @@ impl Forward for ForwardService {
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinReply>, Status> {
         use pb::join_reply::Result as Reply;
-        let result = match self.admit_member(request.into_inner()).await {
+        let result = match self.gate.admit(request.into_inner()).await {
             Ok(joined) => Reply::Joined(joined),
-            Err(failure) => Reply::Failure(failure),
+            Err(Refused::Removed(message)) => Reply::Removed(pb::Removed { message }),
+            Err(Refused::Elsewhere(leader)) => Reply::Failure(elsewhere(leader)),
+            Err(Refused::Final(status)) => Reply::Failure(failure(&status, failure::Proposed::No)),
+            Err(Refused::Unknown(status)) => {
+                Reply::Failure(failure(&status, failure::Proposed::Unknown))
+            }
         };
         Ok(Response::new(pb::JoinReply {
             result: Some(result),
@@ -239,24 +180,5 @@ fn elsewhere(leader: Option<Leader>) -> pb::Failure {
             ..nothing_done
         },
         None => nothing_done,
-    }
-}
-
-fn refused(why: &str) -> pb::Failure {
-    failure(
-        &Status::failed_precondition(format!("skein: {why}")),
-        failure::Proposed::No,
-    )
-}
-
-fn membership_failure(error: MembershipError) -> pb::Failure {
-    match error {
-        MembershipError::NotLeader { leader } => elsewhere(leader),
-        MembershipError::AlreadyFormed(text) | MembershipError::Refused(text) => refused(&text),
-        MembershipError::TimedOut(_) => {
-            let late = Status::unavailable(format!("skein: {error}"));
-            failure(&late, failure::Proposed::Unknown)
-        }
-        MembershipError::Stopped => failure(&errors::stopped(), failure::Proposed::No),
     }
 }

@@ -1,4 +1,4 @@
-//! How a node without a mesh, or under a new id, asks to become a member.
+//! How a node asks to become a member, and how a member has its addresses recorded.
 //!
 //! Owns the search for the leader among the nodes that are known. Never decides whether to join:
 //! that is the node.
@@ -35,6 +35,9 @@ pub enum JoinError {
     /// The mesh turned the node away; asking again is of no use until something changed.
     #[error("{0}")]
     Refused(String),
+    /// The node was a member and is one no longer, for good.
+    #[error("{0}")]
+    Removed(String),
     /// No leader answered; ask again later.
     #[error("no leader answered ({0}); it is asked again until one does")]
     Unavailable(String),
@@ -50,14 +53,44 @@ pub async fn request_join(
     me: &Member,
     mesh_id: Option<MeshId>,
 ) -> Result<Joined, JoinError> {
+    let request = join_request(me, mesh_id.unwrap_or_default(), false);
+    search(peer_addrs, &request).await
+}
+
+/// As [`request_join`], for a node that was a member of `mesh_id` before: the leader records what
+/// changed of `me`, and says so if the node was removed meanwhile.
+///
+/// # Errors
+/// [`JoinError`].
+pub async fn request_record(
+    peer_addrs: &[String],
+    me: &Member,
+    mesh_id: MeshId,
+) -> Result<Joined, JoinError> {
+    search(peer_addrs, &join_request(me, mesh_id, true)).await
+}
+
+fn join_request(me: &Member, mesh_id: MeshId, returning: bool) -> pb::JoinRequest {
+    pb::JoinRequest {
+        node_id: me.id.0,
+        name: me.name.clone(),
+        peer_addr: me.peer_addr.clone(),
+        client_addr: me.client_addr.clone(),
+        mesh_id: mesh_id.0,
+        returning,
+    }
+}
+
+async fn search(peer_addrs: &[String], request: &pb::JoinRequest) -> Result<Joined, JoinError> {
     let mut to_ask: VecDeque<String> = peer_addrs.iter().cloned().collect();
     let mut reasons = Vec::new();
     for _ in 0..CALLS_MAX {
         let Some(peer_addr) = to_ask.pop_front() else {
             break;
         };
-        let failure = match ask(&peer_addr, me, mesh_id).await {
+        let failure = match ask(&peer_addr, request.clone()).await {
             Ok(Reply::Joined(joined)) => return Ok(members(joined)),
+            Ok(Reply::Removed(removed)) => return Err(JoinError::Removed(removed.message)),
             Ok(Reply::Failure(failure)) => failure,
             Err(reason) => {
                 reasons.push(format!("{peer_addr}: {reason}"));
@@ -76,15 +109,8 @@ pub async fn request_join(
     Err(JoinError::Unavailable(reasons.join("; ")))
 }
 
-async fn ask(peer_addr: &str, me: &Member, mesh_id: Option<MeshId>) -> Result<Reply, String> {
+async fn ask(peer_addr: &str, request: pb::JoinRequest) -> Result<Reply, String> {
     let channel = connect(peer_addr).map_err(|status| status.message().to_owned())?;
-    let request = pb::JoinRequest {
-        node_id: me.id.0,
-        name: me.name.clone(),
-        peer_addr: me.peer_addr.clone(),
-        client_addr: me.client_addr.clone(),
-        mesh_id: mesh_id.unwrap_or_default().0,
-    };
     let mut forward = client(channel);
     let reply = timeout(ANSWER_WAIT, forward.join(request)).await;
     let reply = reply.map_err(|_| "no answer".to_owned())?;

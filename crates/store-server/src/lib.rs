@@ -4,6 +4,7 @@
 //! neither openraft nor what a config value means; listens on no port itself: the services are
 //! handed out.
 
+mod admit;
 mod answer;
 mod autopilot;
 mod cluster;
@@ -32,7 +33,7 @@ pub use answer::{Answer, Written};
 pub use autopilot::{Judgement, Liveness, VOTERS_MAX};
 pub use connections::{ClientConnection, client_connections};
 pub use forward::ForwardService;
-pub use join::{JoinError, Joined, request_join};
+pub use join::{JoinError, Joined, request_join, request_record};
 pub use limits::Limits;
 pub use patience::Patience;
 pub use refusal::{Admission, Refusal};

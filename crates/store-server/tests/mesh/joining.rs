@@ -1,7 +1,8 @@
 //! Nodes that come: as learners, then with a vote, perhaps in the place of a dead namesake.
 
 use model::MeshId;
-use store_server::{JoinError, Judgement, request_join};
+use store_raft::Member;
+use store_server::{JoinError, Judgement, request_join, request_record};
 
 use crate::harness::{MESH, Mesh, get, put, until};
 
@@ -96,4 +97,85 @@ async fn meshes_do_not_merge_and_a_node_without_one_takes_nobody_in() {
     assert!(error.unwrap_err().to_string().contains("no mesh yet"));
     let error = request_join(&["127.0.0.1:1".to_owned()], &stranger.member(), None).await;
     assert!(matches!(error, Err(JoinError::Unavailable(text)) if text.contains("127.0.0.1:1")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_has_its_new_address_recorded_and_keeps_its_vote() {
+    let mesh = Mesh::form(3).await;
+    let moved = mesh.follower().await;
+    let seeds: Vec<String> = mesh.running().map(|node| node.peer.to_string()).collect();
+    let me = Member {
+        client_addr: "127.0.0.1:9".to_owned(),
+        ..mesh.node(moved).member()
+    };
+    let joined = request_record(&seeds, &me, MESH).await.unwrap();
+    assert!(joined.members.contains(&me));
+    let status = mesh.node(mesh.leader().await).store.status();
+    assert!(status.voters.contains(&me) && status.voters.len() == 3);
+    // Asking again changes nothing.
+    let log = status.last_log;
+    request_record(&seeds, &me, MESH).await.unwrap();
+    assert_eq!(mesh.node(mesh.leader().await).store.status().last_log, log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_one_members_until_that_is_dead() {
+    let mut mesh = Mesh::form(3).await;
+    let (claimed, claimant) = (mesh.node(mesh.leader().await), mesh.follower().await);
+    let (claimed, claimant) = (claimed.member(), mesh.node(claimant).member());
+    let seeds: Vec<String> = mesh.running().map(|node| node.peer.to_string()).collect();
+    for (flag, twice) in [
+        (
+            "--peer-addr",
+            Member {
+                peer_addr: claimed.peer_addr.clone(),
+                ..claimant.clone()
+            },
+        ),
+        (
+            "--client-addr",
+            Member {
+                client_addr: claimed.client_addr.clone(),
+                ..claimant.clone()
+            },
+        ),
+    ] {
+        let error = request_record(&seeds, &twice, MESH).await.unwrap_err();
+        let JoinError::Refused(text) = &error else {
+            panic!("{error}")
+        };
+        assert!(
+            text.contains(flag) && text.contains(&claimed.name),
+            "{text}"
+        );
+    }
+    // A new node is told the same, and gets the place of a dead one.
+    let place = mesh.add("newcomer").await;
+    let new = Member {
+        peer_addr: claimed.peer_addr.clone(),
+        ..mesh.node(place).member()
+    };
+    let error = request_join(&seeds, &new, None).await.unwrap_err();
+    assert!(matches!(error, JoinError::Refused(_)), "{error}");
+    mesh.gossip.say(claimed.id, Judgement::Dead);
+    request_join(&seeds, &new, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_removed_is_told_and_not_taken_back() {
+    let mesh = Mesh::form(3).await;
+    let leader = mesh.node(mesh.leader().await);
+    let gone = mesh.node(mesh.follower().await).member();
+    leader.store.remove(gone.id).await.unwrap();
+    let seeds: Vec<String> = mesh.running().map(|node| node.peer.to_string()).collect();
+    let error = request_record(&seeds, &gone, MESH).await.unwrap_err();
+    let JoinError::Removed(text) = &error else {
+        panic!("{error}")
+    };
+    let remedy = "empty its data directory";
+    assert!(
+        text.contains("was removed") && text.contains(remedy),
+        "{text}"
+    );
+    assert!(leader.store.status().member(gone.id).is_none());
 }
