@@ -37,7 +37,8 @@ impl Addresses {
     /// Where to call this node, if that is known.
     pub(crate) fn of(&self, id: NodeId) -> Option<String> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.told.get(&id).or(known.recorded.get(&id)).cloned()
+        let told = known.told.get(&id);
+        told.or_else(|| known.recorded.get(&id)).cloned()
     }
 }
 
