@@ -10,7 +10,7 @@ fn config(endpoints: &[SocketAddr]) -> String {
     let endpoints: Vec<_> = endpoints.iter().map(|one| format!("\"{one}\"")).collect();
     format!(
         "kind: Listener\nname: web\nbind: \":8080\"\nprotocol: http\n---\n\
-         kind: VirtualHost\nname: all\ndomains: [\"*\"]\nroutes: [{{ to: all }}]\n---\n\
+         kind: VirtualHost\nname: all\ndomains: [\"*\"]\nroutes: [{{ to: all, retry: {{ times: 0 }} }}]\n---\n\
          kind: Cluster\nname: all\nendpoints: [{}]\n\
          probe: {{ http: /healthz, every: 300ms, timeout: 300ms, unhealthy_after: 2, healthy_after: 2 }}\n",
         endpoints.join(", ")

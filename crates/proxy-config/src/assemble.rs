@@ -8,8 +8,8 @@ use std::time::Duration;
 use imbl::OrdMap;
 
 use crate::compiled::{
-    Cluster, Defaults, Endpoint, Limits, Probe, ProbeKind, ResourceName, RetryOn, RetryPolicy,
-    Route, Split, SplitTarget,
+    Cluster, Defaults, Endpoint, GivenBy, Limits, Probe, ProbeKind, ResourceName, RetryOn,
+    RetryPolicy, Route, Split, SplitTarget,
 };
 use crate::resource::{
     ClusterSpec, DefaultsSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec, RetryWord, RouteSpec,
@@ -39,6 +39,7 @@ const HEALTHY_AFTER: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Base {
     pub(crate) route_timeout: Option<Duration>,
+    pub(crate) retry: RetryPolicy,
     pub(crate) connect_timeout: Duration,
 }
 
@@ -46,8 +47,10 @@ impl Base {
     pub(crate) fn new(spec: Option<&DefaultsSpec>) -> Self {
         let route_timeout = spec.and_then(|spec| spec.route_timeout);
         let connect_timeout = spec.and_then(|spec| spec.connect_timeout);
+        let given = spec.and_then(|spec| spec.retry.as_ref());
         Self {
             route_timeout: limit(route_timeout, ROUTE_TIMEOUT),
+            retry: given.map_or(RetryPolicy::BUILT_IN, |spec| retry(spec, GivenBy::Defaults)),
             connect_timeout: time(connect_timeout, CONNECT_TIMEOUT),
         }
     }
@@ -171,7 +174,10 @@ pub(crate) fn virtual_host(
                 Some(_) => limit(route.timeout, ROUTE_TIMEOUT),
                 None => base.route_timeout,
             },
-            retry: route.retry.as_ref().map(retry),
+            retry: match &route.retry {
+                Some(given) => retry(given, GivenBy::Route),
+                None => base.retry.clone(),
+            },
         };
         routes.push((conditions(route), Arc::new(compiled)));
     }
@@ -204,7 +210,7 @@ fn conditions(route: &RouteSpec) -> Conditions {
     }
 }
 
-fn retry(spec: &RetrySpec) -> RetryPolicy {
+fn retry(spec: &RetrySpec, given_by: GivenBy) -> RetryPolicy {
     let has = |word| spec.when.contains(&word);
     RetryPolicy {
         when: RetryOn {
@@ -216,5 +222,6 @@ fn retry(spec: &RetrySpec) -> RetryPolicy {
         },
         times: spec.times,
         per_try_timeout: spec.per_try_timeout.map(|time| time.0),
+        given_by,
     }
 }

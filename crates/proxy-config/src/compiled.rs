@@ -108,7 +108,7 @@ pub struct Route {
     /// the response. `None`: no limit.
     pub timeout: Option<Duration>,
     /// When and how often to try again.
-    pub retry: Option<RetryPolicy>,
+    pub retry: RetryPolicy,
 }
 
 /// A weighted choice among clusters; at least one has a weight above 0.
@@ -166,10 +166,41 @@ impl fmt::Display for Split {
 pub struct RetryPolicy {
     /// The conditions.
     pub when: RetryOn,
-    /// Retries after the first try (so `times + 1` tries at most).
+    /// Retries after the first try (so `times + 1` tries at most). 0: never.
     pub times: u32,
     /// The time for each try's response head. `None`: only the route's timeout.
     pub per_try_timeout: Option<Duration>,
+    /// Who says so.
+    pub given_by: GivenBy,
+}
+
+impl RetryPolicy {
+    /// Where nobody gives one: what is always safe. Requests that were surely not sent, and
+    /// idempotent ones whose connection broke before an answer.
+    pub const BUILT_IN: Self = Self {
+        when: RetryOn {
+            connect_failure: true,
+            reset: true,
+            server_error: false,
+            gateway_error: false,
+            retriable_4xx: false,
+        },
+        times: 2,
+        per_try_timeout: None,
+        given_by: GivenBy::BuiltIn,
+    };
+}
+
+/// Where a setting that can be left out comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GivenBy {
+    /// The route itself.
+    Route,
+    /// The mesh-wide Defaults.
+    Defaults,
+    /// Nobody: Skein's own.
+    BuiltIn,
 }
 
 /// The conditions for a retry (Envoy's words).

@@ -11,7 +11,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
-    Cluster, CompiledConfig, Endpoint, Listener, Protocol, RetryPolicy, Route, Split,
+    Cluster, CompiledConfig, Endpoint, GivenBy, Listener, Protocol, RetryPolicy, Route, Split,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
@@ -86,21 +86,23 @@ pub struct Chosen {
     pub route: Option<usize>,
     /// The route's timeout, or the connection's idle timeout; `None`: no limit.
     pub timeout: Option<Time>,
-    /// When it is tried again.
+    /// When it is tried again; `None`: it is no http request.
     pub retry: Option<ExplainedRetry>,
     /// The clusters that share it.
     pub targets: Vec<ExplainedTarget>,
 }
 
-/// A retry policy.
+/// The retry policy that is in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainedRetry {
     /// The conditions.
     pub when: Vec<String>,
-    /// Retries after the first try.
+    /// Retries after the first try; 0: never.
     pub times: u32,
     /// The time for each try.
     pub per_try_timeout: Option<Time>,
+    /// Who says so.
+    pub given_by: GivenBy,
 }
 
 /// A cluster and its share.
@@ -307,7 +309,7 @@ impl Chosen {
         Self {
             route: Some(route.index),
             timeout: route.timeout.map(Time),
-            retry: route.retry.as_ref().map(ExplainedRetry::new),
+            retry: Some(ExplainedRetry::new(&route.retry)),
             targets: targets(&route.to, health),
         }
     }
@@ -319,6 +321,7 @@ impl ExplainedRetry {
             when: policy.when.words().map(str::to_owned).collect(),
             times: policy.times,
             per_try_timeout: policy.per_try_timeout.map(Time),
+            given_by: policy.given_by,
         }
     }
 }

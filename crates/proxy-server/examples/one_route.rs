@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proxy_config::compiled::{
     Balance, Cluster, CompiledConfig, Defaults, Endpoint, HttpListener, Limits, Listener, Protocol,
-    ResourceName, Route, Split, SplitTarget,
+    ResourceName, RetryPolicy, Route, Split, SplitTarget,
 };
 use proxy_config::{Conditions, Domain, Router, VirtualHost};
 use proxy_server::{ProxyOptions, ProxyServer};
@@ -55,7 +55,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
             total: 1,
         },
         timeout: Some(Duration::from_secs(15)),
-        retry: None,
+        retry: RetryPolicy::BUILT_IN,
     });
     let routes = vec![(Conditions::default(), route)];
     let all = VirtualHost::new(name("all"), [Domain::Any], routes);

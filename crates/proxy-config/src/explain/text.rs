@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::{Chosen, ExplainedEndpoint, ExplainedTarget, Explanation};
+use super::{Chosen, ExplainedEndpoint, ExplainedRetry, ExplainedTarget, Explanation};
+use crate::compiled::GivenBy;
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,18 +51,28 @@ impl fmt::Display for Chosen {
             None => writeln!(f, "no timeout")?,
         }
         if let Some(retry) = &self.retry {
-            write!(
-                f,
-                "retry up to {} times on {}",
-                retry.times,
-                retry.when.join(", ")
-            )?;
-            match retry.per_try_timeout {
-                Some(timeout) => writeln!(f, ", {timeout} for each try")?,
-                None => writeln!(f)?,
-            }
+            retry.fmt(f)?;
         }
         self.targets.iter().try_for_each(|target| target.fmt(f))
+    }
+}
+
+impl fmt::Display for ExplainedRetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.times {
+            0 => write!(f, "no retry")?,
+            1 => write!(f, "retry once on {}", self.when.join(", "))?,
+            times => write!(f, "retry up to {times} times on {}", self.when.join(", "))?,
+        }
+        if let Some(timeout) = self.per_try_timeout {
+            write!(f, ", {timeout} for each try")?;
+        }
+        let given_by = match self.given_by {
+            GivenBy::Route => "the route says so",
+            GivenBy::Defaults => "Defaults say so",
+            GivenBy::BuiltIn => "built in",
+        };
+        writeln!(f, " ({given_by})")
     }
 }
 

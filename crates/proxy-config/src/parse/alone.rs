@@ -98,6 +98,9 @@ impl Findings {
 }
 
 fn check_defaults(spec: &DefaultsSpec, findings: &mut Findings) {
+    if let Some(retry) = &spec.retry {
+        check_retry(retry, "retry", findings);
+    }
     findings.refuse_zero_time("connect_timeout", spec.connect_timeout);
     findings.refuse_zero_time("head_timeout", spec.head_timeout);
     findings.refuse_zero_time("idle_timeout", spec.idle_timeout);
@@ -235,14 +238,15 @@ fn check_route(route: &RouteSpec, path: &str, findings: &mut Findings) {
 }
 
 fn check_retry(retry: &RetrySpec, path: &str, findings: &mut Findings) {
-    findings.refuse_if(retry.when.is_empty(), format!("{path}.when"), || {
-        "there is no condition; give at least one, such as connect-failure".into()
+    let needs_condition = retry.times > 0 && retry.when.is_empty();
+    findings.refuse_if(needs_condition, format!("{path}.when"), || {
+        "there is no condition; give at least one, such as connect-failure, or `times: 0` for no \
+         retry"
+            .into()
     });
-    findings.refuse_if(
-        !(1..=RETRIES_MAX).contains(&retry.times),
-        format!("{path}.times"),
-        || format!("out of bounds; give 1 to {RETRIES_MAX}, or leave `retry` out"),
-    );
+    findings.refuse_if(retry.times > RETRIES_MAX, format!("{path}.times"), || {
+        format!("out of bounds; give 0 (never) to {RETRIES_MAX}")
+    });
     findings.refuse_zero_time(format!("{path}.per_try_timeout"), retry.per_try_timeout);
 }
 

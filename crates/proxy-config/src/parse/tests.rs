@@ -171,8 +171,14 @@ fn rules_of_a_virtual_host_are_told_at_their_place() {
         ),
         (
             "{ to: a, retry: { when: [5xx], times: 11 } }",
-            "give 1 to 10",
+            "routes[0].retry.times: out of bounds; give 0 (never) to 10",
         ),
+        (
+            "{ to: a, retry: { times: 1 } }",
+            "routes[0].retry.when: there is no condition; give at least one, such as \
+             connect-failure, or `times: 0`",
+        ),
+        ("{ to: a, retry: { times: -1 } }", "routes[0].retry.times: "),
         (
             "{ to: a }\nexpect:\n- { get: /, to: a, status: 404 }",
             "expect[0]: an expectation",

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::RetrySpec;
 use crate::compiled::AccessLog;
 use crate::path::EscapedSlashes;
 use crate::units::{Size, Time};
@@ -14,6 +15,10 @@ pub struct DefaultsSpec {
     /// For routes that give no `timeout`; `0s`: no limit. Left out: 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_timeout: Option<Time>,
+    /// For routes that give no `retry`; `{ times: 0 }`: never. Left out: twice, on
+    /// `connect-failure` and `reset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetrySpec>,
     /// For clusters that give none; left out: 5s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<Time>,

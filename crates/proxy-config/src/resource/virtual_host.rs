@@ -39,7 +39,8 @@ pub struct RouteSpec {
     /// `route_timeout`, 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Time>,
-    /// When to try again; left out: twice, on `connect-failure` and `reset`.
+    /// When to try again; `{ times: 0 }`: never. Left out: Defaults' `retry`, twice on
+    /// `connect-failure` and `reset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
 }
@@ -82,9 +83,10 @@ pub struct HeaderSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RetrySpec {
-    /// The conditions, in Envoy's words.
+    /// The conditions, in Envoy's words; to be left out only where `times` is 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub when: Vec<RetryWord>,
-    /// Retries after the first try, 1 to 10.
+    /// Retries after the first try, 0 to 10. 0: never more than one try.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub times: u32,
     /// The time for each try; left out: only the route's timeout.

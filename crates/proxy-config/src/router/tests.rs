@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::compiled::Split;
+use crate::compiled::{RetryPolicy, Split};
 
 fn name(text: &str) -> ResourceName {
     ResourceName {
@@ -26,7 +26,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
                 index,
                 to,
                 timeout: None,
-                retry: None,
+                retry: RetryPolicy::BUILT_IN,
             }),
         )
     };

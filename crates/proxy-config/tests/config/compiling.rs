@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use model::ConfigRevision;
 use proptest::prelude::*;
 use proxy_config::compiled::{
-    AccessLog, Balance, Cluster, CompiledConfig, EscapedSlashes, ProbeKind, Protocol,
+    AccessLog, Balance, Cluster, CompiledConfig, EscapedSlashes, GivenBy, ProbeKind, Protocol,
+    RetryPolicy,
 };
 use proxy_config::{Compiled, ConfigSet, Kind, check, compile, diff};
 
@@ -62,8 +63,8 @@ fn defaults_are_envoys_or_safer() {
     let hosts = web.router().unwrap().virtual_hosts();
     let (_, route) = &hosts[0].routes()[0];
     assert_eq!(
-        (route.timeout, route.retry.is_none()),
-        (Some(Duration::from_secs(15)), true)
+        (route.timeout, &route.retry),
+        (Some(Duration::from_secs(15)), &RetryPolicy::BUILT_IN)
     );
     let Protocol::Tcp(raw) = &compiled.config.listeners[&named("raw")].protocol else {
         panic!()
@@ -114,6 +115,42 @@ fn defaults_reach_routes_and_clusters_that_say_nothing() {
         third.config.clusters[&named("a")].connect_timeout.as_secs(),
         5
     );
+}
+
+#[test]
+fn retries_are_the_routes_or_the_defaults_or_built_in_and_can_be_off() {
+    let routes = "{kind: VirtualHost, name: shop, domains: [shop.test], routes: [
+      {match: {path: /own}, to: a, retry: {when: [5xx], times: 4}},
+      {match: {path: /off}, to: a, retry: {times: 0}},
+      {to: b}]}";
+    let policies = |compiled: &Compiled| {
+        let router = compiled.config.listeners[&named("web")].router().unwrap();
+        let hosts = router.virtual_hosts();
+        let routes = hosts[0].routes().iter();
+        let told = routes.map(|(_, route)| {
+            let words: Vec<_> = route.retry.when.words().collect();
+            (route.retry.given_by, route.retry.times, words.join(" "))
+        });
+        told.collect::<Vec<_>>()
+    };
+    let base = with(&set(BASE), routes);
+    let first = compiled(&base);
+    let own = (GivenBy::Route, 4, "5xx".to_owned());
+    let off = (GivenBy::Route, 0, String::new());
+    let built_in = (GivenBy::BuiltIn, 2, "connect-failure reset".to_owned());
+    assert_eq!(policies(&first), [own.clone(), off.clone(), built_in]);
+    // Defaults are for the route that says nothing, and off again is off for it alone.
+    let changed = with(
+        &base,
+        "{kind: Defaults, retry: {when: [gateway-error], times: 1}}",
+    );
+    let second = next(&changed, &first);
+    let mesh_wide = (GivenBy::Defaults, 1, "gateway-error".to_owned());
+    assert_eq!(policies(&second), [own.clone(), off.clone(), mesh_wide]);
+    let third = next(&with(&base, "{kind: Defaults, retry: {times: 0}}"), &second);
+    let never = (GivenBy::Defaults, 0, String::new());
+    assert_eq!(policies(&third), [own, off, never]);
+    assert_eq!(policies(&next(&base, &third)), policies(&first));
 }
 
 #[test]

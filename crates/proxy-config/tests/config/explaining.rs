@@ -72,7 +72,7 @@ fn every_step_to_the_route_is_told() {
         "routes[1] path_prefix /api, method POST: no, the method is not POST",
         "routes[3] path_prefix /api: matches",
         "timeout 2s",
-        "retry up to 2 times on reset, 5xx, 500ms for each try",
+        "retry up to 2 times on reset, 5xx, 500ms for each try (the route says so)",
         "cluster a: 75.0 % of the requests",
         "10.0.0.2:80 weight 1: unhealthy (unhealthy says n2, n3)",
         "=> routes[3] takes it, to a 3, b 1 (config revision 1)",
@@ -85,6 +85,49 @@ fn every_step_to_the_route_is_told() {
         serde_json::from_str::<Explanation>(&json).unwrap(),
         explanation
     );
+}
+
+#[test]
+fn the_retries_in_force_are_told_with_who_says_so() {
+    let route = |retry: &str| {
+        format!(
+            "{{kind: VirtualHost, name: shop, domains: [shop.test], routes: [{{to: a{retry}}}]}}"
+        )
+    };
+    let defaults = "\n---\n{kind: Defaults, retry: {times: 0, per_try_timeout: 1s}}";
+    for (retry, defaults, text, json) in [
+        (
+            "",
+            "",
+            "retry up to 2 times on connect-failure, reset (built in)\n",
+            r#"{"when":["connect-failure","reset"],"times":2,"per_try_timeout":null,"given_by":"built_in"}"#,
+        ),
+        (
+            ", retry: {times: 0}",
+            "",
+            "no retry (the route says so)\n",
+            r#"{"when":[],"times":0,"per_try_timeout":null,"given_by":"route"}"#,
+        ),
+        (
+            "",
+            defaults,
+            "no retry, 1s for each try (Defaults say so)\n",
+            r#"{"when":[],"times":0,"per_try_timeout":"1s","given_by":"defaults"}"#,
+        ),
+        (
+            ", retry: {when: [5xx]}",
+            defaults,
+            "retry once on 5xx (the route says so)\n",
+            r#"{"when":["5xx"],"times":1,"per_try_timeout":null,"given_by":"route"}"#,
+        ),
+    ] {
+        let config = compiled(&with(&set(BASE), &(route(retry) + defaults)));
+        let ask = Ask::get("http://shop.test/").unwrap();
+        let explanation = explain(&config.config, &ask, &health);
+        assert!(explanation.to_string().contains(text), "{explanation}");
+        let chosen = explanation.chosen.unwrap();
+        assert_eq!(serde_json::to_string(&chosen.retry).unwrap(), json);
+    }
 }
 
 #[test]

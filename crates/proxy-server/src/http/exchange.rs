@@ -16,7 +16,7 @@ use super::attempt::{Client, Job, Tried, attempt};
 use super::forwarded::{incoming_request_id, new_request_id};
 use super::headers::{Additions, ConnectionOption};
 use super::record::Record;
-use super::retry::{DEFAULT_POLICY, Failure, Replayable, back_off, is_idempotent, wants_retry};
+use super::retry::{Failure, Replayable, back_off, is_idempotent, wants_retry};
 use super::target::Target;
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
@@ -90,9 +90,8 @@ pub(super) async fn exchange<'l>(
     };
     record.upstream = Some(upstream.clone());
     let request_id = std::mem::take(&mut record.request_id);
-    let policy = route.retry.as_ref().unwrap_or(&DEFAULT_POLICY);
-    let job = job(scene, (&target, &request_id), (defaults, route, policy));
-    let mut retries = Retries::new(policy, upstream, is_idempotent(&head.method));
+    let job = job(scene, (&target, &request_id), (defaults, route));
+    let mut retries = Retries::new(&route.retry, upstream, is_idempotent(&head.method));
     let outcome = run(&job, client, upload, &mut retries, record).await;
     record.request_id = request_id;
     outcome
@@ -110,7 +109,7 @@ fn choose<'a>(scene: &Scene<'a>, route: &Route) -> Option<&'a Rc<Upstream>> {
 fn job<'a>(
     scene: &'a Scene<'a>,
     (target, request_id): (&'a Target<'a>, &'a str),
-    (defaults, route, policy): (&Defaults, &Route, &RetryPolicy),
+    (defaults, route): (&Defaults, &Route),
 ) -> Job<'a> {
     let head = scene.head;
     let expects = head.headers.get(header::EXPECT);
@@ -131,7 +130,7 @@ fn job<'a>(
             && head.version == Version::HTTP_11
             && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
         timeout: route.timeout,
-        per_try_timeout: policy.per_try_timeout,
+        per_try_timeout: route.retry.per_try_timeout,
         stream_idle_timeout: defaults.stream_idle_timeout,
     }
 }
@@ -239,9 +238,11 @@ impl<'a> Retries<'a> {
         }
     }
 
-    /// Whether sending the request again does no harm.
+    /// Whether sending the request again, after an idle connection turned out to be closed, does
+    /// no harm. Where retries are off, what may have been sent is not sent again even then.
     fn is_safe(&self, failure: Failure, standing: &Standing) -> bool {
-        standing.kept.get() && (failure == Failure::Unsent || self.idempotent)
+        let repeatable = self.idempotent && self.policy.times > 0;
+        standing.kept.get() && (failure == Failure::Unsent || repeatable)
     }
 
     /// Decides for another try: the policy wants it, it is safe, tries are left and the budget has

@@ -6,27 +6,13 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use proxy_config::compiled::{RetryOn, RetryPolicy};
+use proxy_config::compiled::RetryPolicy;
 use rand::{Rng, RngExt as _};
 
 /// The first back-off is at most this (Envoy's base interval).
 const BACK_OFF_BASE: Duration = Duration::from_millis(25);
 /// No back-off is longer (Envoy's: ten times the base).
 const BACK_OFF_MAX: Duration = Duration::from_millis(250);
-
-/// Without a policy of its own, a route gets what is always safe: requests that were surely not
-/// sent, and idempotent ones whose connection broke before an answer.
-pub(super) const DEFAULT_POLICY: RetryPolicy = RetryPolicy {
-    when: RetryOn {
-        connect_failure: true,
-        reset: true,
-        server_error: false,
-        gateway_error: false,
-        retriable_4xx: false,
-    },
-    times: 2,
-    per_try_timeout: None,
-};
 
 /// How a try failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +38,8 @@ pub(super) struct Replayable {
 
 /// Whether `policy` wants another try after `failure`, and it is safe.
 pub(super) fn wants_retry(policy: &RetryPolicy, failure: Failure, request: Replayable) -> bool {
-    if !request.body_kept || (failure != Failure::Unsent && !request.idempotent) {
+    let never = policy.times == 0;
+    if never || !request.body_kept || (failure != Failure::Unsent && !request.idempotent) {
         return false;
     }
     let when = &policy.when;
@@ -87,6 +74,7 @@ pub(super) fn back_off(retry: u32, rng: &mut impl Rng) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proxy_config::compiled::RetryOn;
     use rand::SeedableRng as _;
     use rand::rngs::SmallRng;
 
@@ -103,21 +91,30 @@ mod tests {
             idempotent: false,
             ..SAFE
         };
-        assert!(wants_retry(&DEFAULT_POLICY, Failure::Unsent, post));
-        assert!(!wants_retry(&DEFAULT_POLICY, Failure::Reset, post));
-        assert!(wants_retry(&DEFAULT_POLICY, Failure::Reset, SAFE));
+        assert!(wants_retry(&RetryPolicy::BUILT_IN, Failure::Unsent, post));
+        assert!(!wants_retry(&RetryPolicy::BUILT_IN, Failure::Reset, post));
+        assert!(wants_retry(&RetryPolicy::BUILT_IN, Failure::Reset, SAFE));
         let half_read = Replayable {
             body_kept: false,
             ..SAFE
         };
-        assert!(!wants_retry(&DEFAULT_POLICY, Failure::Unsent, half_read));
+        assert!(!wants_retry(
+            &RetryPolicy::BUILT_IN,
+            Failure::Unsent,
+            half_read
+        ));
+        let off = RetryPolicy {
+            times: 0,
+            ..RetryPolicy::BUILT_IN
+        };
+        assert!(!wants_retry(&off, Failure::Unsent, SAFE));
     }
 
     #[test]
     fn statuses_are_retried_as_the_policy_says() {
         let on = |when| RetryPolicy {
             when,
-            ..DEFAULT_POLICY
+            ..RetryPolicy::BUILT_IN
         };
         let any = on(RetryOn {
             server_error: true,
@@ -135,7 +132,7 @@ mod tests {
             (&any, &[500_u16, 503, 599][..], &[200_u16, 404, 409][..]),
             (&gateway, &[502, 503, 504], &[500, 501]),
             (&conflict, &[409], &[404, 500]),
-            (&DEFAULT_POLICY, &[], &[409, 500, 503]),
+            (&RetryPolicy::BUILT_IN, &[], &[409, 500, 503]),
         ] {
             let wants = |code: &u16| {
                 let status = StatusCode::from_u16(*code).unwrap();
@@ -144,7 +141,11 @@ mod tests {
             assert!(yes.iter().all(wants) && !no.iter().any(wants), "{policy:?}");
         }
         assert!(wants_retry(&gateway, Failure::TimedOut, SAFE));
-        assert!(!wants_retry(&DEFAULT_POLICY, Failure::TimedOut, SAFE));
+        assert!(!wants_retry(
+            &RetryPolicy::BUILT_IN,
+            Failure::TimedOut,
+            SAFE
+        ));
     }
 
     #[test]

@@ -63,6 +63,62 @@ async fn without_any_upstream_the_answer_says_so() {
 }
 
 #[tokio::test]
+async fn retries_that_are_off_are_off() {
+    let off = "retry: { times: 0 }";
+    let rig = Rig::start(&config(off, "", &[fresh_address()])).await;
+    let response = rig.get("/").await;
+    assert_eq!(response.status, 503);
+    assert!(response.header("proxy-status")[0].contains("error=connection_refused"));
+    assert_eq!(
+        rig.metric("cluster_upstream_cx_connect_fail_total", ""),
+        1.0
+    );
+    // No limit was met, for none was asked to be tried again.
+    assert_eq!(
+        rig.metric("cluster_upstream_rq_retry_limit_exceeded_total", ""),
+        0.0
+    );
+
+    let (backend, count) = closing().await;
+    let rig = Rig::start(&config(off, "", &[backend.address])).await;
+    assert_eq!(rig.get("/").await.status, 502);
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_request_lost_on_an_idle_connection_goes_again_unless_retries_are_off() {
+    // Answers the first request of a connection, and reads the second one to no avail.
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = count.clone();
+    let backend = Backend::raw(move |mut stream, _| {
+        let seen = seen.clone();
+        async move {
+            let mut buffer = Vec::new();
+            for answer in [Some(ok("first")), None] {
+                if read_request(&mut stream, &mut buffer, 0).await.is_none() {
+                    return;
+                }
+                seen.fetch_add(1, Ordering::Relaxed);
+                if let Some(answer) = answer {
+                    stream.write_all(&answer).await.unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    let policy = "retry: { when: [connect-failure], times: 1 }";
+    for (policy, status, requests) in [(policy, 200, 3), ("retry: { times: 0 }", 502, 2)] {
+        let rig = Rig::start(&config(policy, "", &[backend.address])).await;
+        let mut client = rig.connect().await;
+        for status in [200, status] {
+            client.send("PUT / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            assert_eq!(client.response().await.status, status);
+        }
+        assert_eq!(count.swap(0, Ordering::Relaxed), requests);
+    }
+}
+
+#[tokio::test]
 async fn a_post_that_was_sent_is_never_sent_again() {
     let (backend, count) = closing().await;
     let spare = Backend::saying("spare").await;
