@@ -12,6 +12,7 @@ use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
@@ -61,8 +62,9 @@ impl AdminServer {
         self.address
     }
 
-    /// Answers requests until dropped.
-    pub async fn serve(self, node: Arc<dyn Answers>) {
+    /// Answers requests until dropped. Connections that turn out to speak no HTTP are counted as
+    /// `strangers`.
+    pub async fn serve(self, node: Arc<dyn Answers>, strangers: Counter) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let at_work = Arc::new(Semaphore::new(ANSWERS_MAX));
         loop {
@@ -72,9 +74,12 @@ impl AdminServer {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let (node, at_work) = (Arc::clone(&node), Arc::clone(&at_work));
+                    let strangers = strangers.clone();
                     tokio::spawn(async move {
                         let _permit = permit;
-                        serve_connection(stream, node, at_work).await;
+                        if !serve_connection(stream, node, at_work).await {
+                            strangers.inc();
+                        }
                     });
                 }
                 Err(fault) => {
@@ -86,7 +91,12 @@ impl AdminServer {
     }
 }
 
-async fn serve_connection(stream: TcpStream, node: Arc<dyn Answers>, at_work: Arc<Semaphore>) {
+/// Serves a connection to its end; false if it spoke no HTTP.
+async fn serve_connection(
+    stream: TcpStream,
+    node: Arc<dyn Answers>,
+    at_work: Arc<Semaphore>,
+) -> bool {
     let service = service_fn(|request: Request<_>| {
         let (node, at_work) = (Arc::clone(&node), Arc::clone(&at_work));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
@@ -98,7 +108,10 @@ async fn serve_connection(stream: TcpStream, node: Arc<dyn Answers>, at_work: Ar
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
     // A broken or late client ends only itself; there is nobody to tell.
-    let _ = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await;
+    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+        Ok(Err(fault)) => !fault.is_parse(),
+        Ok(Ok(())) | Err(_) => true,
+    }
 }
 
 /// A large config takes a while to write out: not on a thread that heartbeats wait for.
@@ -146,7 +159,8 @@ mod tests {
     async fn garbage_closes_its_connection_and_the_next_one_is_served() {
         let admin = AdminServer::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = admin.address();
-        let serving = tokio::spawn(admin.serve(Arc::new(Up)));
+        let strangers = Counter::default();
+        let serving = tokio::spawn(admin.serve(Arc::new(Up), strangers.clone()));
 
         let mut bad = TcpStream::connect(address).await.unwrap();
         bad.write_all(b"\x16\x03\x01 not http\r\n\r\n")
@@ -162,6 +176,8 @@ mod tests {
         let mut text = String::new();
         good.read_to_string(&mut text).await.unwrap();
         assert!(text.starts_with("HTTP/1.1 200 OK"), "{text}");
+        // It was counted before its answer ended, and whoever is served is not.
+        assert_eq!(strangers.get(), 1);
         serving.abort();
     }
 

@@ -12,13 +12,14 @@ use control_api::MESSAGE_BYTES_MAX;
 use control_api::v1::config_server::ConfigServer;
 use control_api::v1::mesh_server::MeshServer;
 use lifecycle::{Shutdown, Tasks};
-use store_server::client_connections;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use store_server::connections;
 use telemetry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::admission::ConfigAdmission;
 use crate::answers::NodeAnswers;
@@ -87,13 +88,26 @@ impl Serving {
     }
 }
 
+/// Adds the counters of those who do not speak what a port speaks, by port. Nothing is logged of
+/// them: whoever knocks a thousand times a second would fill the disk.
+fn strangers(registry: &mut Registry) -> [Counter; 3] {
+    let family = Family::<[(&str, &str); 1], Counter>::default();
+    registry.register(
+        "skein_port_strangers",
+        "Connections that did not speak the port's protocol and were closed",
+        family.clone(),
+    );
+    ["client", "peer", "admin"].map(|port| family.get_or_create_owned(&[("port", port)]))
+}
+
 /// Serves every port.
 pub(crate) fn start(
     parts: &Arc<Parts>,
     sockets: Sockets,
-    registry: Registry,
+    mut registry: Registry,
     shutdown: &Shutdown,
 ) -> Serving {
+    let [at_client, at_peer, at_admin] = strangers(&mut registry);
     let config = ConfigService {
         parts: Arc::clone(parts),
         admission: Arc::new(ConfigAdmission::default()),
@@ -117,10 +131,12 @@ pub(crate) fn start(
         .add_service(parts.store.peer_service())
         .add_service(parts.server.forward_service());
     let answers = Arc::new(NodeAnswers::new(parts, registry));
-    parts.tasks.spawn("admin", sockets.admin.serve(answers));
+    parts
+        .tasks
+        .spawn("admin", sockets.admin.serve(answers, at_admin));
     Serving {
         client: {
-            let incoming = client_connections(sockets.client);
+            let incoming = connections(sockets.client, at_client);
             let stop = requested(shutdown.clone());
             spawn(
                 &parts.tasks,
@@ -129,7 +145,7 @@ pub(crate) fn start(
             )
         },
         peer: {
-            let incoming = TcpIncoming::from(sockets.peer).with_nodelay(Some(true));
+            let incoming = connections(sockets.peer, at_peer);
             let stop = requested(shutdown.clone());
             spawn(
                 &parts.tasks,

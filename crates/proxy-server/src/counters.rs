@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::flags::Flag;
+use crate::refusal::Refusal;
 
 /// A number that one thread changes and any thread reads. Because there is one writer, a change is
 /// a plain load and store, not a locked instruction.
@@ -71,6 +72,8 @@ pub(crate) struct ListenerCounters {
     pub(crate) bytes_sent: Counter,
     /// By [`Flag::index`].
     pub(crate) flags: [Counter; Flag::ALL.len()],
+    /// By [`Refusal::index`].
+    pub(crate) refused: [Counter; Refusal::ALL.len()],
     pub(crate) time: Histogram,
 }
 

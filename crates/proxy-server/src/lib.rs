@@ -14,6 +14,7 @@ mod http1;
 mod listener;
 mod metrics;
 pub mod probe;
+mod refusal;
 mod server;
 mod tcp;
 mod upstream;

@@ -16,6 +16,7 @@ use proxy_config::compiled::CompiledConfig;
 use crate::access_log::LogQueue;
 use crate::counters::{BUCKETS_MICROS, ClusterCounters, Counter, Histogram, ListenerCounters};
 use crate::flags::Flag;
+use crate::refusal::Refusal;
 use crate::upstream::ClusterShared;
 
 /// What is measured: everything that the workers count, as far as it is still in the config.
@@ -220,6 +221,7 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, sources: &Sources) -> f
             }
         }
     }
+    encode_refused(encoder, sources)?;
     let help = "Time from a request's head to the end of its response";
     let mut metric = encoder.encode_descriptor(
         "http_downstream_rq_time_seconds",
@@ -229,6 +231,26 @@ fn encode_listeners(encoder: &mut DescriptorEncoder<'_>, sources: &Sources) -> f
     )?;
     for (listener, workers) in each() {
         encode_histogram(&mut metric, [("listener", listener)], workers, |c| &c.time)?;
+    }
+    Ok(())
+}
+
+/// What came to a listener and was no request that can be served.
+fn encode_refused(encoder: &mut DescriptorEncoder<'_>, sources: &Sources) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(
+        "http_downstream_rq_refused",
+        "Requests that are no HTTP, or doubtful, by what is wrong with them",
+        None,
+        MetricType::Counter,
+    )?;
+    for (listener, workers) in &sources.listeners {
+        for refusal in Refusal::ALL {
+            let count = total(workers, |c| &c.refused[refusal.index()]);
+            if count > 0 {
+                let labels: Labels<'_> = [("listener", listener), ("reason", refusal.label())];
+                encode_counter(&mut metric, &labels, count)?;
+            }
+        }
     }
     Ok(())
 }
@@ -396,6 +418,7 @@ mod tests {
             worker.requests.add(3);
             worker.responses[1].increment();
             worker.flags[Flag::NoRoute.index()].increment();
+            worker.refused[Refusal::Version.index()].increment();
             worker.time.record(Duration::from_millis(2));
         }
         let name = "edge".to_owned();
@@ -408,6 +431,7 @@ mod tests {
             "http_downstream_rq_total{listener=\"edge\"} 6\n",
             "http_downstream_rq_xx_total{listener=\"edge\",response_code_class=\"2\"} 2\n",
             "http_downstream_rq_flags_total{listener=\"edge\",flag=\"NR\"} 2\n",
+            "http_downstream_rq_refused_total{listener=\"edge\",reason=\"version\"} 2\n",
             "http_downstream_rq_time_seconds_sum{listener=\"edge\"} 0.004\n",
             "http_downstream_rq_time_seconds_bucket{le=\"0.005\",listener=\"edge\"} 2\n",
             "access_log_dropped_total 0\n",

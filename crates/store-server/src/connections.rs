@@ -1,6 +1,7 @@
-//! Client connections as older clients of etcd open them.
+//! Connections as clients and strangers open them.
 //!
-//! Owns one leniency. etcdctl 3.4 names an endpoint that was given as a URL by that URL, scheme
+//! Counts those that do not open as HTTP/2 does: HTTP/2 ends them without a word to anybody. And
+//! owns one leniency. etcdctl 3.4 names an endpoint that was given as a URL by that URL, scheme
 //! included (`:authority: http://host:port`), and HTTP/2 takes this for a malformed request. The
 //! name of the server decides nothing here, so it is made well-formed, in place and at the same
 //! length, before HTTP/2 sees it. Never looks past the first request of a connection: later ones
@@ -11,6 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_util::{Stream, StreamExt};
+use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::{Connected, TcpIncoming};
@@ -19,32 +21,35 @@ mod opening;
 
 use opening::Opening;
 
-/// Accepts client connections.
-pub fn client_connections(
+/// Accepts connections; those that turn out to speak no HTTP/2 are counted as `strangers`.
+pub fn connections(
     listener: TcpListener,
-) -> impl Stream<Item = io::Result<ClientConnection<TcpStream>>> {
+    strangers: Counter,
+) -> impl Stream<Item = io::Result<Connection<TcpStream>>> {
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    incoming.map(|accepted| accepted.map(ClientConnection::new))
+    incoming.map(move |accepted| accepted.map(|stream| Connection::new(stream, strangers.clone())))
 }
 
 /// A connection whose first request has a well-formed authority.
 #[derive(Debug)]
-pub struct ClientConnection<S> {
+pub struct Connection<S> {
     stream: S,
     /// Until the first request is through.
     opening: Option<Opening>,
+    strangers: Counter,
 }
 
-impl<S> ClientConnection<S> {
-    fn new(stream: S) -> Self {
+impl<S> Connection<S> {
+    fn new(stream: S, strangers: Counter) -> Self {
         Self {
             stream,
             opening: Some(Opening::default()),
+            strangers,
         }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -62,6 +67,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
             let mut arrived = ReadBuf::new(&mut scratch);
             ready!(Pin::new(&mut this.stream).poll_read(context, &mut arrived))?;
             opening.take(arrived.filled());
+            if opening.is_foreign() {
+                // Nothing more is looked at, so this is said once.
+                this.strangers.inc();
+            }
         }
         if opening.is_over() {
             this.opening = None;
@@ -70,7 +79,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientConnection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientConnection<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -100,7 +109,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientConnection<S> {
     }
 }
 
-impl<S: Connected> Connected for ClientConnection<S> {
+impl<S: Connected> Connected for Connection<S> {
     type ConnectInfo = S::ConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {

@@ -31,7 +31,7 @@ mod writes;
 
 pub use answer::{Answer, Written};
 pub use autopilot::{Judgement, Liveness, VOTERS_MAX};
-pub use connections::{ClientConnection, client_connections};
+pub use connections::{Connection, connections};
 pub use forward::ForwardService;
 pub use join::{JoinError, Joined, request_join, request_record};
 pub use limits::Limits;

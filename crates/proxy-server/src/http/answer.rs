@@ -11,6 +11,7 @@ use http::{Method, StatusCode};
 use super::headers::ConnectionOption;
 use crate::flags::Flag;
 use crate::http1::HeadFault;
+use crate::refusal::Refusal;
 
 /// Why Skein answers by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,17 @@ impl Reason {
 
     pub(super) fn flag(self) -> Flag {
         self.wording().flag
+    }
+
+    /// What was wrong with the request itself, if anything was.
+    pub(super) fn refusal(self) -> Option<Refusal> {
+        match self {
+            Self::Head(fault) => Some(Refusal::of_head(fault)),
+            Self::Body(_) => Some(Refusal::MalformedBody),
+            Self::ConnectOff => Some(Refusal::Connect),
+            Self::RequestTimeout => Some(Refusal::Timeout),
+            _ => None,
+        }
     }
 
     /// One phrase for people.

@@ -251,13 +251,16 @@ impl Downstream {
 
     /// Sends an answer of our own; what comes next.
     async fn answer(&mut self, reason: Reason, received: bool, record: &mut Record<'_>) -> Next {
-        let stays = received && !self.slot.is_draining();
-        let connection = match reason {
-            Reason::Head(_) | Reason::Body(_) | Reason::RequestTimeout | Reason::ConnectOff => {
-                ConnectionOption::Close
-            }
-            _ if stays => asked_connection(&self.head),
-            _ => ConnectionOption::Close,
+        let refusal = reason.refusal();
+        if let Some(refusal) = refusal {
+            let serving = self.slot.serving();
+            serving.counters(self.slot.worker).refused[refusal.index()].increment();
+        }
+        let stays = refusal.is_none() && received && !self.slot.is_draining();
+        let connection = if stays {
+            asked_connection(&self.head)
+        } else {
+            ConnectionOption::Close
         };
         record.status = reason.status().as_u16();
         record.connection = connection;

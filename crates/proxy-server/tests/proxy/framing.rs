@@ -54,6 +54,8 @@ async fn doubtful_requests_are_refused_and_nothing_of_them_is_sent() {
     assert!(backend.seen().is_empty(), "{:?}", backend.seen());
     rig.counts("http_downstream_rq_flags_total", "DPE", 14.0)
         .await;
+    let refused = "http_downstream_rq_refused_total";
+    rig.counts(refused, "reason=\"malformed_head\"", 14.0).await;
 }
 
 #[tokio::test]

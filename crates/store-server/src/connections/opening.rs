@@ -11,6 +11,7 @@ const FRAME_HEAD_BYTES: usize = 9;
 /// is passed on.
 const FRAME_BYTES_MAX: usize = 16 * 1024;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 /// The place of `:authority` in HPACK's static table.
@@ -23,12 +24,16 @@ pub(super) struct Opening {
     /// So many of them may be passed on.
     done: usize,
     phase: Phase,
+    /// It does not begin as HTTP/2 does.
+    foreign: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
     Preface,
+    /// The first frame, which must be of settings (RFC 9113, 3.4).
+    Settings,
     Frames,
     /// Nothing more is looked at.
     Over,
@@ -39,6 +44,8 @@ impl Opening {
     pub(super) fn take(&mut self, arrived: &[u8]) {
         self.bytes.extend_from_slice(arrived);
         if arrived.is_empty() {
+            // Who connects and leaves without a byte only looks whether somebody is here.
+            self.foreign |= self.phase == Phase::Preface && !self.bytes.is_empty();
             self.phase = Phase::Over;
         }
         while self.look() {}
@@ -56,6 +63,11 @@ impl Opening {
         count > 0 || self.is_over() || buffer.remaining() == 0
     }
 
+    /// Whether this is another protocol than HTTP/2.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.foreign
+    }
+
     /// Whether all was passed on, and nothing more is to be looked at.
     pub(super) fn is_over(&self) -> bool {
         self.phase == Phase::Over && self.bytes.is_empty()
@@ -68,21 +80,29 @@ impl Opening {
             Phase::Over => return false,
             Phase::Preface if rest.len() < PREFACE.len() => {
                 if !PREFACE.starts_with(rest) {
-                    self.phase = Phase::Over;
+                    self.give_up_on_stranger();
                 }
                 return false;
             }
+            Phase::Preface if !rest.starts_with(PREFACE) => {
+                self.give_up_on_stranger();
+                return false;
+            }
             Phase::Preface => {
-                let is_http2 = rest.starts_with(PREFACE);
-                self.phase = if is_http2 { Phase::Frames } else { Phase::Over };
+                self.phase = Phase::Settings;
                 PREFACE.len()
             }
-            Phase::Frames => {
+            Phase::Settings | Phase::Frames => {
                 let Some((head, payload)) = rest.split_first_chunk_mut::<FRAME_HEAD_BYTES>() else {
                     return false;
                 };
                 let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
                 let (kind, flags) = (head[3], head[4]);
+                if self.phase == Phase::Settings && kind != SETTINGS {
+                    self.give_up_on_stranger();
+                    return false;
+                }
+                self.phase = Phase::Frames;
                 if length > FRAME_BYTES_MAX {
                     self.phase = Phase::Over;
                     return false;
@@ -100,6 +120,13 @@ impl Opening {
         };
         self.done += whole;
         true
+    }
+}
+
+impl Opening {
+    fn give_up_on_stranger(&mut self) {
+        self.foreign = true;
+        self.phase = Phase::Over;
     }
 }
 
@@ -279,6 +306,34 @@ mod tests {
         assert!(opening.give(&mut buffer));
         assert_eq!(buffer.filled(), greeting);
         assert!(!opening.give(&mut buffer), "more must arrive");
+    }
+
+    #[test]
+    fn strangers_are_told_from_whoever_speaks_http2() {
+        let hasty = [PREFACE, &frame(HEADERS, 4, &headers(false, b"a:1"))].concat();
+        let cases: [(&[u8], bool); 9] = [
+            (b"", false),
+            (PREFACE, false),
+            (&opened(&[]), false),
+            (&opened(&frame(HEADERS, 4, &headers(false, b"a:1"))), false),
+            // HTTP/2 began; what is wrong later is for HTTP/2 to say.
+            (&opened(&[0xff; 30]), false),
+            (b"PR", true),
+            (b"GET / HTTP/1.1\r\n\r\n", true),
+            (&[PREFACE, &[0xff; 30]].concat(), true),
+            (&hasty, true),
+        ];
+        for (bytes, foreign) in cases {
+            for piece in [1, 4096] {
+                let mut opening = Opening::default();
+                for piece in bytes.chunks(piece).chain([&[][..]]) {
+                    if opening.phase != Phase::Over {
+                        opening.take(piece);
+                    }
+                }
+                assert_eq!(opening.is_foreign(), foreign, "{bytes:?} by {piece}");
+            }
+        }
     }
 
     #[test]
