@@ -4,6 +4,8 @@
 
 mod ids;
 mod reserved;
+mod version;
 
 pub use ids::{ConfigRevision, MeshId, NodeId, NodeName, ParseIdError, ParseNameError};
 pub use reserved::{CONFIG_PREFIX, ENDPOINT_PREFIX, RESERVED_PREFIX};
+pub use version::{ParseVersionError, Version};

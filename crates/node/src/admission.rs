@@ -6,8 +6,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use model::{CONFIG_PREFIX, ConfigRevision};
-use proxy_config::{Change, Checked, ConfigSet, Fault};
+use model::{CONFIG_PREFIX, ConfigRevision, Version};
+use proxy_config::{Change, Checked, ConfigSet, Fault, newer_than};
 use store_mvcc::{Command, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp};
 use store_server::{Admission, Refusal};
 
@@ -76,6 +76,7 @@ fn read_all(image: &Image) -> ConfigSet {
 
 impl Admission for ConfigAdmission {
     fn admit(&self, image: &Image, command: &Command) -> Result<(), Refusal> {
+        check_versions(image, command)?;
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         newest.tracked.follow(image);
         let base = newest.tracked.set.clone();
@@ -87,7 +88,7 @@ impl Admission for ConfigAdmission {
                 let failure = after(&base, image, &txn.failure)?;
                 success.into_iter().chain(failure).collect()
             }
-            Command::Compact { .. } => Vec::new(),
+            Command::Compact { .. } | Command::SetClusterVersion(_) => Vec::new(),
         };
         // Of two that are in each other's way the one that changes is to blame, so the comparison is
         // with what is committed, not with whatever this judge saw last (nothing, at its start).
@@ -103,6 +104,39 @@ impl Admission for ConfigAdmission {
             newest.checked = after;
         }
         Ok(())
+    }
+}
+
+/// Refuses what not every node knows: in what is written, at the mesh's version; and before a
+/// downgrade in all that there is, at the version that it goes to.
+fn check_versions(image: &Image, command: &Command) -> Result<(), Refusal> {
+    let mesh = image.cluster_version();
+    let mut faults = Vec::new();
+    let mut look = |mesh: Version, key: &[u8], value: &[u8]| {
+        if is_config(key) {
+            faults.extend(newer_than(mesh, &String::from_utf8_lossy(key), value));
+        }
+    };
+    match command {
+        Command::Put(put) => look(mesh, &put.key, &put.value),
+        Command::Txn(txn) => {
+            for op in txn.success.iter().chain(&txn.failure) {
+                if let Op::Put(put) = op {
+                    look(mesh, &put.key, &put.value);
+                }
+            }
+        }
+        Command::SetClusterVersion(op) => {
+            for row in image.live(&KeyRange::prefix(CONFIG_PREFIX)) {
+                look(op.version, &row.key, &row.value);
+            }
+        }
+        Command::Delete(_) | Command::Compact { .. } => {}
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(told(&faults))
     }
 }
 

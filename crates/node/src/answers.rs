@@ -84,6 +84,8 @@ impl Answers for NodeAnswers {
             "has_quorum": status.has_quorum,
             "config_revision": status.config_revision,
             "answered_by": status.answered_by,
+            "cluster_version": status.cluster_version,
+            "downgrade": status.downgrade,
             "nodes": nodes,
         })
     }

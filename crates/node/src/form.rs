@@ -211,7 +211,13 @@ fn founder(parts: &Parts, id: NodeId, address: SocketAddr, peers: &Peers) -> Opt
 
 async fn join(parts: &Parts, mesh: MeshId, through: &[SocketAddr]) -> Result<(), Pending> {
     let through: Vec<String> = through.iter().map(ToString::to_string).collect();
-    let joined = store_server::request_join(&through, &parts.own_member(), Some(mesh)).await;
+    let joined = store_server::request_join(
+        &through,
+        &parts.own_member(),
+        parts.store.version(),
+        Some(mesh),
+    )
+    .await;
     let joined = joined.map_err(|fault| match fault {
         JoinError::Refused(why) | JoinError::Removed(why) => Pending {
             why,

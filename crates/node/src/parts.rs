@@ -12,7 +12,7 @@ use control_api::v1;
 use lifecycle::Tasks;
 use mesh_gossip::{Facts, Identity, ListenerFact, Mesh, NodeState, RefusedResource};
 use mesh_health::HealthView;
-use model::NodeId;
+use model::{NodeId, Version};
 use proxy_server::ProxyServer;
 use proxy_server::probe::Reports;
 use store_disk::DataDir;
@@ -108,7 +108,7 @@ impl Parts {
             own: &self.facts(),
             raft: &self.store.status(),
             peers: &peers,
-            image_revision: self.store.image().config_revision(),
+            image: self.store.image().meta(),
             started: self.started,
             now: Instant::now(),
         })
@@ -221,6 +221,11 @@ impl Liveness for GossipLiveness {
             None if self.begun.elapsed() < HEARD_ALL_AFTER => Judgement::Unknown,
             None => Judgement::Dead,
         }
+    }
+
+    fn version(&self, id: NodeId) -> Option<Version> {
+        let peers = self.mesh.peers().borrow().clone();
+        peers.peer(id)?.facts.identity.version.parse().ok()
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use control_api::v1;
 use mesh_gossip::{Facts, Liveness, Peers};
 use model::{ConfigRevision, NodeId};
+use store_mvcc::ImageMeta;
 use store_raft::{RaftStatus, Role};
 
 use crate::revision_clock::RevisionClock;
@@ -27,8 +28,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) raft: &'a RaftStatus,
     /// The others.
     pub(crate) peers: &'a Peers,
-    /// The config revision of the newest image here.
-    pub(crate) image_revision: ConfigRevision,
+    /// The counters of the newest image here.
+    pub(crate) image: ImageMeta,
     /// When this node started.
     pub(crate) started: SystemTime,
     /// Now, for how long a node is behind.
@@ -39,7 +40,7 @@ impl StatusBoard {
     /// The status of the mesh.
     pub(crate) fn status(&self, from: &Sources<'_>) -> v1::StatusResponse {
         let leader = from.raft.leader.as_ref().map(|leader| leader.id);
-        self.note(from.image_revision, from.peers, from.now);
+        self.note(from.image.config_revision, from.peers, from.now);
         let revisions = self.clock();
         let mut nodes: BTreeMap<NodeId, v1::NodeStatus> = BTreeMap::new();
         let own_id = from.own.identity.node_id;
@@ -60,6 +61,7 @@ impl StatusBoard {
         for (id, node) in &mut nodes {
             node.set_role(role(from.raft, *id, leader));
         }
+        let agreed = from.image.version;
         let leader_name = leader
             .and_then(|id| nodes.get(&id))
             .map(|node| node.name.clone());
@@ -72,6 +74,8 @@ impl StatusBoard {
             config_revision: revisions.newest().0,
             nodes,
             answered_by: from.own.identity.name.to_string(),
+            cluster_version: agreed.map_or_else(String::new, |agreed| agreed.version.to_string()),
+            downgrade: agreed.is_some_and(|agreed| agreed.downgrade),
         }
     }
 

@@ -20,6 +20,7 @@ pub mod resource;
 mod router;
 mod schema;
 mod set;
+mod since;
 mod tree;
 mod units;
 mod words;
@@ -42,6 +43,7 @@ pub use router::{
 };
 pub use schema::json_schema;
 pub use set::{Change, ConfigSet};
+pub use since::newer_than;
 pub use tree::INPUT_BYTES_MAX;
 pub use units::{Size, Time, UnitFault};
 pub use words::{

@@ -37,6 +37,8 @@ struct StatusReport {
     has_quorum: bool,
     config_revision: u64,
     answered_by: String,
+    cluster_version: Option<String>,
+    downgrade: bool,
     nodes: Vec<Node>,
     #[serde(skip)]
     now: u64,
@@ -177,6 +179,8 @@ impl StatusReport {
             has_quorum: response.has_quorum,
             config_revision: response.config_revision,
             answered_by: response.answered_by,
+            cluster_version: present(response.cluster_version),
+            downgrade: response.downgrade,
             nodes: response.nodes.into_iter().map(Node::from).collect(),
             now,
         }
@@ -195,8 +199,13 @@ impl StatusReport {
         } else {
             "NO QUORUM (no writes until a majority of the voters is back; traffic goes on)"
         };
+        let version = match &self.cluster_version {
+            Some(version) if self.downgrade => format!(", version {version} (downgrade)"),
+            Some(version) => format!(", version {version}"),
+            None => String::new(),
+        };
         format!(
-            "mesh {mesh_id}, config revision {}, leader {leader}, {quorum}",
+            "mesh {mesh_id}{version}, config revision {}, leader {leader}, {quorum}",
             self.config_revision
         )
     }

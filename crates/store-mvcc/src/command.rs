@@ -4,7 +4,7 @@
 //! config. What they do is in `edit`, `query` and `execute`.
 
 use bytes::Bytes;
-use model::{CONFIG_PREFIX, ConfigRevision};
+use model::{CONFIG_PREFIX, ConfigRevision, Version};
 
 use crate::KeyRange;
 
@@ -32,6 +32,20 @@ pub enum Command {
         /// Reads and watches from this revision on stay possible; older ones do not.
         revision: i64,
     },
+    /// Agrees on the lowest version that runs.
+    SetClusterVersion(SetVersionOp),
+}
+
+/// Agrees on a version of the mesh: what newer ones added is not used. Members propose it; it goes
+/// up by itself, and down only when somebody asked for a downgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SetVersionOp {
+    /// The version from now on.
+    pub version: Version,
+    /// It is the minor version before the current one, and is held there: a downgrade begins. When
+    /// not set, the version is not below the current one, and a downgrade ends (which takes the
+    /// version that was held).
+    pub downgrade: bool,
 }
 
 /// One operation of a transaction.
@@ -261,7 +275,28 @@ impl Command {
             Self::Put(put) => put.key.starts_with(prefix),
             Self::Delete(delete) => delete.range.intersects_prefix(prefix),
             Self::Txn(txn) => txn.writes_below(prefix),
-            Self::Compact { .. } => false,
+            Self::Compact { .. } | Self::SetClusterVersion(_) => false,
+        }
+    }
+
+    /// The version that added this command: an older one does not understand it. Whoever adds a
+    /// command, or a field to one, names the version here.
+    pub fn since(&self) -> Version {
+        match self {
+            Self::Put(_) | Self::Delete(_) | Self::Txn(_) | Self::Compact { .. } => Version::FIRST,
+            // A node that is older must not go on in a mesh of this version.
+            Self::SetClusterVersion(op) => op.version,
+        }
+    }
+
+    /// What the command is called where people read it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Put(_) => "a put",
+            Self::Delete(_) => "a delete",
+            Self::Txn(_) => "a transaction",
+            Self::Compact { .. } => "a compaction",
+            Self::SetClusterVersion(_) => "a change of the cluster version",
         }
     }
 }

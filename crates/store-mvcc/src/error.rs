@@ -3,7 +3,7 @@
 //! Owns one error for each decision of a caller. All command errors are deterministic: every node
 //! that applies the same log refuses the same commands, for the same reason.
 
-use model::ConfigRevision;
+use model::{ConfigRevision, Version};
 
 /// Why a command changed nothing. Each maps to one of etcd's errors, the guard aside.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +46,12 @@ pub enum CommandError {
     ConfigGuardMismatch {
         /// The count of accepted config changes now.
         now: ConfigRevision,
+    },
+    /// The cluster version cannot go there from where it is.
+    #[error("the mesh is at version {now} by now: look again")]
+    VersionMoved {
+        /// The version that the mesh agreed on.
+        now: Version,
     },
 }
 

@@ -90,6 +90,10 @@ impl Image {
                 self.compact(*revision)?;
                 Ok(Response::Compact)
             }
+            Command::SetClusterVersion(op) => {
+                self.set_version(*op)?;
+                Ok(Response::SetClusterVersion)
+            }
         }
     }
 

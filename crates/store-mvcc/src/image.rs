@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::{OrdMap, Vector};
-use model::ConfigRevision;
+use model::{ConfigRevision, Version};
 
 use crate::{
     Changes, CommandError, Compacted, KeyRange, RangeEnd, RangeOp, RangeResult, Row, query,
@@ -34,7 +34,7 @@ pub struct Image {
     pub(crate) history: Vector<Arc<Changes>>,
 }
 
-/// The counters of an [`Image`]: with its rows, all that it takes to rebuild it.
+/// The counters and marks of an [`Image`]: with its rows, all that it takes to rebuild it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImageMeta {
     /// The newest revision; 1 for an empty store.
@@ -43,6 +43,17 @@ pub struct ImageMeta {
     pub compact_revision: i64,
     /// The count of accepted config changes.
     pub config_revision: ConfigRevision,
+    /// What the members agreed on about their versions; `None` before they did.
+    pub version: Option<AgreedVersion>,
+}
+
+/// The version that a mesh agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgreedVersion {
+    /// No member that is older can be part of the mesh, and nothing newer is written.
+    pub version: Version,
+    /// It is held, whatever the members run: a downgrade is under way.
+    pub downgrade: bool,
 }
 
 /// Where a tombstone lies: by key, then by the revision that deleted it.
@@ -68,6 +79,7 @@ impl Default for Image {
                 revision: FIRST_REVISION,
                 compact_revision: NEVER_COMPACTED,
                 config_revision: ConfigRevision(0),
+                version: None,
             },
             resident_bytes: 0,
             live: OrdMap::new(),
@@ -91,6 +103,13 @@ impl Image {
     /// The count of accepted config changes.
     pub fn config_revision(&self) -> ConfigRevision {
         self.meta.config_revision
+    }
+
+    /// The version that gates what may be written; the first one as long as none is agreed on.
+    pub fn cluster_version(&self) -> Version {
+        self.meta
+            .version
+            .map_or(Version::FIRST, |agreed| agreed.version)
     }
 
     /// All counters.

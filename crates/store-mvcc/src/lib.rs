@@ -21,18 +21,19 @@ mod query;
 mod response;
 mod row;
 mod rows;
+mod version;
 mod written;
 
 pub use changes::{ChangedRow, Changes};
 pub use check::TXN_OPS_MAX;
 pub use command::{
     Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, Proposal, PutOp, RangeOp,
-    SortOrder, SortTarget, TxnOp, touches_config,
+    SetVersionOp, SortOrder, SortTarget, TxnOp, touches_config,
 };
 pub use delta::Delta;
 pub use error::{CommandError, Compacted, RowsError};
 pub use execute::Machine;
-pub use image::{Image, ImageMeta};
+pub use image::{AgreedVersion, Image, ImageMeta};
 pub use key_range::{KeyRange, RangeEnd};
 pub use response::{DeleteResult, Outcome, PutResult, RangeResult, Response, TxnResult};
 pub use row::{KeyValue, Row, RowId};

@@ -30,6 +30,8 @@ pub enum Response {
     Txn(TxnResult),
     /// To a compaction.
     Compact,
+    /// To a change of the cluster version.
+    SetClusterVersion,
 }
 
 /// What a range found.

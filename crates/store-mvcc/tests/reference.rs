@@ -28,6 +28,7 @@ fn agree(proposals: &[Proposal]) -> Result<Machine, TestCaseError> {
     }
     let image = machine.image();
     prop_assert_eq!(image.compact_revision(), model.compact_revision());
+    prop_assert_eq!(image.cluster_version().minor, model.version());
     for revision in 1..=image.revision() + 1 {
         let op = RangeOp {
             revision,

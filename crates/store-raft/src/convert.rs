@@ -4,13 +4,13 @@
 //! comparison or a sort order of an unknown kind is an error, at the API as in the log.
 
 use bytes::Bytes;
-use model::ConfigRevision;
+use model::{ConfigRevision, Version};
 use store_api::etcdserverpb as etcd;
 use store_api::mvccpb;
 use store_api::skeinpb as pb;
 use store_mvcc::{
     Command, Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, KeyValue, Op, Proposal,
-    PutOp, RangeOp, Row, SortOrder, SortTarget, TxnOp,
+    PutOp, RangeOp, Row, SetVersionOp, SortOrder, SortTarget, TxnOp,
 };
 
 /// A request that this version does not understand.
@@ -34,6 +34,10 @@ pub fn proposal_to_pb(proposal: &Proposal) -> pb::Proposal {
             revision: *revision,
             physical: false,
         }),
+        Command::SetClusterVersion(op) => Encoded::SetClusterVersion(pb::SetClusterVersion {
+            version: Some(version_to_pb(op.version)),
+            downgrade: op.downgrade,
+        }),
     };
     pb::Proposal {
         command: Some(command),
@@ -51,10 +55,31 @@ pub fn proposal_from_pb(proposal: pb::Proposal) -> Result<Proposal, Unknown> {
         Encoded::Compaction(request) => Command::Compact {
             revision: request.revision,
         },
+        Encoded::SetClusterVersion(request) => Command::SetClusterVersion(SetVersionOp {
+            version: version_from_pb(request.version.ok_or(Unknown("version"))?)?,
+            downgrade: request.downgrade,
+        }),
     };
     Ok(Proposal {
         command,
         config_guard: proposal.config_guard.map(ConfigRevision),
+    })
+}
+
+/// A version.
+pub fn version_to_pb(version: Version) -> pb::Version {
+    pb::Version {
+        major: version.major.into(),
+        minor: version.minor.into(),
+    }
+}
+
+/// A version.
+pub fn version_from_pb(version: pb::Version) -> Result<Version, Unknown> {
+    let number = |number| u16::try_from(number).map_err(|_| Unknown("version"));
+    Ok(Version {
+        major: number(version.major)?,
+        minor: number(version.minor)?,
     })
 }
 
@@ -189,7 +214,10 @@ pub(crate) fn is_shallow(command: &Command) -> bool {
     }
     match command {
         Command::Txn(txn) => fits(txn, TXN_DEPTH_MAX),
-        Command::Put(_) | Command::Delete(_) | Command::Compact { .. } => true,
+        Command::Put(_)
+        | Command::Delete(_)
+        | Command::Compact { .. }
+        | Command::SetClusterVersion(_) => true,
     }
 }
 

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
+use model::Version;
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use prost::Message;
 use store_api::skeinpb as pb;
 use store_disk::SnapshotStore;
-use store_mvcc::{Image, Machine, Outcome};
+use store_mvcc::{Command, Image, Machine, Outcome, Proposal};
 use tokio::sync::watch;
 
 use crate::convert;
@@ -103,6 +104,8 @@ impl Published {
 
 /// The state machine of one node.
 pub(crate) struct StateMachine {
+    /// What this node understands.
+    version: Version,
     machine: Machine,
     applied: Option<LogId>,
     membership: Arc<StoredMembership>,
@@ -115,12 +118,14 @@ pub(crate) struct StateMachine {
 
 impl StateMachine {
     pub(crate) fn new(
+        version: Version,
         state: State,
         published: Published,
         snapshots: SnapshotStore,
         log: LogStore,
     ) -> Self {
         Self {
+            version,
             machine: Machine::from_image(state.image),
             applied: state.applied,
             membership: state.membership,
@@ -156,27 +161,71 @@ impl StateMachine {
     }
 
     fn apply_batch(&mut self, log_id: &LogId, batch: EncodedBatch) -> io::Result<Vec<Outcome>> {
-        let strange = |reason: &dyn std::fmt::Display| {
+        self.bytes += batch.0.len() as u64;
+        let (own, index) = (self.version, log_id.index);
+        let strange = |reason: &dyn std::fmt::Display, wanted: &str| {
             let text = format!(
-                "log entry {} cannot be applied ({reason}); \
-                 run at least the version of the node that wrote it",
-                log_id.index
+                "log entry {index} cannot be applied ({reason}); this node runs version {own}: \
+                 run {wanted}, it goes on from here"
             );
             io::Error::new(io::ErrorKind::InvalidData, text)
         };
-        self.bytes += batch.0.len() as u64;
-        let batch = pb::Batch::decode(batch.0).map_err(|error| strange(&error))?;
+        let writers = "at least the version of the node that wrote it";
+        let batch = pb::Batch::decode(batch.0).map_err(|error| strange(&error, writers))?;
+        if let Some(needs) = batch.needs {
+            let needs = convert::version_from_pb(needs).map_err(|e| strange(&e, writers))?;
+            if needs > own {
+                let reason = format!("it needs version {needs} or newer");
+                return Err(strange(&reason, &format!("version {needs}")));
+            }
+        }
         // All are read before the first is applied: a batch is applied whole or not at all.
         let proposals: Result<Vec<_>, _> = batch
             .proposals
             .into_iter()
             .map(convert::proposal_from_pb)
             .collect();
-        let proposals = proposals.map_err(|error| strange(&error))?;
-        Ok(proposals
+        let proposals = proposals.map_err(|error| strange(&error, writers))?;
+        let outcomes = proposals
             .iter()
             .map(|proposal| self.machine.apply(proposal))
-            .collect())
+            .collect();
+        let moves = |proposal: &Proposal| matches!(proposal.command, Command::SetClusterVersion(_));
+        if proposals.iter().any(moves) {
+            check_version(own, &self.machine.image()).map_err(io::Error::other)?;
+        }
+        Ok(outcomes)
+    }
+}
+
+/// A node's version does not go with the mesh's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this node runs version {own}, and the mesh is at version {mesh}: {}",
+    remedy(*.own, *.mesh)
+)]
+pub(crate) struct Misfit {
+    own: Version,
+    mesh: Version,
+}
+
+fn remedy(own: Version, mesh: Version) -> String {
+    if own < mesh {
+        format!("run version {mesh} or the one after it")
+    } else {
+        "upgrade every node by one minor version at a time, this one too".to_owned()
+    }
+}
+
+/// Whether a node of version `own` can go on from `image`. Before the members agreed on a version,
+/// nobody knows better.
+pub(crate) fn check_version(own: Version, image: &Image) -> Result<(), Misfit> {
+    match image.meta().version {
+        Some(agreed) if !own.fits(agreed.version) => Err(Misfit {
+            own,
+            mesh: agreed.version,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -230,6 +279,7 @@ impl RaftStateMachine<Types> for StateMachine {
         let snapshots = self.snapshots.clone();
         let installed = blocking(move || State::of_snapshot(&snapshot::keep(&snapshots, file)?));
         let state = installed.await?;
+        check_version(self.version, &state.image).map_err(io::Error::other)?;
         tracing::info!(
             index = meta.last_log_id.map(|id| id.index),
             keys = state.image.len(),

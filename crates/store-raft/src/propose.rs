@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use model::Version;
 use openraft::error::{ClientWriteError, Fatal};
 use openraft::raft::ClientWriteResult;
 use prost::Message;
@@ -104,6 +105,8 @@ fn encode(proposal: &Proposal) -> Result<(pb::Proposal, usize), Unfit> {
 struct Queued {
     encoded: pb::Proposal,
     size: usize,
+    /// The version that added its command.
+    since: Version,
     /// Set by whoever comes first: the proposer, or the caller who gives up.
     claimed: Arc<AtomicBool>,
     answer: oneshot::Sender<Result<Outcome, ProposeError>>,
@@ -161,6 +164,7 @@ impl Proposer {
         let queued = Queued {
             encoded,
             size,
+            since: proposal.command.since(),
             claimed: claimed.clone(),
             answer,
         };
@@ -267,6 +271,7 @@ impl ProposerTask {
         let mut batch = pb::Batch::default();
         let mut waiters = Vec::new();
         let mut bytes = 0;
+        let mut needs = Version::FIRST;
         while let Some(queued) = candidate {
             let full = bytes + queued.size > ENTRY_BYTES || waiters.len() == ENTRY_PROPOSALS;
             if full && !waiters.is_empty() {
@@ -276,11 +281,13 @@ impl ProposerTask {
             // Claimed already: its caller gave up.
             if !queued.claimed.swap(true, Ordering::AcqRel) {
                 bytes += queued.size;
+                needs = needs.max(queued.since);
                 batch.proposals.push(queued.encoded);
                 waiters.push(queued.answer);
             }
             candidate = self.queued.try_recv().ok();
         }
+        batch.needs = (needs > Version::FIRST).then(|| convert::version_to_pb(needs));
         Some((batch, waiters))
     }
 }

@@ -138,7 +138,8 @@ pub(crate) fn state_of(loaded: Loaded) -> Result<Option<State>, String> {
     let applied = pb::AppliedState::decode(applied).map_err(|error| text(&error))?;
     let missing = || text(&"the position is incomplete");
     let meta = wire::meta_from_pb(applied.raft.ok_or_else(missing)?).map_err(|e| text(&e))?;
-    let mut builder = ImageBuilder::new(image_meta_from_pb(applied.image.ok_or_else(missing)?));
+    let image = image_meta_from_pb(applied.image.ok_or_else(missing)?).map_err(|e| text(&e))?;
+    let mut builder = ImageBuilder::new(image);
     for (_, value) in loaded.rows {
         let row = pb::Row::decode(value).map_err(|error| text(&error))?;
         let row = convert::row_from_pb(row).map_err(|error| text(&error))?;

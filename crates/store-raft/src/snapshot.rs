@@ -12,7 +12,7 @@ use prost::Message;
 use prost::encoding::decode_varint;
 use store_api::skeinpb as pb;
 use store_disk::{Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
-use store_mvcc::{Image, ImageBuilder, ImageMeta};
+use store_mvcc::{AgreedVersion, Image, ImageBuilder, ImageMeta};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -38,19 +38,28 @@ pub(crate) enum SnapshotFile {
 // ---- image to records and back
 
 pub(crate) fn image_meta_to_pb(meta: ImageMeta) -> pb::ImageMeta {
+    let agreed = meta.version;
     pb::ImageMeta {
         revision: meta.revision,
         compact_revision: meta.compact_revision,
         config_revision: meta.config_revision.0,
+        cluster_version: agreed.map(|agreed| convert::version_to_pb(agreed.version)),
+        downgrade: agreed.is_some_and(|agreed| agreed.downgrade),
     }
 }
 
-pub(crate) fn image_meta_from_pb(meta: pb::ImageMeta) -> ImageMeta {
-    ImageMeta {
+pub(crate) fn image_meta_from_pb(meta: pb::ImageMeta) -> Result<ImageMeta, convert::Unknown> {
+    let version = meta.cluster_version.map(convert::version_from_pb);
+    let version = version.transpose()?.map(|version| AgreedVersion {
+        version,
+        downgrade: meta.downgrade,
+    });
+    Ok(ImageMeta {
         revision: meta.revision,
         compact_revision: meta.compact_revision,
         config_revision: ConfigRevision(meta.config_revision),
-    }
+        version,
+    })
 }
 
 /// Writes `image`, the state at `meta`, durably. Blocks.
@@ -98,7 +107,7 @@ pub(crate) fn read(snapshot: &Snapshot) -> io::Result<Image> {
     let Some(Kind::Image(meta)) = records.next()? else {
         return Err(damaged("the first record is not the image's"));
     };
-    let mut builder = ImageBuilder::new(image_meta_from_pb(meta));
+    let mut builder = ImageBuilder::new(image_meta_from_pb(meta).map_err(damaged)?);
     while let Some(kind) = records.next()? {
         let Kind::Row(row) = kind else {
             return Err(damaged("a second head"));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::{TaskFault, Tasks};
-use model::{MeshId, NodeId};
+use model::{MeshId, NodeId, Version};
 use openraft::{Config, SnapshotPolicy};
 use store_api::skeinpb::raft_server::RaftServer;
 use store_disk::{DataDir, SnapshotStore, Wal, WalError, WalOptions};
@@ -20,7 +20,7 @@ use crate::Raft;
 use crate::addresses::Addresses;
 use crate::counters::{Counters, Counting};
 use crate::log::LogStore;
-use crate::machine::{Published, StateMachine};
+use crate::machine::{Misfit, Published, StateMachine, check_version};
 use crate::mesh::MeshSeat;
 use crate::network::Network;
 use crate::propose::{ProposeError, Proposer};
@@ -76,6 +76,8 @@ pub struct StoreConfig {
     pub snapshots: SnapshotLimits,
     /// How the log is kept.
     pub wal: WalOptions,
+    /// Which version this node is, to the other members.
+    pub version: Version,
 }
 
 impl StoreConfig {
@@ -86,6 +88,7 @@ impl StoreConfig {
             timings: Timings::default(),
             snapshots: SnapshotLimits::default(),
             wal: WalOptions::default(),
+            version: Version::THIS,
         }
     }
 
@@ -122,6 +125,9 @@ pub enum StartError {
     /// Neither rows nor snapshot can be used.
     #[error("{0}")]
     State(String),
+    /// This node is too old or too new for its mesh.
+    #[error("{0}")]
+    Version(String),
     /// The snapshots cannot be listed.
     #[error("cannot read the snapshots: {0}; check the disk and its mount")]
     Io(#[from] io::Error),
@@ -131,6 +137,12 @@ pub enum StartError {
     /// The log does not fit the state, or an entry cannot be replayed.
     #[error("raft does not start: {0}")]
     Raft(String),
+}
+
+impl From<Misfit> for StartError {
+    fn from(misfit: Misfit) -> Self {
+        Self::Version(misfit.to_string())
+    }
 }
 
 impl From<RecoveryError> for StartError {
@@ -146,6 +158,7 @@ pub struct Store {
 }
 
 struct Inner {
+    version: Version,
     raft: Raft,
     seat: Arc<MeshSeat>,
     addresses: Arc<Addresses>,
@@ -201,6 +214,7 @@ impl Store {
             recovered.in_rows,
         );
         let machine = StateMachine::new(
+            config.version,
             recovered.state,
             published.clone(),
             snapshots.clone(),
@@ -217,6 +231,7 @@ impl Store {
         let retention = Retention::new(raft.clone(), states, config.snapshots);
         tasks.spawn("log retention", retention.run());
         let parts = Parts {
+            version: config.version,
             raft,
             seat,
             addresses,
@@ -290,6 +305,11 @@ impl Store {
     /// This node.
     pub fn id(&self) -> NodeId {
         self.inner.seat.node()
+    }
+
+    /// This node's version.
+    pub fn version(&self) -> Version {
+        self.inner.version
     }
 
     /// The mesh, once this node belongs to one.
@@ -372,6 +392,7 @@ fn open(config: &StoreConfig) -> Result<Opened, StartError> {
     }
     let snapshots = SnapshotStore::open(&config.data)?;
     let recovered = recovery::recover(&config.data, &snapshots, &wal)?;
+    check_version(config.version, &recovered.state.image)?;
     tracing::info!(recovery = ?recovered.recovery, "recovered the store");
     let log = LogStore::new(wal, snapshots.clone());
     log.durable().raise(recovered.state.applied_index());
@@ -384,6 +405,7 @@ fn open(config: &StoreConfig) -> Result<Opened, StartError> {
 
 /// What the tasks of a store share.
 struct Parts {
+    version: Version,
     raft: Raft,
     seat: Arc<MeshSeat>,
     addresses: Arc<Addresses>,
@@ -395,6 +417,7 @@ struct Parts {
 impl Parts {
     fn wire(self, recovery: recovery::Recovery, tasks: Tasks) -> Store {
         let Self {
+            version,
             raft,
             seat,
             addresses,
@@ -440,6 +463,7 @@ impl Parts {
         };
         tasks.spawn("leader watch", watch.run());
         let inner = Inner {
+            version,
             raft,
             seat,
             addresses,

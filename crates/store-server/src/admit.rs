@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
-use model::{MeshId, NodeId};
+use model::{MeshId, NodeId, Version};
 use store_api::errors;
 use store_api::skeinpb as pb;
-use store_raft::{Leader, Member, MembershipError, RaftStatus, ReadError, Role, Store};
+use store_raft::{Leader, Member, MembershipError, RaftStatus, ReadError, Role, Store, convert};
 use tonic::Status;
 
 use crate::autopilot::{Judgement, Liveness};
+use crate::versions::Versions;
 
 /// Why a node was not taken in, or its record not changed.
 pub(crate) enum Refused {
@@ -47,11 +48,17 @@ fn refused(why: &str) -> Refused {
 pub(crate) struct Gate {
     store: Store,
     liveness: Arc<dyn Liveness>,
+    versions: Versions,
 }
 
 impl Gate {
     pub(crate) fn new(store: Store, liveness: Arc<dyn Liveness>) -> Self {
-        Self { store, liveness }
+        let versions = Versions::new(store.clone(), liveness.clone());
+        Self {
+            store,
+            liveness,
+            versions,
+        }
     }
 
     /// Takes a node in, or records where a member is now. Asking twice does no harm.
@@ -61,6 +68,8 @@ impl Gate {
         if status.role != Role::Leader {
             return Err(Refused::Elsewhere(status.leader));
         }
+        let version = request.version.map(convert::version_from_pb).transpose();
+        let version = version.map_err(|error| refused(&error.to_string()))?;
         let member = Member {
             id: NodeId(request.node_id),
             name: request.name,
@@ -76,6 +85,8 @@ impl Gate {
                 if recorded.is_some() {
                     self.store.update_member(member).await?;
                 } else {
+                    let fits = self.versions.admit_node(version.unwrap_or(Version::FIRST));
+                    fits.map_err(|why| refused(&why))?;
                     self.store.add_learner(member).await?;
                 }
             }

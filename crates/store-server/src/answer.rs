@@ -32,6 +32,8 @@ pub enum Answer {
     Txn(pb::TxnResponse),
     /// To a compaction.
     Compact(pb::CompactionResponse),
+    /// To a change of the cluster version.
+    SetClusterVersion,
 }
 
 impl Answer {
@@ -42,6 +44,7 @@ impl Answer {
             Response::Delete(result) => Self::Delete(delete(result)),
             Response::Txn(result) => Self::Txn(txn(result, revision)),
             Response::Compact => Self::Compact(pb::CompactionResponse::default()),
+            Response::SetClusterVersion => Self::SetClusterVersion,
             Response::Range(_) => return None,
         })
     }
@@ -95,8 +98,8 @@ pub(crate) fn txn(result: TxnResult, revision: i64) -> pb::TxnResponse {
                 header,
                 ..txn(result, revision)
             }),
-            // Compaction is no operation of a transaction.
-            Response::Compact => return None,
+            // These are no operations of a transaction.
+            Response::Compact | Response::SetClusterVersion => return None,
         };
         Some(pb::ResponseOp {
             response: Some(part),
@@ -129,6 +132,8 @@ pub(crate) fn command_error(error: &CommandError) -> Status {
         CommandError::FutureRevision { .. } => errors::future_revision(),
         CommandError::DuplicateKey => errors::duplicate_key(),
         CommandError::TooManyOps { .. } => errors::too_many_ops(),
-        CommandError::ConfigGuardMismatch { .. } => Status::aborted(format!("skein: {error}")),
+        CommandError::ConfigGuardMismatch { .. } | CommandError::VersionMoved { .. } => {
+            Status::aborted(format!("skein: {error}"))
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::Shutdown;
-use model::NodeId;
+use model::{NodeId, Version};
 use store_raft::{MembershipError, RaftStatus, Role, Store};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -24,6 +24,10 @@ pub const VOTERS_MAX: usize = 7;
 pub trait Liveness: Send + Sync + 'static {
     /// The judgement on one member. It may be asked about nodes it never heard of.
     fn judge(&self, id: NodeId) -> Judgement;
+
+    /// The version that another member runs, or ran when it was last heard of. `None`: nobody
+    /// heard of it.
+    fn version(&self, id: NodeId) -> Option<Version>;
 }
 
 /// Whether a member lives, as far as this node can tell.

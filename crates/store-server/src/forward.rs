@@ -151,6 +151,7 @@ fn reply(written: Written, term: u64) -> pb::ProposeReply {
         Answer::Delete(answer) => Reply::DeleteRange(answer),
         Answer::Txn(answer) => Reply::Txn(answer),
         Answer::Compact(answer) => Reply::Compaction(answer),
+        Answer::SetClusterVersion => Reply::SetClusterVersion(pb::ClusterVersionSet {}),
     };
     pb::ProposeReply {
         revision: written.revision,

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use model::{MeshId, NodeId};
+use model::{MeshId, NodeId, Version};
 use store_api::skeinpb as pb;
 use store_api::skeinpb::join_reply::Result as Reply;
-use store_raft::Member;
+use store_raft::{Member, convert};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -44,16 +44,20 @@ pub enum JoinError {
 }
 
 /// Asks the nodes at `peer_addrs` (`HOST:PORT` of peer ports), and whoever they point to, to make
-/// `me` a member of `mesh_id`, or of whichever mesh answers. Asking twice does no harm.
+/// `me`, of this `version`, a member of `mesh_id`, or of whichever mesh answers. Asking twice does no harm.
 ///
 /// # Errors
 /// [`JoinError`].
 pub async fn request_join(
     peer_addrs: &[String],
     me: &Member,
+    version: Version,
     mesh_id: Option<MeshId>,
 ) -> Result<Joined, JoinError> {
-    let request = join_request(me, mesh_id.unwrap_or_default(), false);
+    let request = pb::JoinRequest {
+        version: Some(convert::version_to_pb(version)),
+        ..join_request(me, mesh_id.unwrap_or_default(), false)
+    };
     search(peer_addrs, &request).await
 }
 
@@ -78,6 +82,7 @@ fn join_request(me: &Member, mesh_id: MeshId, returning: bool) -> pb::JoinReques
         client_addr: me.client_addr.clone(),
         mesh_id: mesh_id.0,
         returning,
+        version: None,
     }
 }
 

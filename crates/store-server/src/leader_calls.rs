@@ -155,6 +155,7 @@ fn written(reply: pb::ProposeReply) -> Result<Written, WriteError> {
         Some(Reply::DeleteRange(answer)) => Answer::Delete(answer),
         Some(Reply::Txn(answer)) => Answer::Txn(answer),
         Some(Reply::Compaction(answer)) => Answer::Compact(answer),
+        Some(Reply::SetClusterVersion(_)) => Answer::SetClusterVersion,
         Some(Reply::Failure(failure)) => return Err(write_error(&failure)),
         None => return Err(WriteError::Final(Proposed::Unknown.mark(unknown_reply()))),
     };

@@ -9,6 +9,7 @@ mod answer;
 mod autopilot;
 mod cluster;
 mod connections;
+mod downgrade;
 #[cfg(test)]
 mod fixture;
 mod forward;
@@ -26,6 +27,7 @@ mod reads;
 mod refusal;
 mod reserved;
 mod server;
+mod versions;
 mod watch;
 mod writes;
 

@@ -13,7 +13,12 @@ use store_mvcc::Image;
 use store_raft::{MembershipError, Role, Store};
 use tonic::{Request, Response, Status};
 
+use crate::downgrade;
 use crate::header::Headers;
+use crate::limits::Limits;
+use crate::patience::Patience;
+use crate::reads::Reads;
+use crate::writes::Writes;
 
 /// The version of etcd's interface that is spoken here: clients choose features by it.
 const API_VERSION: &str = "3.7.0";
@@ -21,12 +26,27 @@ const API_VERSION: &str = "3.7.0";
 #[derive(Clone)]
 pub(crate) struct MaintenanceService {
     store: Store,
+    writes: Writes,
+    reads: Reads,
     headers: Headers,
+    limits: Limits,
 }
 
 impl MaintenanceService {
-    pub(crate) fn new(store: Store, headers: Headers) -> Self {
-        Self { store, headers }
+    pub(crate) fn new(
+        store: Store,
+        writes: Writes,
+        reads: Reads,
+        headers: Headers,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            store,
+            writes,
+            reads,
+            headers,
+            limits,
+        }
     }
 }
 
@@ -81,7 +101,7 @@ impl Maintenance for MaintenanceService {
             is_learner: status.role == Role::Learner,
             storage_version: API_VERSION.to_owned(),
             db_size_quota: 0,
-            downgrade_info: Some(pb::DowngradeInfo::default()),
+            downgrade_info: Some(downgrade::info(image.meta())),
         }))
     }
 
@@ -169,8 +189,15 @@ impl Maintenance for MaintenanceService {
 
     async fn downgrade(
         &self,
-        _: Request<pb::DowngradeRequest>,
+        request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
-        Err(not_yet("a downgrade"))
+        let patience = Patience::of(request.metadata(), &self.limits);
+        let image = self.reads.linearizable(patience).await?;
+        if let Some(command) = downgrade::plan(image.meta(), request.get_ref())? {
+            self.writes.submit(command, patience).await?;
+        }
+        let header = Some(self.headers.at(image.revision()));
+        let version = image.cluster_version().to_string();
+        Ok(Response::new(pb::DowngradeResponse { header, version }))
     }
 }

@@ -19,6 +19,10 @@ pub(crate) enum Route {
 
 /// Sorts a command by the keys that it could write.
 pub(crate) fn route(command: &Command) -> Result<Route, Refusal> {
+    // A downgrade is held against the config, and no change of it may come in between.
+    if matches!(command, Command::SetClusterVersion(op) if op.downgrade) {
+        return Ok(Route::Lane);
+    }
     if !command.writes_below(RESERVED_PREFIX.as_bytes()) {
         return Ok(Route::Direct);
     }
@@ -26,7 +30,7 @@ pub(crate) fn route(command: &Command) -> Result<Route, Refusal> {
         Command::Put(put) => check_put(put)?,
         Command::Delete(delete) => check_delete(delete)?,
         Command::Txn(txn) => check_txn(txn)?,
-        Command::Compact { .. } => {}
+        Command::Compact { .. } | Command::SetClusterVersion(_) => {}
     }
     Ok(Route::Lane)
 }

@@ -29,6 +29,7 @@ use crate::not_yet::{AuthNotYet, ElectionNotYet, LeaseNotYet, LockNotYet};
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::refusal::Admission;
+use crate::versions::Versions;
 use crate::watch::{WatchHub, WatchService};
 use crate::writes::Writes;
 
@@ -56,8 +57,16 @@ impl StoreServer {
         shutdown: Shutdown,
     ) -> Self {
         let leader = Arc::new(LeaderCalls::new(store.status_watch()));
+        let versions = Versions::new(store.clone(), liveness.clone());
+        let writes = Writes::new(
+            store.clone(),
+            admission,
+            versions,
+            leader.clone(),
+            limits.clone(),
+        );
         Self {
-            writes: Writes::new(store.clone(), admission, leader.clone(), limits.clone()),
+            writes,
             reads: Reads::new(store.clone(), leader, limits.clone()),
             hub: WatchHub::new(store.images(), store.status_watch(), shutdown.clone()),
             headers: Headers::new(store.status_watch()),
@@ -109,7 +118,13 @@ impl StoreServer {
             headers.clone(),
             self.limits.clone(),
         );
-        let maintenance = MaintenanceService::new(store.clone(), headers.clone());
+        let maintenance = MaintenanceService::new(
+            store.clone(),
+            writes.clone(),
+            reads.clone(),
+            headers.clone(),
+            self.limits.clone(),
+        );
         let watch = WatchService::new(self.hub.clone(), headers.clone(), self.limits.clone());
         Routes::new(KvServer::new(kv).max_decoding_message_size(REQUEST_DECODED_MAX))
             .add_service(watch)
@@ -137,12 +152,17 @@ impl StoreServer {
         self.hub.clone().follow()
     }
 
-    /// Looks after the membership while this node leads: run it as a task.
+    /// Looks after the membership and the mesh's version while this node leads: run it as a task.
     pub fn autopilot_task(&self) -> impl Future<Output = ()> + Send + 'static {
-        autopilot::run(
+        let members = autopilot::run(
             self.store.clone(),
             self.liveness.clone(),
             self.shutdown.clone(),
-        )
+        );
+        let versions = Versions::new(self.store.clone(), self.liveness.clone());
+        let versions = versions.run(self.shutdown.clone());
+        async move {
+            tokio::join!(members, versions);
+        }
     }
 }

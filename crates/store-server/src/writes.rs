@@ -19,6 +19,7 @@ use crate::limits::Limits;
 use crate::patience::Patience;
 use crate::refusal::Admission;
 use crate::reserved::{Route, route};
+use crate::versions::Versions;
 
 /// The way into the log. A clone is another handle.
 #[derive(Clone)]
@@ -29,6 +30,7 @@ pub struct Writes {
 struct Inner {
     store: Store,
     lane: Lane,
+    versions: Versions,
     leader: Arc<LeaderCalls>,
     limits: Limits,
 }
@@ -83,6 +85,7 @@ impl Writes {
     pub(crate) fn new(
         store: Store,
         admission: Arc<dyn Admission>,
+        versions: Versions,
         leader: Arc<LeaderCalls>,
         limits: Limits,
     ) -> Self {
@@ -91,6 +94,7 @@ impl Writes {
             inner: Arc::new(Inner {
                 store,
                 lane,
+                versions,
                 leader,
                 limits,
             }),
@@ -167,6 +171,8 @@ impl Writes {
     /// Admits and proposes on this node, which should lead.
     pub(crate) async fn submit_here(&self, command: Command) -> Result<Written, WriteError> {
         let store = &self.inner.store;
+        let ready = self.inner.versions.admit(&command);
+        ready.map_err(WriteError::Final)?;
         let route = route(&command).map_err(|refusal| WriteError::Final(refusal.to_status()))?;
         let outcome = match route {
             Route::Direct => store.propose(&Proposal::new(command)).await?,

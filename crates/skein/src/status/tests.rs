@@ -55,6 +55,8 @@ fn response() -> v1::StatusResponse {
         config_revision: 12,
         nodes: vec![good, bad],
         answered_by: "n1".into(),
+        cluster_version: "0.1".into(),
+        downgrade: false,
     }
 }
 
@@ -62,7 +64,7 @@ fn response() -> v1::StatusResponse {
 fn people_see_a_table_and_each_fault_below_it() {
     let (text, _) = rendered(&StatusReport::of(response(), 1_125));
     let expected = "\
-mesh 000000000000beef, config revision 12, leader n1, quorum
+mesh 000000000000beef, version 0.1, config revision 12, leader n1, quorum
 NODE  ROLE      STATE    SINCE  CONFIG  VERSION  ZONE  CLIENT         LISTENERS
 n1    leader    SYNCED   2m     12      0.1.0    west  10.0.0.1:2379  edge 0.0.0.0:8080
 n2    follower  REFUSED  -      12      -        -     -              edge 0.0.0.0:8080 (failed)
@@ -103,6 +105,10 @@ fn programs_see_every_field() {
         (&json["config_revision"], &json["answered_by"]),
         (&json!(12), &json!("n1"))
     );
+    assert_eq!(
+        (&json["cluster_version"], &json["downgrade"]),
+        (&json!("0.1"), &json!(false))
+    );
 }
 
 #[test]
@@ -123,4 +129,17 @@ fn a_node_alone_says_so() {
     let (text, json) = rendered(&StatusReport::of(unformed, 0));
     assert!(text.starts_with("no mesh yet: n1 waits"), "{text}");
     assert_eq!(json["mesh_id"], json!(null));
+
+    let held = v1::StatusResponse {
+        downgrade: true,
+        ..response()
+    };
+    let (text, _) = rendered(&StatusReport::of(held, 0));
+    assert!(text.contains(", version 0.1 (downgrade), "), "{text}");
+    let unagreed = v1::StatusResponse {
+        cluster_version: String::new(),
+        ..response()
+    };
+    let (_, json) = rendered(&StatusReport::of(unagreed, 0));
+    assert_eq!(json["cluster_version"], json!(null));
 }

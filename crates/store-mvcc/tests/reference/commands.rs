@@ -1,14 +1,14 @@
 //! Random commands over a few short keys, so that they meet each other all the time.
 
 use bytes::Bytes;
-use model::ConfigRevision;
+use model::{ConfigRevision, Version};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use store_mvcc::{
     Command, Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, Op, Proposal, PutOp,
-    RangeOp, SortOrder, SortTarget, TxnOp,
+    RangeOp, SetVersionOp, SortOrder, SortTarget, TxnOp,
 };
 
 /// Revisions that a history of this size reaches, and a few that it does not.
@@ -48,11 +48,19 @@ fn proposal() -> impl Strategy<Value = Proposal> {
         3 => delete().prop_map(Command::Delete),
         5 => txn(2).prop_map(Command::Txn),
         1 => REVISIONS.prop_map(|revision| Command::Compact { revision }),
+        1 => versions().prop_map(Command::SetClusterVersion),
     ];
     let guard = prop_oneof![3 => Just(None), 2 => (0..4_u64).prop_map(Some)];
     (command, guard).prop_map(|(command, guard)| Proposal {
         command,
         config_guard: guard.map(ConfigRevision),
+    })
+}
+
+fn versions() -> impl Strategy<Value = SetVersionOp> {
+    (1..4_u16, flag()).prop_map(|(minor, downgrade)| SetVersionOp {
+        version: Version { major: 0, minor },
+        downgrade,
     })
 }
 

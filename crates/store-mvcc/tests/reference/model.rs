@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{CONFIG_PREFIX, ConfigRevision};
+use model::{CONFIG_PREFIX, ConfigRevision, Version};
 use store_mvcc::{
     ChangedRow, Changes, Command, CommandError, Compacted, Compare, CompareResult, CompareTarget,
     DeleteResult, KeyRange, KeyValue, Op, Outcome, Proposal, PutOp, PutResult, RangeOp,
-    RangeResult, Response, Row, SortOrder, SortTarget, TxnOp, TxnResult,
+    RangeResult, Response, Row, SetVersionOp, SortOrder, SortTarget, TxnOp, TxnResult,
 };
 
 type State = BTreeMap<Bytes, Row>;
@@ -19,6 +19,8 @@ pub(crate) struct Model {
     changes: Vec<Vec<Row>>,
     compact_revision: i64,
     config_revision: u64,
+    /// The minor version, and whether it is held.
+    version: (u16, bool),
 }
 
 /// A revision in the making.
@@ -35,11 +37,16 @@ impl Model {
             changes: vec![Vec::new(); 2],
             compact_revision: -1,
             config_revision: 0,
+            version: (1, false),
         }
     }
 
     pub(crate) fn compact_revision(&self) -> i64 {
         self.compact_revision
+    }
+
+    pub(crate) fn version(&self) -> u16 {
+        self.version.0
     }
 
     pub(crate) fn apply(&mut self, proposal: &Proposal) -> Outcome {
@@ -126,11 +133,16 @@ impl Model {
             self.compact_revision = revision;
             return Ok(Response::Compact);
         }
+        if let Command::SetClusterVersion(op) = proposal.command {
+            return self.set_version(op);
+        }
         let op = match &proposal.command {
             Command::Put(put) => Op::Put(put.clone()),
             Command::Delete(delete) => Op::Delete(delete.clone()),
             Command::Txn(txn) => Op::Txn(Box::new(txn.clone())),
-            Command::Compact { .. } => unreachable!("it was answered above"),
+            Command::Compact { .. } | Command::SetClusterVersion(_) => {
+                unreachable!("it was answered above")
+            }
         };
         check_form(&op)?;
         if let Op::Txn(txn) = &op {
@@ -156,6 +168,24 @@ impl Model {
             self.changes.push(changed);
         }
         Ok(response)
+    }
+
+    fn set_version(&mut self, op: SetVersionOp) -> Result<Response, CommandError> {
+        let SetVersionOp { version, downgrade } = op;
+        let (now, held) = self.version;
+        let same = version.minor == now;
+        let one_down = downgrade && version.minor + 1 == now;
+        let up = !downgrade && version.minor > now;
+        let repeated = same && (held || !downgrade);
+        if !(repeated || !held && (one_down || up)) {
+            let now = Version {
+                major: 0,
+                minor: now,
+            };
+            return Err(CommandError::VersionMoved { now });
+        }
+        self.version = (version.minor, downgrade);
+        Ok(Response::SetClusterVersion)
     }
 
     fn check_state(&self, op: &Op, in_txn: bool) -> Result<(), CommandError> {
@@ -369,7 +399,7 @@ fn touches(command: &Command) -> bool {
         Command::Put(put) => op_touches(&Op::Put(put.clone())),
         Command::Delete(delete) => op_touches(&Op::Delete(delete.clone())),
         Command::Txn(txn) => op_touches(&Op::Txn(Box::new(txn.clone()))),
-        Command::Compact { .. } => false,
+        Command::Compact { .. } | Command::SetClusterVersion(_) => false,
     }
 }
 

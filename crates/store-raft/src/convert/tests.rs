@@ -51,6 +51,10 @@ fn proposals_survive_the_wire() {
         Command::Delete(DeleteOp::new(KeyRange::all())),
         Command::Txn(every_kind_of_op()),
         Command::Compact { revision: 12 },
+        Command::SetClusterVersion(SetVersionOp {
+            version: Version { major: 1, minor: 2 },
+            downgrade: true,
+        }),
     ];
     for command in commands {
         for config_guard in [None, Some(ConfigRevision(0)), Some(ConfigRevision(4))] {

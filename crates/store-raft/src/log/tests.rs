@@ -1,5 +1,6 @@
 //! openraft's own suite for log and state machine, and what it does not look at.
 
+use model::Version;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use store_disk::{DataDir, SnapshotStore, WalOptions};
@@ -22,7 +23,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Fresh {
         Ok((
             dir,
             log.clone(),
-            StateMachine::new(state, published, snapshots, log),
+            StateMachine::new(Version::FIRST, state, published, snapshots, log),
         ))
     }
 }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::stream;
 use store_disk::{DataDir, Wal, WalOptions};
-use store_mvcc::{Command, Proposal, PutOp};
+use store_mvcc::PutOp;
 use tempfile::TempDir;
 
 use super::*;
@@ -17,7 +17,9 @@ fn machine() -> (TempDir, StateMachine) {
     let log = LogStore::new(wal, snapshots.clone());
     let state = State::empty();
     let published = Published::new(&state);
-    (dir, StateMachine::new(state, published, snapshots, log))
+    let version = Version::FIRST;
+    let machine = StateMachine::new(version, state, published, snapshots, log);
+    (dir, machine)
 }
 
 fn entry(index: u64, batch: &pb::Batch) -> Entry {
@@ -49,6 +51,7 @@ async fn proposals_of_one_entry_are_revisions_of_their_own() {
     let (_dir, mut machine) = machine();
     let batch = pb::Batch {
         proposals: vec![put("a"), put("b")],
+        needs: None,
     };
     apply(&mut machine, vec![entry(1, &batch), entry(2, &batch)])
         .await
@@ -65,6 +68,7 @@ async fn an_unknown_command_stops_apply_and_changes_nothing() {
     let newer = pb::Proposal::decode(&b"\x4a\x03abc"[..]).unwrap();
     let batch = pb::Batch {
         proposals: vec![put("a"), newer],
+        needs: None,
     };
     let error = apply(&mut machine, vec![entry(1, &batch)])
         .await
@@ -76,6 +80,26 @@ async fn an_unknown_command_stops_apply_and_changes_nothing() {
     );
     assert_eq!(machine.state().applied_index(), 0);
     assert!(machine.state().image.is_empty());
+}
+
+#[tokio::test]
+async fn an_entry_for_newer_nodes_stops_apply_though_it_can_be_read() {
+    let (_dir, mut machine) = machine();
+    let mut batch = pb::Batch {
+        proposals: vec![put("a")],
+        needs: Some(pb::Version { major: 0, minor: 1 }),
+    };
+    apply(&mut machine, vec![entry(1, &batch)]).await.unwrap();
+    batch.needs = Some(pb::Version { major: 0, minor: 2 });
+    let error = apply(&mut machine, vec![entry(2, &batch)])
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "log entry 2 cannot be applied (it needs version 0.2 or newer); this node runs version \
+         0.1: run version 0.2, it goes on from here"
+    );
+    assert_eq!(machine.state().applied_index(), 1);
 }
 
 #[tokio::test]
@@ -111,6 +135,7 @@ async fn a_snapshot_carries_members_and_place() {
     let (_dir, mut machine) = machine();
     let batch = pb::Batch {
         proposals: vec![put("a")],
+        needs: None,
     };
     apply(&mut machine, vec![entry(1, &batch)]).await.unwrap();
     let built = machine

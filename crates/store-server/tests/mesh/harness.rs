@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lifecycle::{Shutdown, ShutdownTrigger};
-use model::{CONFIG_PREFIX, MeshId, NodeId};
+use model::{CONFIG_PREFIX, MeshId, NodeId, Version};
 use store_api::etcdserverpb::kv_client::KvClient;
 use store_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use store_client::{Client, ClientOptions};
@@ -84,11 +84,22 @@ fn has_bad(command: &Command) -> bool {
 #[derive(Default)]
 pub(crate) struct Gossip {
     judgements: Mutex<HashMap<NodeId, Judgement>>,
+    versions: Mutex<HashMap<NodeId, Version>>,
 }
 
 impl Gossip {
     pub(crate) fn say(&self, id: NodeId, judgement: Judgement) {
         self.judgements.lock().unwrap().insert(id, judgement);
+    }
+
+    /// What a node runs.
+    pub(crate) fn runs(&self, id: NodeId, version: Version) {
+        self.versions.lock().unwrap().insert(id, version);
+    }
+
+    /// Nobody heard of a node.
+    pub(crate) fn forget(&self, id: NodeId) {
+        self.versions.lock().unwrap().remove(&id);
     }
 }
 
@@ -100,6 +111,10 @@ impl Liveness for Gossip {
             .get(&id)
             .copied()
             .unwrap_or(Judgement::Alive)
+    }
+
+    fn version(&self, id: NodeId) -> Option<Version> {
+        self.versions.lock().unwrap().get(&id).copied()
     }
 }
 
@@ -116,7 +131,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    async fn start(name: &str, dir: &TempDir, gossip: Arc<Gossip>, limits: Limits) -> Self {
+    async fn start(name: &str, dir: &TempDir, setting: &Setting) -> Self {
+        let Setting {
+            gossip,
+            limits,
+            version,
+            told,
+        } = setting.clone();
         let data = DataDir::open(dir.path()).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -129,9 +150,11 @@ impl Node {
         };
         let config = StoreConfig {
             wal,
+            version,
             ..StoreConfig::new(data)
         };
         let store = runtime.spawn(Store::start(config)).await.unwrap().unwrap();
+        gossip.runs(store.id(), told.unwrap_or(version));
         let (shutdown, requested) = ShutdownTrigger::new();
         let rules = Arc::new(Rules::default());
         let server = StoreServer::new(
@@ -232,20 +255,49 @@ impl Drop for Node {
 pub(crate) struct Mesh {
     nodes: Vec<Option<Node>>,
     pub(crate) gossip: Arc<Gossip>,
-    limits: Limits,
-    dirs: Vec<TempDir>,
+    setting: Setting,
+    pub(crate) dirs: Vec<TempDir>,
+}
+
+/// How a node is set up.
+#[derive(Clone)]
+pub(crate) struct Setting {
+    pub(crate) gossip: Arc<Gossip>,
+    pub(crate) limits: Limits,
+    pub(crate) version: Version,
+    /// What gossip says instead of it.
+    pub(crate) told: Option<Version>,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            gossip: Arc::default(),
+            limits: Limits::default(),
+            version: Version::THIS,
+            told: None,
+        }
+    }
 }
 
 impl Mesh {
     pub(crate) async fn form(size: usize) -> Self {
-        Self::form_with(size, Limits::default()).await
+        Self::form_set(size, Setting::default()).await
     }
 
     pub(crate) async fn form_with(size: usize, limits: Limits) -> Self {
+        let setting = Setting {
+            limits,
+            ..Setting::default()
+        };
+        Self::form_set(size, setting).await
+    }
+
+    pub(crate) async fn form_set(size: usize, setting: Setting) -> Self {
         let mut mesh = Self {
             nodes: vec![],
-            gossip: Arc::default(),
-            limits,
+            gossip: setting.gossip.clone(),
+            setting,
             dirs: vec![],
         };
         for place in 0..size {
@@ -255,13 +307,30 @@ impl Mesh {
         mesh.node(0).store.initialize(members, MESH).await.unwrap();
         mesh.leader().await;
         mesh.settle().await;
+        // The last thing that a mesh does to its log by itself.
+        until("all to know a version", async || {
+            mesh.running()
+                .all(|node| node.store.image().meta().version.is_some())
+                .then_some(())
+        })
+        .await;
         mesh
     }
 
     /// Starts a node that is no member yet; returns its place.
     pub(crate) async fn add(&mut self, name: &str) -> usize {
+        let version = self.setting.version;
+        self.add_at(name, version).await
+    }
+
+    /// The same, and the node is of this version.
+    pub(crate) async fn add_at(&mut self, name: &str, version: Version) -> usize {
         let dir = tempfile::tempdir().unwrap();
-        let node = Node::start(name, &dir, self.gossip.clone(), self.limits.clone()).await;
+        let setting = Setting {
+            version,
+            ..self.setting.clone()
+        };
+        let node = Node::start(name, &dir, &setting).await;
         self.dirs.push(dir);
         self.nodes.push(Some(node));
         self.nodes.len() - 1

@@ -1,6 +1,6 @@
 //! Nodes that come: as learners, then with a vote, perhaps in the place of a dead namesake.
 
-use model::MeshId;
+use model::{MeshId, Version};
 use store_raft::Member;
 use store_server::{JoinError, Judgement, request_join, request_record};
 
@@ -31,14 +31,16 @@ async fn a_node_that_joins_catches_up_and_gets_a_vote() {
     let place = mesh.add("newcomer").await;
     let (old, new) = (mesh.node(0), mesh.node(place));
     let seeds = ["127.0.0.1:1".to_owned(), old.peer.to_string()];
-    let joined = request_join(&seeds, &new.member(), None).await.unwrap();
+    let joined = request_join(&seeds, &new.member(), Version::THIS, None)
+        .await
+        .unwrap();
     assert_eq!(joined.mesh_id, MESH);
     assert!(joined.members.contains(&new.member()));
     voters(&mesh, &[old.store.id().0, new.store.id().0]).await;
     let read = new.kv().range(get("k49")).await.unwrap().into_inner();
     assert_eq!(read.count, 1);
     // Asking again changes nothing.
-    request_join(&seeds, &new.member(), Some(MESH))
+    request_join(&seeds, &new.member(), Version::THIS, Some(MESH))
         .await
         .unwrap();
 }
@@ -48,7 +50,7 @@ async fn a_follower_points_a_joining_node_to_the_leader() {
     let mut mesh = Mesh::form(3).await;
     let place = mesh.add("newcomer").await;
     let follower = mesh.node(mesh.follower().await).peer.to_string();
-    let joined = request_join(&[follower], &mesh.node(place).member(), None)
+    let joined = request_join(&[follower], &mesh.node(place).member(), Version::THIS, None)
         .await
         .unwrap();
     assert_eq!(joined.members.len(), 4);
@@ -64,7 +66,9 @@ async fn a_successor_replaces_its_namesake_once_that_is_dead() {
     let seeds: Vec<String> = mesh.running().map(|node| node.peer.to_string()).collect();
     let me = mesh.node(place).member();
 
-    let error = request_join(&seeds[..2], &me, None).await.unwrap_err();
+    let error = request_join(&seeds[..2], &me, Version::THIS, None)
+        .await
+        .unwrap_err();
     let JoinError::Refused(text) = &error else {
         panic!("{error}")
     };
@@ -74,7 +78,9 @@ async fn a_successor_replaces_its_namesake_once_that_is_dead() {
     );
 
     mesh.gossip.say(lost_member.id, Judgement::Dead);
-    request_join(&seeds[..2], &me, None).await.unwrap();
+    request_join(&seeds[..2], &me, Version::THIS, None)
+        .await
+        .unwrap();
     let expected: Vec<u64> = mesh.running().map(|node| node.store.id().0).collect();
     voters(&mesh, &expected).await;
     mesh.node(place).kv().put(put("a", "v")).await.unwrap();
@@ -86,16 +92,28 @@ async fn meshes_do_not_merge_and_a_node_without_one_takes_nobody_in() {
     let place = mesh.add("stranger").await;
     let (member, stranger) = (mesh.node(0), mesh.node(place));
     let seeds = [member.peer.to_string()];
-    let error = request_join(&seeds, &stranger.member(), Some(MeshId(7)))
+    let error = request_join(&seeds, &stranger.member(), Version::THIS, Some(MeshId(7)))
         .await
         .unwrap_err();
     assert!(
         matches!(&error, JoinError::Refused(text) if text.contains("never merge")),
         "{error}"
     );
-    let error = request_join(&[stranger.peer.to_string()], &member.member(), None).await;
+    let error = request_join(
+        &[stranger.peer.to_string()],
+        &member.member(),
+        Version::THIS,
+        None,
+    )
+    .await;
     assert!(error.unwrap_err().to_string().contains("no mesh yet"));
-    let error = request_join(&["127.0.0.1:1".to_owned()], &stranger.member(), None).await;
+    let error = request_join(
+        &["127.0.0.1:1".to_owned()],
+        &stranger.member(),
+        Version::THIS,
+        None,
+    )
+    .await;
     assert!(matches!(error, Err(JoinError::Unavailable(text)) if text.contains("127.0.0.1:1")));
 }
 
@@ -155,10 +173,14 @@ async fn an_address_is_one_members_until_that_is_dead() {
         peer_addr: claimed.peer_addr.clone(),
         ..mesh.node(place).member()
     };
-    let error = request_join(&seeds, &new, None).await.unwrap_err();
+    let error = request_join(&seeds, &new, Version::THIS, None)
+        .await
+        .unwrap_err();
     assert!(matches!(error, JoinError::Refused(_)), "{error}");
     mesh.gossip.say(claimed.id, Judgement::Dead);
-    request_join(&seeds, &new, None).await.unwrap();
+    request_join(&seeds, &new, Version::THIS, None)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,4 +11,6 @@ mod joining;
 #[cfg(test)]
 mod lane;
 #[cfg(test)]
+mod versions;
+#[cfg(test)]
 mod watching;
