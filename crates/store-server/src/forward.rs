@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use model::MeshId;
 use store_api::errors;
 use store_api::skeinpb as pb;
@@ -13,13 +15,14 @@ use store_api::skeinpb::forward_server::{Forward, ForwardServer};
 use store_api::skeinpb::propose_reply::Result as Reply;
 use store_api::verdict::Proposed;
 use store_raft::{Leader, ReadError, Store, convert};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::admit::{Gate, Refused};
 use crate::answer::{Answer, Written};
 use crate::autopilot::Liveness;
 use crate::leader_calls::mesh_of;
 use crate::limits::FORWARD_BYTES_MAX;
+use crate::relayed;
 use crate::writes::{WriteError, Writes};
 
 /// Serves the other nodes of the mesh, and those that want to join it.
@@ -64,27 +67,18 @@ fn named(mesh: Option<MeshId>) -> String {
 
 #[tonic::async_trait]
 impl Forward for ForwardService {
-    async fn propose(
+    type ProposeManyStream = BoxStream<'static, Result<pb::ProposeManyReply, Status>>;
+
+    async fn propose_many(
         &self,
-        request: Request<pb::ProposeRequest>,
-    ) -> Result<Response<pb::ProposeReply>, Status> {
-        let result = match self.propose_checked(request).await {
-            Ok(written) => return Ok(Response::new(reply(written, self.store.status().term))),
-            Err(WriteError::Elsewhere(leader)) => elsewhere(leader),
-            Err(WriteError::Final(status)) => failure(
-                &status,
-                match Proposed::of(&status) {
-                    Some(Proposed::No) => failure::Proposed::No,
-                    Some(Proposed::Unknown) => failure::Proposed::Unknown,
-                    None => failure::Proposed::Refused,
-                },
-            ),
-        };
-        let result = Some(Reply::Failure(result));
-        Ok(Response::new(pb::ProposeReply {
-            result,
-            ..Default::default()
-        }))
+        request: Request<Streaming<pb::ProposeManyRequest>>,
+    ) -> Result<Response<Self::ProposeManyStream>, Status> {
+        self.check_mesh(&request)
+            .map_err(|status| Proposed::No.mark(status))?;
+        let service = self.clone();
+        let answer = move |proposal| service.clone().propose(proposal);
+        let answers = relayed::answers(request.into_inner(), answer);
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn read_index(
@@ -132,15 +126,31 @@ impl Forward for ForwardService {
 }
 
 impl ForwardService {
-    async fn propose_checked(
-        &self,
-        request: Request<pb::ProposeRequest>,
-    ) -> Result<Written, WriteError> {
-        let fault = |status| WriteError::Final(Proposed::No.mark(status));
-        self.check_mesh(&request).map_err(fault)?;
-        let proposal = request.into_inner().proposal.unwrap_or_default();
-        let proposal = convert::proposal_from_pb(proposal)
-            .map_err(|error| fault(Status::unimplemented(format!("skein: {error}"))))?;
+    /// Admits and proposes one proposal of another node.
+    async fn propose(self, proposal: pb::Proposal) -> pb::ProposeReply {
+        let result = match self.propose_checked(proposal).await {
+            Ok(written) => return reply(written, self.store.status().term),
+            Err(WriteError::Elsewhere(leader)) => elsewhere(leader),
+            Err(WriteError::Final(status)) => failure(
+                &status,
+                match Proposed::of(&status) {
+                    Some(Proposed::No) => failure::Proposed::No,
+                    Some(Proposed::Unknown) => failure::Proposed::Unknown,
+                    None => failure::Proposed::Refused,
+                },
+            ),
+        };
+        pb::ProposeReply {
+            result: Some(Reply::Failure(result)),
+            ..Default::default()
+        }
+    }
+
+    async fn propose_checked(&self, proposal: pb::Proposal) -> Result<Written, WriteError> {
+        let proposal = convert::proposal_from_pb(proposal).map_err(|error| {
+            let unknown = Status::unimplemented(format!("skein: {error}"));
+            WriteError::Final(Proposed::No.mark(unknown))
+        })?;
         self.writes.submit_here(proposal.command).await
     }
 }

@@ -13,7 +13,7 @@ use store_api::skeinpb as pb;
 use store_api::skeinpb::failure;
 use store_api::skeinpb::forward_client::ForwardClient;
 use store_api::skeinpb::propose_reply::Result as Reply;
-use store_api::verdict::{Proposed, never_sent};
+use store_api::verdict::Proposed;
 use store_mvcc::{Command, Proposal};
 use store_raft::{Leader, RaftStatus, convert};
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ use tonic::{Code, Request, Status};
 
 use crate::answer::{Answer, Written};
 use crate::limits::FORWARD_ANSWER_MAX;
+use crate::relay::{Relay, RelayError};
 use crate::writes::WriteError;
 
 /// The metadata that names the caller's mesh, 16 hex digits, as on every call between nodes.
@@ -38,6 +39,7 @@ const CHANNELS_MAX: usize = 64;
 /// Connections to whoever leads, by peer address.
 pub(crate) struct LeaderCalls {
     channels: Mutex<HashMap<String, Channel>>,
+    relays: Mutex<HashMap<String, Relay>>,
     status: watch::Receiver<RaftStatus>,
 }
 
@@ -45,6 +47,7 @@ impl LeaderCalls {
     pub(crate) fn new(status: watch::Receiver<RaftStatus>) -> Self {
         Self {
             channels: Mutex::default(),
+            relays: Mutex::default(),
             status,
         }
     }
@@ -56,19 +59,10 @@ impl LeaderCalls {
         command: Command,
         deadline: Instant,
     ) -> Result<Written, WriteError> {
-        let mut client = self.client(&leader.peer_addr).map_err(elsewhere)?;
-        let proposal = Some(convert::proposal_to_pb(&Proposal::new(command)));
-        let request = self.request(pb::ProposeRequest { proposal });
-        let lost = |status| WriteError::Final(Proposed::Unknown.mark(status));
-        match timeout_at(deadline, client.propose(request)).await {
-            Ok(Ok(reply)) => written(reply.into_inner()),
-            Ok(Err(status)) if never_sent(&status) => Err(elsewhere(status)),
-            Ok(Err(status)) => {
-                tracing::debug!(%status, leader = %leader.id, "lost the leader's answer to a write");
-                Err(lost(errors::timeout_due_to_connection_lost()))
-            }
-            Err(_elapsed) => Err(lost(errors::timeout())),
-        }
+        let relay = self.relay(&leader.peer_addr).map_err(elsewhere)?;
+        let proposal = convert::proposal_to_pb(&Proposal::new(command));
+        let reply = relay.propose(proposal, deadline).await;
+        reply.map_or_else(|error| Err(lost(&error, leader)), written)
     }
 
     /// Asks the leader up to where a reader must have applied.
@@ -104,6 +98,20 @@ impl LeaderCalls {
         let channel = connect(peer_addr)?;
         channels.insert(peer_addr.to_owned(), channel.clone());
         Ok(client(channel))
+    }
+
+    /// The stream of proposals to that node.
+    fn relay(&self, peer_addr: &str) -> Result<Relay, Status> {
+        let mut relays = self.relays.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(relay) = relays.get(peer_addr).filter(|relay| !relay.has_ended()) {
+            return Ok(relay.clone());
+        }
+        relays.retain(|_, relay| !relay.has_ended());
+        let client = self.client(peer_addr)?;
+        let request = self.request(());
+        let relay = Relay::open(peer_addr.to_owned(), client, self.status.clone(), request);
+        relays.insert(peer_addr.to_owned(), relay.clone());
+        Ok(relay)
     }
 
     fn request<T>(&self, message: T) -> Request<T> {
@@ -147,6 +155,17 @@ pub(crate) fn client(channel: Channel) -> ForwardClient<Channel> {
 fn elsewhere(status: Status) -> WriteError {
     tracing::debug!(%status, "a write was not forwarded");
     WriteError::Elsewhere(None)
+}
+
+/// What is known about a proposal without an answer.
+fn lost(error: &RelayError, leader: &Leader) -> WriteError {
+    tracing::debug!(?error, leader = %leader.id, "no answer to a proposal");
+    WriteError::Final(match error {
+        RelayError::NotSent => return WriteError::Elsewhere(None),
+        RelayError::Full => Proposed::No.mark(errors::too_many_requests()),
+        RelayError::Lost => Proposed::Unknown.mark(errors::timeout_due_to_connection_lost()),
+        RelayError::Late => Proposed::Unknown.mark(errors::timeout()),
+    })
 }
 
 fn written(reply: pb::ProposeReply) -> Result<Written, WriteError> {

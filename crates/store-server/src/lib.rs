@@ -25,6 +25,8 @@ mod not_yet;
 mod patience;
 mod reads;
 mod refusal;
+mod relay;
+mod relayed;
 mod reserved;
 mod server;
 mod versions;

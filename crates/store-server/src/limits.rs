@@ -15,6 +15,11 @@ pub(crate) const REQUEST_DECODED_MAX: usize = 4 << 20;
 pub(crate) const FORWARD_BYTES_MAX: usize = 4 << 20;
 /// The largest answer that is taken from the leader, in bytes: a transaction may read a lot.
 pub(crate) const FORWARD_ANSWER_MAX: usize = 512 << 20;
+/// A message of relayed proposals, or of their answers, takes no more of them once it has so many
+/// bytes,
+pub(crate) const RELAY_MESSAGE_BYTES: usize = 1 << 20;
+/// or, of proposals, so many: the rest goes into the next message.
+pub(crate) const RELAY_MESSAGE_PROPOSALS: usize = 1_024;
 /// Config changes that wait for their turn in the serial lane. One more gets "too many requests".
 pub(crate) const LANE_WAITING_MAX: usize = 256;
 /// How often one config change is admitted anew because the config moved under it. After that it

@@ -199,15 +199,29 @@ async fn the_forward_service_serves_its_own_mesh_and_points_to_the_leader() {
         .unwrap_err();
     assert!(error.message().contains("mesh"), "{error}");
 
-    let mut request = tonic::Request::new(pb::ProposeRequest { proposal: None });
+    let message = pb::ProposeManyRequest {
+        proposals: vec![pb::NumberedProposal {
+            number: 7,
+            proposal: None,
+        }],
+    };
+    let stranger = tonic::Request::new(tokio_stream::iter([message.clone()]));
+    let error = forward.propose_many(stranger).await.unwrap_err();
+    assert!(error.message().contains("mesh"), "{error}");
+    assert_eq!(Proposed::of(&error), Some(Proposed::No));
+    let mut request = tonic::Request::new(tokio_stream::iter([message]));
     request
         .metadata_mut()
         .insert("skein-mesh-id", "00000000000005ee".parse().unwrap());
-    let reply = forward.propose(request).await.unwrap().into_inner();
-    let Some(pb::propose_reply::Result::Failure(failure)) = reply.result else {
+    let mut replies = forward.propose_many(request).await.unwrap().into_inner();
+    let mut reply = replies.message().await.unwrap().unwrap().replies;
+    let reply = reply.pop().unwrap();
+    assert_eq!(reply.number, 7);
+    let Some(pb::propose_reply::Result::Failure(failure)) = reply.reply.unwrap().result else {
         panic!("no")
     };
     assert_eq!(failure.proposed(), pb::failure::Proposed::No);
+    assert_eq!(replies.message().await.unwrap(), None);
 
     let mut request = tonic::Request::new(pb::ReadIndexRequest {});
     request
