@@ -561,3 +561,29 @@ fn listeners_swap_their_ports_in_one_change() {
     mesh.apply(swap(8081, 8080).trim_end_matches("---\n"));
     assert!(!is_http(8080) && is_http(8081));
 }
+
+#[test]
+fn a_node_at_work_says_so_to_the_others() {
+    let mesh = Mesh::start(3);
+    let [one] = upstreams(&mesh, ["one"]);
+    mesh.apply(&format!(
+        "{WEB}{}{}",
+        host("to: one"),
+        cluster("one", &[one.address])
+    ));
+    let seen = |command: &str, list: &str| {
+        let answer = mesh.nodes[1].skein(&[command, "-o", "json"]).ok().json();
+        let nodes = answer[list].as_array().unwrap().iter();
+        let mut n1 = nodes.filter(|node| node["name"] == "n1");
+        n1.next().unwrap()["load_percent"].as_u64().unwrap()
+    };
+    let traffic = Traffic::start(&mesh.at(8080)[..1], "any");
+    until("the others hear of it", || {
+        (1..=100).contains(&seen("status", "nodes")) && (1..=100).contains(&seen("peers", "peers"))
+    });
+    assert!(mesh.nodes[0].metric("worker_busy_seconds_total") > 0.0);
+    traffic.stop_unharmed();
+    until("it is at rest again, and the others know", || {
+        seen("status", "nodes") == 0 && mesh.nodes[0].metric("skein_load_percent") == 0.0
+    });
+}

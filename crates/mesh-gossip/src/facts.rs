@@ -30,7 +30,7 @@ pub const LISTENERS_MAX: usize = 64;
 const FAULT_CHARS_MAX: usize = 240;
 
 /// Everything that a node tells the mesh about itself.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// Who and where it is; changes seldom.
     pub identity: Identity,
@@ -90,7 +90,7 @@ pub struct Promised {
 }
 
 /// What a node is doing.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeState {
     /// The config revision that it runs.
@@ -107,8 +107,8 @@ pub struct NodeState {
     pub store_fault: Option<String>,
     /// Its proxy workers.
     pub workers: usize,
-    /// The share of the workers' time that is used, from 0 to 1.
-    pub load: f32,
+    /// The share of the workers' time that is used, in percent.
+    pub load_percent: u8,
 }
 
 /// A resource that kept its previous version on a node.
@@ -179,16 +179,13 @@ impl Facts {
 }
 
 impl NodeState {
-    /// With its lists and texts cut, the lists' true lengths beside them, and a load that is JSON.
+    /// With its lists and texts cut, and the lists' true lengths beside them.
     fn shortened(&self) -> Self {
         let mut state = self.clone();
         state.refused_count = state.refused_count.max(state.refused.len());
         state.refused.truncate(REFUSED_MAX);
         state.listener_count = state.listener_count.max(state.listeners.len());
         state.listeners.truncate(LISTENERS_MAX);
-        if !state.load.is_finite() {
-            state.load = 0.0;
-        }
         let refused = state
             .refused
             .iter_mut()
@@ -257,7 +254,6 @@ pub(crate) mod tests {
             fault: Some("é".repeat(9000)),
         };
         facts.state.listeners = vec![listener; 500];
-        facts.state.load = f32::NAN;
         let [_, (_, state)] = facts.encode().unwrap();
         assert!(state.len() <= FACT_BYTES_MAX);
         let read: NodeState = serde_json::from_str(&state).unwrap();

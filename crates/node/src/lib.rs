@@ -11,6 +11,7 @@ mod formation;
 mod health;
 mod known_peers;
 mod last_known_good;
+mod load;
 mod metrics;
 mod options;
 mod parts;

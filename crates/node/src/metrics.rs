@@ -3,6 +3,7 @@
 //! Owns their names. Reads the parts when scraped; nothing is counted here.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use prometheus_client::collector::Collector;
@@ -36,6 +37,7 @@ impl Collector for NodeCollector {
         };
         let figures = config(&parts)
             .into_iter()
+            .chain([load(&parts)])
             .chain(store(&parts))
             .chain(raft(&parts));
         for (name, help, value) in figures {
@@ -74,6 +76,12 @@ fn config(parts: &Parts) -> [Figure; 4] {
             count(faults),
         ),
     ]
+}
+
+fn load(parts: &Parts) -> Figure {
+    let help = "The share of the proxy workers' time that was used in the last second";
+    let percent = parts.load_percent.load(Ordering::Relaxed);
+    ("skein_load_percent", help, i64::from(percent))
 }
 
 fn store(parts: &Parts) -> [Figure; 3] {

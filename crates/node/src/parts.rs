@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Instant, SystemTime};
 
 use control_api::v1;
@@ -42,6 +42,10 @@ pub(crate) struct Parts {
     pub(crate) health: watch::Sender<Arc<HealthView>>,
     /// What this node's own probes found.
     pub(crate) reports: watch::Receiver<Arc<Reports>>,
+    /// The share of the workers' time that was used in the last second, in percent...
+    pub(crate) load_percent: AtomicU8,
+    /// ...and what the others were told of it.
+    pub(crate) load_told: AtomicU8,
     /// Set when the node begins to stop.
     pub(crate) stopping: AtomicBool,
     /// Why the mesh does not have this node as a member as it is, if so.
@@ -75,7 +79,7 @@ impl Parts {
             listener_count: in_force.listeners.len(),
             store_fault: self.store_fault(),
             workers: self.options.workers,
-            load: 0.0,
+            load_percent: self.load_told.load(Ordering::Relaxed),
         };
         facts
     }

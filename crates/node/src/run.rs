@@ -4,7 +4,7 @@
 //! waits for Raft or gossip; at the end it drains before the store stops.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use lifecycle::{ShutdownTrigger, Tasks, terminate_signal};
@@ -22,7 +22,7 @@ use crate::admission::ConfigAdmission;
 use crate::options::NodeOptions;
 use crate::parts::{GossipLiveness, Parts, first_facts};
 use crate::serve::{self, Sockets};
-use crate::{form, health, known_peers, reconcile};
+use crate::{form, health, known_peers, load, reconcile};
 
 /// How long requests under way get when the node stops.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -123,6 +123,8 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
         board: crate::status::StatusBoard::default(),
         tasks: Tasks::default(),
         reports: prober.reports(),
+        load_percent: AtomicU8::new(0),
+        load_told: AtomicU8::new(0),
         stopping: AtomicBool::new(false),
         options,
     });
@@ -215,6 +217,7 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
     tasks.spawn("last-known-good", reconcile::save(Arc::clone(parts)));
     tasks.spawn("reconcile", reconcile::follow(Arc::clone(parts)));
     tasks.spawn("health", health::share(Arc::clone(parts), prober));
+    tasks.spawn("load", load::measure(Arc::clone(parts)));
     tasks.spawn("known peers", known_peers::remember(Arc::clone(parts)));
     let (forming, telling) = (Arc::clone(parts), Arc::clone(parts));
     tasks.spawn("forming", async move {

@@ -120,6 +120,7 @@ fn describe(facts: &Facts, since: SystemTime) -> v1::NodeStatus {
         refused: state.refused.iter().map(refusal).collect(),
         store_fault: state.store_fault.clone().unwrap_or_default(),
         since: unix_seconds(since),
+        load_percent: u32::from(state.load_percent),
         ..v1::NodeStatus::default()
     }
 }

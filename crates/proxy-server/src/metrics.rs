@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mesh_health::{Health, HealthView};
 use prometheus_client::collector::Collector;
@@ -12,6 +13,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet}
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use proxy_config::compiled::CompiledConfig;
+use tokio::runtime::RuntimeMetrics;
 
 use crate::access_log::LogQueue;
 use crate::counters::{BUCKETS_MICROS, ClusterCounters, Counter, Histogram, ListenerCounters};
@@ -35,14 +37,25 @@ pub(crate) struct Sources {
 pub struct ProxyMetrics {
     sources: Arc<Mutex<Sources>>,
     log: LogQueue,
+    /// By the number of the worker.
+    workers: Arc<[RuntimeMetrics]>,
 }
 
 impl ProxyMetrics {
-    pub(crate) fn new(log: LogQueue) -> Self {
+    pub(crate) fn new(log: LogQueue, workers: Arc<[RuntimeMetrics]>) -> Self {
         Self {
             sources: Arc::default(),
             log,
+            workers,
         }
+    }
+
+    /// For how long each worker has been at work.
+    pub(crate) fn busy(&self) -> impl Iterator<Item = Duration> {
+        // A worker's runtime has one thread.
+        self.workers
+            .iter()
+            .map(|worker| worker.worker_total_busy_duration(0))
     }
 
     /// Adds the metrics to a registry.
@@ -61,6 +74,14 @@ impl Collector for ProxyMetrics {
         let sources = self.sources();
         encode_listeners(&mut encoder, &sources)?;
         encode_clusters(&mut encoder, &sources)?;
+        let help = "Time that a worker was at work, not waiting for anything to do";
+        let mut metric =
+            encoder.encode_descriptor("worker_busy_seconds", help, None, MetricType::Counter)?;
+        for (worker, busy) in self.busy().enumerate() {
+            let labels = [("worker", worker)];
+            let mut one = metric.encode_family(&labels)?;
+            one.encode_counter::<NoLabelSet, _, u64>(&busy.as_secs_f64(), None)?;
+        }
         let dropped = self.log.dropped();
         let help = "Access log lines lost because the output did not keep up";
         let mut metric =
@@ -406,13 +427,14 @@ fn encode_histogram<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
     fn workers_are_added_up() {
-        let metrics = ProxyMetrics::new(LogQueue::start(Box::new(std::io::sink())).unwrap());
+        let metrics = ProxyMetrics::new(
+            LogQueue::start(Box::new(std::io::sink())).unwrap(),
+            Arc::default(),
+        );
         let workers: Arc<[ListenerCounters]> = (0..2).map(|_| Default::default()).collect();
         for worker in &*workers {
             worker.requests.add(3);

@@ -96,6 +96,7 @@ impl ProxyServer {
         let log = LogQueue::start(options.access_log)?;
         let (health, view) = watch::channel(Arc::default());
         let mut workers = Vec::with_capacity(count);
+        let mut measured = Vec::with_capacity(count);
         for index in 0..count {
             let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
             let start = WorkerStart {
@@ -105,13 +106,13 @@ impl ProxyServer {
                 commands: inbox,
                 health: view.clone(),
             };
-            start.spawn()?;
+            measured.push(start.spawn()?);
             workers.push(commands);
         }
         Ok(Self {
             workers,
             health,
-            metrics: ProxyMetrics::new(log),
+            metrics: ProxyMetrics::new(log, measured.into()),
             bound: Mutex::default(),
             outcomes: watch::Sender::default(),
         })
@@ -151,6 +152,12 @@ impl ProxyServer {
     /// The proxy's metrics.
     pub fn metrics(&self) -> ProxyMetrics {
         self.metrics.clone()
+    }
+
+    /// For how long each worker has been at work since it started: not waiting for anything to do,
+    /// whether or not the system gave it a core.
+    pub fn busy(&self) -> Vec<Duration> {
+        self.metrics.busy().collect()
     }
 
     /// What became of each listener of the config in force.

@@ -17,6 +17,7 @@ use mesh_health::HealthView;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::net::TcpListener;
+use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -118,14 +119,17 @@ pub(crate) struct WorkerStart {
 }
 
 impl WorkerStart {
-    /// Starts the thread. It lives until it is told to drain.
-    pub(crate) fn spawn(self) -> io::Result<thread::JoinHandle<()>> {
+    /// Starts the thread, which lives until it is told to drain. What its runtime measures can be
+    /// read without waking it.
+    pub(crate) fn spawn(self) -> io::Result<RuntimeMetrics> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
+        let measured = runtime.metrics();
         thread::Builder::new()
             .name(format!("worker-{}", self.index))
-            .spawn(move || LocalSet::new().block_on(&runtime, self.run()))
+            .spawn(move || LocalSet::new().block_on(&runtime, self.run()))?;
+        Ok(measured)
     }
 
     async fn run(self) {

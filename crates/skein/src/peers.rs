@@ -53,6 +53,7 @@ struct Peer {
     labels: BTreeMap<String, String>,
     roles: Vec<String>,
     config_revision: u64,
+    load_percent: u32,
 }
 
 fn liveness_word(liveness: v1::Liveness) -> &'static str {
@@ -79,6 +80,7 @@ impl From<v1::Peer> for Peer {
             labels: peer.labels,
             roles: peer.roles,
             config_revision: peer.config_revision,
+            load_percent: peer.load_percent,
         }
     }
 }
@@ -98,6 +100,7 @@ impl Report for PeersReport {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut table = Table::new(&[
             "PEER", "ID", "LIVENESS", "SINCE", "GOSSIP", "VERSION", "ZONE", "ROLES", "CONFIG",
+            "LOAD",
         ]);
         for peer in &self.peers {
             table.row([
@@ -110,6 +113,7 @@ impl Report for PeersReport {
                 peer.zone.clone(),
                 peer.roles.join(","),
                 peer.config_revision.to_string(),
+                format!("{}%", peer.load_percent),
             ]);
         }
         table.write(out)?;
@@ -149,6 +153,7 @@ mod tests {
             zone: "west".into(),
             roles: vec!["store".into(), "proxy".into()],
             config_revision: 12,
+            load_percent: 37,
             ..Default::default()
         };
         let stranger = v1::Peer {
@@ -169,9 +174,9 @@ mod tests {
     fn people_see_a_table_and_who_is_kept_out() {
         let (text, _) = rendered(&PeersReport::of(response(), 1_061));
         let expected = "\
-PEER  ID                LIVENESS  SINCE  GOSSIP         VERSION  ZONE  ROLES        CONFIG
-n1    0000000000000001  ALIVE     1m     10.0.0.1:7946  0.1.0    west  store,proxy  12
-x     0000000000000002  LEFT      -      -              -        -     -            0
+PEER  ID                LIVENESS  SINCE  GOSSIP         VERSION  ZONE  ROLES        CONFIG  LOAD
+n1    0000000000000001  ALIVE     1m     10.0.0.1:7946  0.1.0    west  store,proxy  12      37%
+x     0000000000000002  LEFT      -      -              -        -     -            0       0%
 x: belongs to mesh 000000000000dead and is kept out; give it other --join addresses
 ";
         assert_eq!(text, expected);
@@ -187,7 +192,7 @@ x: belongs to mesh 000000000000dead and is kept out; give it other --join addres
                 "foreign": false, "liveness": "ALIVE", "since_unix": 1000,
                 "addresses": {"client": "", "peer": "", "gossip": "10.0.0.1:7946", "admin": ""},
                 "version": "0.1.0", "zone": "west", "labels": {}, "roles": ["store", "proxy"],
-                "config_revision": 12,
+                "config_revision": 12, "load_percent": 37,
             })
         );
         assert_eq!(json["answered_by"], "n1");

@@ -59,6 +59,7 @@ struct Node {
     refused: Vec<Refusal>,
     store_fault: Option<String>,
     since_unix: Option<u64>,
+    load_percent: u32,
 }
 
 /// Where a node can be reached; an address that is not known is empty.
@@ -167,6 +168,7 @@ impl From<v1::NodeStatus> for Node {
             refused: node.refused.into_iter().map(refusal).collect(),
             store_fault: present(node.store_fault),
             since_unix: (node.since != 0).then_some(node.since),
+            load_percent: node.load_percent,
         }
     }
 }

@@ -146,6 +146,7 @@ fn describe(peer: &Peer) -> v1::Peer {
         labels: identity.labels.clone().into_iter().collect(),
         roles: identity.roles.clone(),
         config_revision: peer.facts.state.config_revision.0,
+        load_percent: u32::from(peer.facts.state.load_percent),
         ..v1::Peer::default()
     };
     shown.set_liveness(match peer.liveness {

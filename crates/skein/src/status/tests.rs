@@ -28,6 +28,7 @@ fn response() -> v1::StatusResponse {
             fault: String::new(),
         }],
         since: 1_000,
+        load_percent: 37,
         ..Default::default()
     };
     let bad = v1::NodeStatus {
@@ -88,7 +89,7 @@ fn programs_see_every_field() {
         "listeners": [
             {"name": "edge", "bind": "0.0.0.0:8080", "state": "listening", "fault": null},
         ],
-        "refused": [], "store_fault": null, "since_unix": 1_000,
+        "refused": [], "store_fault": null, "since_unix": 1_000, "load_percent": 37,
     });
     assert_eq!(json["nodes"][0], first);
     assert_eq!(json["nodes"][1]["id"], json!(null));
