@@ -438,6 +438,58 @@ fn changes_at_one_time_through_all_nodes_all_come_into_force() {
     );
 }
 
+/// Three at a time change one cluster. Each is told what it changed, so what they are told makes one
+/// chain: nobody's change is lost unseen, and no two start from the same.
+#[test]
+fn changes_of_one_resource_at_one_time_come_one_after_the_other() {
+    const WRITERS: u16 = 3;
+    const CHANGES: u16 = 6;
+    let mesh = Mesh::start(1);
+    let document =
+        |port: u16| format!("kind: Cluster\nname: a\nendpoints: [\"10.0.0.1:{port}\"]\n");
+    mesh.apply(&document(1));
+    let change = |writer: u16, number: u16| {
+        let file = mesh.dir.path().join(format!("{writer}-{number}.yaml"));
+        std::fs::write(&file, document(1000 * (writer + 1) + number)).unwrap();
+        let file = file.to_str().unwrap();
+        loop {
+            let apply = ["apply", "-f", file, "-o", "json", "--timeout", "60s"];
+            let ran = mesh.skein(&apply);
+            if ran.code == 0 {
+                return ran.json();
+            }
+            // Who was overtaken time and again is told so, and that nothing was changed.
+            assert!(
+                ran.stderr.contains("others keep changing"),
+                "{}",
+                ran.stderr
+            );
+        }
+    };
+    let mut told: Vec<Value> = std::thread::scope(|scope| {
+        let change = &change;
+        let write = move |writer| (0..CHANGES).map(|number| change(writer, number)).collect();
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| scope.spawn(move || -> Vec<Value> { write(writer) }))
+            .collect();
+        let told = writers.into_iter().map(|writer| writer.join().unwrap());
+        told.flatten().collect()
+    });
+    told.sort_by_key(|report| report["config_revision"].as_u64().unwrap());
+    assert_eq!(told.len(), usize::from(WRITERS * CHANGES));
+    for pair in told.windows(2) {
+        let (earlier, later) = (&pair[0]["changes"][0], &pair[1]["changes"][0]);
+        assert_eq!(earlier["after"], later["before"], "{pair:#?}");
+    }
+    let last = &told[told.len() - 1]["changes"][0]["after"];
+    let stored = mesh.skein(&["config", "get", "Cluster", "a", "-o", "json"]);
+    let stored = stored.ok().json().to_string();
+    assert!(
+        stored.contains(last["endpoints"][0].as_str().unwrap()),
+        "{stored} is not {last}"
+    );
+}
+
 #[test]
 fn explain_and_graph_tell_what_the_proxy_would_do() {
     let mesh = Mesh::start(1);

@@ -11,6 +11,7 @@ use model::NodeId;
 use proxy_config::Verdict;
 use proxy_config::compiled::{CompiledConfig, Probe};
 use proxy_server::probe::Prober;
+use tokio::sync::watch;
 
 use crate::parts::Parts;
 
@@ -58,13 +59,22 @@ pub(crate) async fn share(parts: Arc<Parts>, mut prober: Prober) {
             parts.proxy.set_health(Arc::clone(&view));
             parts.health.send_replace(view);
         }
-        tokio::select! {
-            // A closed channel (gossip ends before the rest) only ends its own branch.
-            Ok(()) = in_force.changed() => {}
-            Ok(()) = peers.changed() => {}
-            Ok(()) = reports.changed() => {}
-            () = tokio::time::sleep(MERGE_EVERY) => {}
-        }
+        news(&mut in_force, &mut peers, &mut reports).await;
+    }
+}
+
+/// Waits for anything that changes the view, at most [`MERGE_EVERY`]. While the node drains, gossip
+/// has ended and probes go on: a closed channel only ends its own branch.
+async fn news<A, B, C>(
+    in_force: &mut watch::Receiver<A>,
+    peers: &mut watch::Receiver<B>,
+    reports: &mut watch::Receiver<C>,
+) {
+    tokio::select! {
+        Ok(()) = in_force.changed() => {}
+        Ok(()) = peers.changed() => {}
+        Ok(()) = reports.changed() => {}
+        () = tokio::time::sleep(MERGE_EVERY) => {}
     }
 }
 
@@ -92,5 +102,31 @@ pub(crate) fn verdict(health: Health) -> Verdict {
         Health::Unknown => Verdict::Unknown,
         Health::Healthy => Verdict::Healthy,
         Health::Unhealthy => Verdict::Unhealthy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn while_the_node_drains_the_loop_neither_spins_nor_ends() {
+        let (in_force, mut config_changed) = watch::channel(0);
+        let (gossip, mut peers) = watch::channel(0);
+        let (probes, mut reports) = watch::channel(0);
+        // Gossip was left; what remains are the probes and the clock.
+        drop(gossip);
+        let began = Instant::now();
+        news(&mut config_changed, &mut peers, &mut reports).await;
+        assert!(began.elapsed() >= MERGE_EVERY, "it spins");
+        for source in [&probes, &in_force] {
+            source.send_modify(|value| *value += 1);
+            news(&mut config_changed, &mut peers, &mut reports).await;
+            assert!(!config_changed.has_changed().unwrap() && !reports.has_changed().unwrap());
+        }
+        drop((in_force, probes));
+        let began = Instant::now();
+        news(&mut config_changed, &mut peers, &mut reports).await;
+        assert!(began.elapsed() >= MERGE_EVERY, "it spins");
     }
 }

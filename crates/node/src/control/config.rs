@@ -239,3 +239,77 @@ fn answer(config_revision: ConfigRevision, revision: i64, plan: Plan) -> v1::App
         changes: plan.changes,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use store_mvcc::{Machine, Proposal, Response as Applied};
+
+    use super::*;
+
+    fn cluster(name: &str, port: u16) -> v1::Document {
+        let json =
+            format!(r#"{{"kind":"Cluster","name":"{name}","endpoints":["10.0.0.1:{port}"]}}"#);
+        v1::Document {
+            source: "in.json".to_owned(),
+            json: json.into(),
+        }
+    }
+
+    fn wanted(documents: &[v1::Document], deletes: &[&str]) -> Wanted {
+        let named = |name: &&str| v1::ResourceRef {
+            kind: "Cluster".to_owned(),
+            name: (*name).to_owned(),
+            ..v1::ResourceRef::default()
+        };
+        let request = v1::ApplyRequest {
+            documents: documents.to_vec(),
+            deletes: deletes.iter().map(named).collect(),
+            ..v1::ApplyRequest::default()
+        };
+        Wanted::read(&request).unwrap()
+    }
+
+    /// Whether the plan was carried out; the guard of the config revision is admission's.
+    fn apply(machine: &mut Machine, plan: &Plan) -> bool {
+        let outcome = machine.apply(&Proposal {
+            command: Command::Txn(plan.txn()),
+            config_guard: Some(machine.image().config_revision()),
+        });
+        match outcome.result.unwrap() {
+            Applied::Txn(txn) => txn.succeeded,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plan_that_another_change_overtook_changes_nothing_and_is_made_anew() {
+        let mut machine = Machine::new();
+        let plan = wanted(&[cluster("a", 1), cluster("same", 1)], &[]).plan(&machine.image());
+        assert!(apply(&mut machine, &plan));
+        // One is changed, one stays as it is, one does not exist and is to be deleted.
+        let mine = wanted(&[cluster("a", 2), cluster("same", 1)], &["gone"]);
+        for theirs in [cluster("a", 3), cluster("same", 4), cluster("gone", 5)] {
+            let stale = mine.plan(&machine.image());
+            let other = wanted(&[theirs], &[]).plan(&machine.image());
+            assert!(apply(&mut machine, &other));
+            let before = machine.image().revision();
+            assert!(
+                !apply(&mut machine, &stale),
+                "what was told is not true any more"
+            );
+            assert_eq!(machine.image().revision(), before);
+            let fresh = mine.plan(&machine.image());
+            assert_eq!(
+                fresh.changes.len(),
+                stale.changes.len() + fresh_deletes(&fresh)
+            );
+            assert!(apply(&mut machine, &fresh));
+            assert!(mine.plan(&machine.image()).ops.is_empty(), "it is in force");
+        }
+    }
+
+    fn fresh_deletes(plan: &Plan) -> usize {
+        let deleted = |change: &&v1::Change| change.action() == v1::Action::Deleted;
+        plan.changes.iter().filter(deleted).count()
+    }
+}
