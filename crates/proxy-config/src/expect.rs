@@ -36,7 +36,7 @@ fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) ->
             .headers
             .iter()
             .find(|(known, _)| known.as_str() == name);
-        found.map(|(_, value)| value.as_str())
+        found.map(|(_, value)| value.as_str().into())
     };
     let request = RequestView {
         host: expectation

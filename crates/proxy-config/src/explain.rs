@@ -241,10 +241,10 @@ impl Explanation {
             .map_err(|fault| format!("400: the path: {fault}"))?;
         self.path = path.to_string();
         let header = |wanted: &str| {
-            let mut headers = ask.headers.iter();
-            headers
-                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
-                .map(|(_, v)| v.as_str())
+            let named = ask.headers.iter();
+            let named = named.filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            let values: Vec<_> = named.map(|(_, value)| value.as_str()).collect();
+            (!values.is_empty()).then(|| values.join(", ").into())
         };
         let request = RequestView {
             host: &host,

@@ -8,6 +8,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::compiled::{ResourceName, Route};
@@ -36,9 +37,9 @@ pub struct RequestView<'a> {
     pub path: &'a str,
     /// The method, in capitals.
     pub method: &'a str,
-    /// The value of a header by its lower-case name; several are given as the first, or joined by
-    /// commas, as the caller likes.
-    pub header: &'a dyn Fn(&str) -> Option<&'a str>,
+    /// The value of a header by its lower-case name. Several are one list, joined by `, ` (RFC 9110,
+    /// 5.3): whoever saw only one of them could be shown another than the upstream reads.
+    pub header: &'a dyn Fn(&str) -> Option<Cow<'a, str>>,
 }
 
 /// The route that a request takes.

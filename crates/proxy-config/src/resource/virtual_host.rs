@@ -70,7 +70,8 @@ pub struct MatchSpec {
 pub struct HeaderSpec {
     /// The header's name.
     pub name: HeaderName,
-    /// It must have this value.
+    /// It must have this value. A header that is given several times has all its values, joined by
+    /// `, `.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact: Option<String>,
     /// `true`: it must be there, with any value.

@@ -73,7 +73,7 @@ impl Conditions {
         match self
             .headers
             .iter()
-            .find(|header| !header.holds((request.header)(&header.name)))
+            .find(|header| !header.holds((request.header)(&header.name).as_deref()))
         {
             Some(header) => Err(Mismatch::Header(header)),
             None => Ok(()),

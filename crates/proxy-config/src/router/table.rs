@@ -4,6 +4,7 @@
 //! segment, and per step only the routes with that very path, of which those with an exact header
 //! are found by hash. Never decides what a condition means.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Conditions, HashMap, PathCondition, RequestView};
@@ -75,7 +76,7 @@ impl Bucket {
     fn candidates<'a>(&'a self, request: &RequestView<'_>, mut visit: impl FnMut(&'a [u32])) {
         visit(&self.plain);
         for (name, values) in &self.by_header {
-            if let Some(list) = (request.header)(name).and_then(|value| values.get(value)) {
+            if let Some(list) = (request.header)(name).and_then(|value| values.get(&*value)) {
                 visit(list);
             }
         }
@@ -139,6 +140,7 @@ impl RouteTable {
                     .filter(|header| *header.name == *name);
                 all.map(|header| header.exact.as_deref().unwrap_or_default())
                     .max()
+                    .map(Cow::Borrowed)
             };
             let path = match &conditions.path {
                 PathCondition::Any => "*",

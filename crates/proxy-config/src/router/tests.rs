@@ -51,7 +51,7 @@ fn with_view<T>(
         headers
             .iter()
             .find(|(name, _)| name == wanted)
-            .map(|(_, value)| value.as_str())
+            .map(|(_, value)| value.as_str().into())
     };
     run(&RequestView {
         host: "a.test",

@@ -175,6 +175,10 @@ fn requests_that_go_nowhere_are_explained_too() {
     named.headers = vec![("X".into(), "y".into())];
     let explanation = explain(&config().config, &named, &health);
     assert_eq!(explanation.chosen.unwrap().route, Some(2));
+    // A second value is seen, here as by the proxy.
+    named.headers.push(("x".into(), "z".into()));
+    let explanation = explain(&config().config, &named, &health);
+    assert_eq!(explanation.chosen.unwrap().route, Some(3));
 }
 
 #[test]

@@ -2,9 +2,10 @@
 //!
 //! Owns the order of things and the retries of one request. The bytes of a try are `attempt`'s.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
-use http::{Method, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 use proxy_config::RequestView;
 use proxy_config::compiled::{Defaults, HttpListener, RetryPolicy, Route};
 use rand::RngExt as _;
@@ -73,7 +74,7 @@ pub(super) async fn exchange<'l>(
         Ok(target) => target,
         Err(fault) => return Outcome::Answer(Reason::Head(fault)),
     };
-    let header = |name: &str| head.headers.get(name)?.to_str().ok();
+    let header = |name: &str| listed(&head.headers, name);
     let found = http.router.route(&RequestView {
         host: target.host,
         path: &target.path,
@@ -95,6 +96,18 @@ pub(super) async fn exchange<'l>(
     let outcome = run(&job, client, upload, &mut retries, record).await;
     record.request_id = request_id;
     outcome
+}
+
+/// A header as routes see it: all its values, also those that are no text.
+fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    let text = |value: &'a HeaderValue| String::from_utf8_lossy(value.as_bytes());
+    let mut values = headers.get_all(name).iter();
+    let mut list = text(values.next()?);
+    for value in values {
+        list.to_mut().push_str(", ");
+        list.to_mut().push_str(&text(value));
+    }
+    Some(list)
 }
 
 /// The cluster for this request, by the route's weights.

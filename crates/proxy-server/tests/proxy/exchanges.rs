@@ -294,3 +294,33 @@ async fn an_answer_of_our_own_leaves_the_connection_usable() {
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(client.response().await.text(), "hi");
 }
+
+#[tokio::test]
+async fn a_second_value_of_a_header_is_seen_by_routes() {
+    let (users, admins) = (
+        Backend::saying("user").await,
+        Backend::saying("admin").await,
+    );
+    let rig = Rig::start(&format!(
+        "kind: Listener\nname: edge\nbind: \"EDGE\"\nprotocol: http\n\
+         ---\nkind: VirtualHost\nname: all\ndomains: [\"*\"]\nroutes:\n\
+         \x20 - {{ match: {{ headers: [{{ name: x-role, exact: user }}] }}, to: users }}\n\
+         \x20 - {{ match: {{ headers: [{{ name: x-role, present: true }}] }}, to: admins }}\n\
+         ---\nkind: Cluster\nname: users\nendpoints: [\"{}\"]\n\
+         ---\nkind: Cluster\nname: admins\nendpoints: [\"{}\"]\n",
+        users.address, admins.address
+    ))
+    .await;
+    for (roles, by) in [
+        ("x-role: user\r\n", "user"),
+        // What the upstream would read as an administrator must not pass as a user.
+        ("x-role: user\r\nx-role: admin\r\n", "admin"),
+        ("x-role: \u{e9}\r\n", "admin"),
+    ] {
+        let mut client = rig.connect().await;
+        client
+            .send(&format!("GET / HTTP/1.1\r\nhost: a\r\n{roles}\r\n"))
+            .await;
+        assert_eq!(client.response().await.text(), by, "{roles}");
+    }
+}
