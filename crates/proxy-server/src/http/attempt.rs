@@ -125,10 +125,12 @@ pub(super) async fn attempt(
         Err(fault) => return connect_failed(&fault),
     };
     if job.expects_continue && !job.standing.invited.replace(true) && upload.is_untouched() {
-        // Pending bytes go out with the flush; a client that takes no 25 bytes is gone.
         let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
         client.writer.pending.extend_from_slice(go_on);
-        if client.writer.flush().await.is_err() {
+        let flush = client.writer.flush();
+        let flushed = client.timer.until(|| job.relay_limit(), flush).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            // It does not even take so few bytes.
             return Tried::Gone;
         }
     }
@@ -138,6 +140,7 @@ pub(super) async fn attempt(
         record.started
     };
     job.standing.progress.restart(began);
+    job.standing.delivered.set(false);
     let written_before = connection.writer.written;
     write_request(&mut connection.writer.pending, job.head, &job.additions);
     upstream.counters().requests.increment();
@@ -160,7 +163,8 @@ pub(super) async fn attempt(
     let reused = connection.reused;
     let now = Instant::now();
     record.ended = Some(now);
-    if end == End::Whole(ReuseUpstream::Yes) && connection.reader.buffer.is_empty() {
+    let is_clean = job.standing.delivered.get() && connection.reader.buffer.is_empty();
+    if end == End::Whole(ReuseUpstream::Yes) && is_clean {
         upstream.release(pool, connection, now);
     } else {
         drop(connection);

@@ -44,6 +44,9 @@ pub(super) enum Waiting {
 pub(super) struct Standing {
     /// When the last byte was handed to an upstream for the first time.
     pub(super) finished: Cell<Option<Instant>>,
+    /// Whether the upstream of this try was handed the whole request, its head included. If not,
+    /// its connection cannot be used again, however well it answered.
+    pub(super) delivered: Cell<bool>,
     pub(super) waiting: Cell<Waiting>,
     pub(super) progress: Progress,
     /// Bytes of body received.
@@ -59,6 +62,7 @@ impl Standing {
     pub(super) fn new(framing: Framing, now: Instant) -> Self {
         Self {
             finished: Cell::new((framing == Framing::Empty).then_some(now)),
+            delivered: Cell::new(false),
             waiting: Cell::new(Waiting::Client),
             progress: Progress::new(now),
             received: Cell::new(0),
@@ -116,6 +120,7 @@ impl<'a> Upload<'a> {
         if self.standing.finished.get().is_none() {
             self.standing.finished.set(Some(Instant::now()));
         }
+        self.standing.delivered.set(true);
         poll_fn(|cx| self.client.poll_gone(cx)).await;
         UploadFault::ClientGone
     }

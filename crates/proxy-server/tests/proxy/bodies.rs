@@ -1,8 +1,9 @@
 //! Bodies: large ones, slow ones, and those that never end.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -12,7 +13,7 @@ use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use crate::rig::{Backend, PATIENCE, Rig, config, ok, read_head, read_request};
@@ -298,4 +299,57 @@ async fn bodies_that_stand_still_are_cut() {
     assert!(client.try_response().await.is_none());
     rig.counts("http_downstream_rq_flags_total", "\"SI\"", 1.0)
         .await;
+}
+
+/// A listener whose connections take little before they are read: a body does not fit.
+fn narrow_listener() -> TcpListener {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(2048).unwrap();
+    socket.set_tcp_mss(536).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(16).unwrap();
+    TcpListener::from_std(socket.into()).unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_that_was_not_given_the_whole_request_serves_no_other() {
+    const BODY: usize = 60_000;
+    let listener = narrow_listener();
+    let address = listener.local_addr().unwrap();
+    let heads: Arc<Mutex<Vec<(usize, String)>>> = Arc::default();
+    let seen = heads.clone();
+    let serving = tokio::spawn(async move {
+        let mut open = Vec::new();
+        for connection in 0.. {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = Vec::new();
+            let head = read_head(&mut stream, &mut buffer).await.unwrap();
+            seen.lock().unwrap().push((connection, head));
+            if connection == 0 {
+                // All of it is read, and nothing is answered: the request is tried again.
+                while buffer.len() < BODY {
+                    stream.read_buf(&mut buffer).await.unwrap();
+                }
+                continue;
+            }
+            // The answer comes early, and the rest of the body is never read.
+            stream.write_all(&ok("early")).await.unwrap();
+            open.push(stream);
+        }
+    });
+    let rig = Rig::start(&config("", "", &[address])).await;
+    let mut client = rig.connect().await;
+    let put = format!("PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: {BODY}\r\n\r\n");
+    client.send(&(put + &"x".repeat(BODY))).await;
+    assert_eq!(client.response().await.text(), "early");
+    // On that connection this would be read as the rest of the body.
+    let mut other = rig.connect().await;
+    other.send("GET /next HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(other.response().await.text(), "early");
+    let heads = heads.lock().unwrap().clone();
+    assert_eq!(heads.len(), 3, "{heads:?}");
+    assert!(heads[2].1.starts_with("GET /next"), "{heads:?}");
+    serving.abort();
 }
