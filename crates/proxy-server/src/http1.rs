@@ -11,7 +11,8 @@ mod trailers;
 
 pub(crate) use body::{BodyDecoder, BodyFault, Step, write_chunk_end, write_chunk_start};
 pub(crate) use framing::{
-    Framing, connection_tokens, request_framing, response_framing, wants_close, wants_keep_alive,
+    Framing, connection_tokens, is_length, request_framing, response_framing, wants_close,
+    wants_keep_alive,
 };
 pub(crate) use head::{
     HeadFault, HeadLimits, LineEnds, RequestHead, ResponseHead, parse_request, parse_response,

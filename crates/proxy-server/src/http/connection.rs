@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proxy_config::compiled::{AccessLog, Defaults, Protocol};
+use rand::RngExt as _;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use tokio::time::Instant;
 use super::answer::{Reason, write_answer};
 use super::attempt::Client;
 use super::exchange::{Outcome, Scene, asked_connection, exchange, flag_of};
-use super::forwarded::client_address;
+use super::forwarded::{client_address, new_request_id};
 use super::headers::ConnectionOption;
 use super::record::{From, Record};
 use super::upload::{Standing, Upload};
@@ -262,6 +263,10 @@ impl Downstream {
         } else {
             ConnectionOption::Close
         };
+        if record.request_id.is_empty() {
+            // What is refused this early has none of its own.
+            record.request_id = new_request_id(self.worker.rng().random());
+        }
         record.status = reason.status().as_u16();
         record.connection = connection;
         {

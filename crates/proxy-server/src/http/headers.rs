@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::target::Target;
 use crate::clock::WallClock;
-use crate::http1::{Framing, RequestHead, ResponseHead, connection_tokens};
+use crate::http1::{Framing, RequestHead, ResponseHead, connection_tokens, is_length};
 
 /// What our request adds to the client's.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ pub(super) fn write_response(
             continue;
         }
         if *name == header::CONTENT_LENGTH {
-            if length_passes && !length_written {
+            if length_passes && !length_written && is_length(value.as_bytes()) {
                 length_written = true;
                 write_field(out, "content-length", value.as_bytes());
             }

@@ -104,6 +104,11 @@ fn coding(headers: &HeaderMap) -> Result<(), HeadFault> {
     }
 }
 
+/// Whether this is the value of a Content-Length that can be passed on.
+pub(crate) fn is_length(value: &[u8]) -> bool {
+    length(value).is_some()
+}
+
 /// Digits only: no sign, no space, no list.
 fn length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {

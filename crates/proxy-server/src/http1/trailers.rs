@@ -64,7 +64,7 @@ pub(crate) fn write_trailers(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Not what frames, routes or authenticates a message: a recipient that merged such a trailer into
+/// Not what frames, routes or authenticates a message, or says where it comes from: a recipient that merged such a trailer into
 /// the head would read another message than the one that was checked.
 fn may_pass(name: &HeaderName) -> bool {
     !matches!(
@@ -85,7 +85,10 @@ fn may_pass(name: &HeaderName) -> bool {
             | header::TRAILER
             | header::TRANSFER_ENCODING
             | header::UPGRADE
-    ) && !matches!(name.as_str(), "keep-alive" | "proxy-connection")
+    ) && !matches!(
+        name.as_str(),
+        "forwarded" | "keep-alive" | "proxy-connection" | "x-real-ip" | "x-request-id"
+    ) && !name.as_str().starts_with("x-forwarded-")
 }
 
 #[cfg(test)]
@@ -94,7 +97,10 @@ mod tests {
 
     #[test]
     fn trailers_pass_but_not_those_that_would_change_the_message() {
-        let mut buffer = BytesMut::from("x-sum: 1\r\nHost: evil\r\ncontent-length: 9\r\n\r\nnext");
+        let mut buffer = BytesMut::from(
+            "x-sum: 1\r\nHost: evil\r\ncontent-length: 9\r\nX-Forwarded-For: 1.1.1.1\r\n\
+             x-forwarded-proto: https\r\nforwarded: for=1.1.1.1\r\nx-request-id: a\r\n\r\nnext",
+        );
         let trailers = parse_trailers(&mut buffer).unwrap().unwrap();
         assert_eq!(&buffer[..], b"next");
         let mut out = Vec::new();

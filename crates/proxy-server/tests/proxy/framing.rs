@@ -11,6 +11,7 @@ async fn refused(rig: &Rig, bytes: &[u8]) -> u16 {
     let response = client.response().await;
     assert_eq!(response.header("connection"), ["close"]);
     assert!(response.header("proxy-status")[0].starts_with("skein; error=http_request_error"));
+    assert_eq!(response.header("x-request-id")[0].len(), 36);
     assert!(client.ends().await, "more than one answer");
     response.status
 }

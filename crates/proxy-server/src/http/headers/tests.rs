@@ -149,3 +149,18 @@ fn bodyless_responses_say_the_length_that_a_body_would_have() {
     assert!(of(Method::GET, 200).contains("content-length: 0\r\n"));
     assert!(!response(Method::HEAD, 200, &[], Framing::Empty).contains("content-length"));
 }
+
+#[test]
+fn a_length_without_a_body_passes_only_if_it_is_one() {
+    for (value, passes) in [("5", true), ("5, 7", false), ("-5", false), ("+5", false)] {
+        let head = response(
+            Method::HEAD,
+            200,
+            &[("content-length", value)],
+            Framing::Empty,
+        );
+        let line = format!("content-length: {value}\r\n");
+        assert_eq!(head.contains(&line), passes, "{head}");
+        assert_eq!(head.contains("content-length"), passes, "{head}");
+    }
+}
