@@ -159,7 +159,7 @@ fn a_killed_node_is_down_on_the_others_and_a_leaving_one_at_once() {
     mesh.nodes[2].start();
     mesh.wait_formed();
     // A leaving node says so: when its process has ended, the others know already or in a moment,
-    // without the time that the failure detector needs (over three seconds).
+    // without the time that the failure detector needs (two to three seconds).
     assert!(mesh.nodes[2].stop().success());
     let left = |mesh: &Mesh, on: usize| {
         let peers = mesh.nodes[on].skein(&["peers", "-o", "json"]).ok().json();

@@ -38,12 +38,12 @@ pub const SEED_CALLS_MAX: usize = 8;
 
 /// Whoever starts at the address of a seed of living nodes sees one of them alive within so many
 /// intervals, though it knows nobody: it is called within one, sees a heart beat for the second
-/// time within another, and one is to spare for a datagram that is lost. Each further
-/// [`SEED_CALLS_MAX`] silent seeds make it one more.
-pub const HEARD_WITHIN_INTERVALS: u32 = 3;
+/// time within another, and three are to spare for datagrams that are lost and a busy machine. Each
+/// further [`SEED_CALLS_MAX`] silent seeds make it one more.
+pub const HEARD_WITHIN_INTERVALS: u32 = 5;
 
 /// A reject counts when so many intervals later still nobody with our key was heard.
-const REJECT_INTERVALS: u32 = 2;
+const REJECT_INTERVALS: u32 = 3;
 
 /// A leaving node says so in so many rounds, of which [`NUDGES_PER_INTERVAL`] fit an interval.
 const LEAVE_ROUNDS: u32 = 3;

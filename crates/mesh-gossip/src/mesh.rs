@@ -25,8 +25,9 @@ use crate::peers::Peers;
 use crate::roster::HEALTH_PREFIX;
 use crate::seeds::{self, SeedAddrs};
 
-/// The time between two rounds of gossip.
-pub const GOSSIP_INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two rounds of gossip. After a death its last heartbeats still make the round,
+/// which takes several intervals: the shorter these are, the more patient the detector may be.
+pub const GOSSIP_INTERVAL: Duration = Duration::from_millis(300);
 
 /// The kernel's buffer for arriving datagrams that we ask for (the system may give less): a whole
 /// message of pieces from several peers at once.
