@@ -73,6 +73,11 @@ impl Opening {
         self.phase == Phase::Over && self.bytes.is_empty()
     }
 
+    fn give_up_on_stranger(&mut self) {
+        self.foreign = true;
+        self.phase = Phase::Over;
+    }
+
     /// Looks at the next part, if it is whole.
     fn look(&mut self) -> bool {
         let rest = &mut self.bytes[self.done..];
@@ -120,13 +125,6 @@ impl Opening {
         };
         self.done += whole;
         true
-    }
-}
-
-impl Opening {
-    fn give_up_on_stranger(&mut self) {
-        self.foreign = true;
-        self.phase = Phase::Over;
     }
 }
 
