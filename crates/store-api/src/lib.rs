@@ -6,6 +6,9 @@
 pub mod errors;
 pub mod verdict;
 
+/// All messages and services below, described: an encoded `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 /// etcd's client services and messages.
 #[allow(
     missing_docs,
