@@ -12,6 +12,7 @@ mod faults;
 mod forming;
 mod harness;
 mod health;
+mod json;
 mod proxy;
 mod start;
 mod store;

@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use admin::AdminServer;
+use admin::{AdminServer, Answers};
 use control_api::MESSAGE_BYTES_MAX;
 use control_api::v1::config_server::ConfigServer;
 use control_api::v1::mesh_server::MeshServer;
 use lifecycle::{Shutdown, Tasks};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use store_server::connections;
+use store_server::{Speaks, connections};
 use telemetry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -117,12 +117,20 @@ pub(crate) fn start(
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let mesh = MeshServer::new(MeshService(Arc::clone(parts)))
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let answers = Arc::new(NodeAnswers::new(parts, registry));
+    let metrics = {
+        let answers = Arc::clone(&answers);
+        Arc::new(move || answers.metrics())
+    };
     let client_routes = parts
         .server
-        .client_routes()
+        .client_routes(metrics)
         .add_service(config)
         .add_service(mesh);
     let client = Server::builder()
+        // For JSON. hyper tells the two by the first bytes of a connection, and gives a request's
+        // head 30 s; gRPC's requests take the same way as without it.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(CLIENT_STREAMS_MAX)
         .add_routes(client_routes);
@@ -130,13 +138,12 @@ pub(crate) fn start(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .add_service(parts.store.peer_service())
         .add_service(parts.server.forward_service());
-    let answers = Arc::new(NodeAnswers::new(parts, registry));
     parts
         .tasks
         .spawn("admin", sockets.admin.serve(answers, at_admin));
     Serving {
         client: {
-            let incoming = connections(sockets.client, at_client);
+            let incoming = connections(sockets.client, Speaks::Http1Or2, at_client);
             let stop = requested(shutdown.clone());
             spawn(
                 &parts.tasks,
@@ -145,7 +152,7 @@ pub(crate) fn start(
             )
         },
         peer: {
-            let incoming = connections(sockets.peer, at_peer);
+            let incoming = connections(sockets.peer, Speaks::Http2, at_peer);
             let stop = requested(shutdown.clone());
             spawn(
                 &parts.tasks,

@@ -1,15 +1,15 @@
 //! Connections as clients and strangers open them.
 //!
-//! Counts those that do not open as HTTP/2 does: HTTP/2 ends them without a word to anybody. And
-//! owns one leniency. etcdctl 3.4 names an endpoint that was given as a URL by that URL, scheme
+//! Counts those that do not open as HTTP does: they end without a word to anybody. And owns one leniency. etcdctl 3.4 names an endpoint that was given as a URL by that URL, scheme
 //! included (`:authority: http://host:port`), and HTTP/2 takes this for a malformed request. The
 //! name of the server decides nothing here, so it is made well-formed, in place and at the same
 //! length, before HTTP/2 sees it. Never looks past the first request of a connection: later ones
-//! refer to the name by its index.
+//! refer to the name by its index. HTTP/1.1 goes through as it is.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use prometheus_client::metrics::counter::Counter;
@@ -20,14 +20,24 @@ use tonic::transport::server::{Connected, TcpIncoming};
 mod opening;
 
 use opening::Opening;
+pub use opening::Speaks;
 
-/// Accepts connections; those that turn out to speak no HTTP/2 are counted as `strangers`.
+/// A silent connection is asked for a sign of life after so long: a watch over HTTP/1.1 may be
+/// silent for ever, and has no pings of its own.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Accepts connections; those that turn out to speak something else are counted as `strangers`.
 pub fn connections(
     listener: TcpListener,
+    speaks: Speaks,
     strangers: Counter,
 ) -> impl Stream<Item = io::Result<Connection<TcpStream>>> {
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    incoming.map(move |accepted| accepted.map(|stream| Connection::new(stream, strangers.clone())))
+    let incoming = TcpIncoming::from(listener)
+        .with_nodelay(Some(true))
+        .with_keepalive(Some(KEEPALIVE));
+    incoming.map(move |accepted| {
+        accepted.map(|stream| Connection::new(stream, speaks, strangers.clone()))
+    })
 }
 
 /// A connection whose first request has a well-formed authority.
@@ -40,10 +50,10 @@ pub struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, strangers: Counter) -> Self {
+    fn new(stream: S, speaks: Speaks, strangers: Counter) -> Self {
         Self {
             stream,
-            opening: Some(Opening::default()),
+            opening: Some(Opening::new(speaks)),
             strangers,
         }
     }

@@ -13,6 +13,7 @@ mod downgrade;
 #[cfg(test)]
 mod fixture;
 mod forward;
+mod gateway;
 mod header;
 mod health;
 mod join;
@@ -35,8 +36,9 @@ mod writes;
 
 pub use answer::{Answer, Written};
 pub use autopilot::{Judgement, Liveness, VOTERS_MAX};
-pub use connections::{Connection, connections};
+pub use connections::{Connection, Speaks, connections};
 pub use forward::ForwardService;
+pub use gateway::MetricsText;
 pub use join::{JoinError, Joined, request_join, request_record};
 pub use limits::Limits;
 pub use patience::Patience;

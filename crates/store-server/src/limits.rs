@@ -10,6 +10,17 @@ pub(crate) const REQUEST_BYTES_MAX: usize = 1536 * 1024;
 /// The largest message that is read from a client at all, in bytes: room for a request somewhat
 /// too large to be told so in etcd's words. Larger ones end with the transport's error.
 pub(crate) const REQUEST_DECODED_MAX: usize = 4 << 20;
+/// The largest JSON object that is read from a client, in bytes: a request of
+/// [`REQUEST_DECODED_MAX`] with its keys and values in base64. Larger ones get etcd's "request is
+/// too large".
+pub(crate) const JSON_BYTES_MAX: usize = 6 << 20;
+/// The time for the body of a JSON request to arrive. Later ones get "deadline exceeded". A stream
+/// of requests has no end to wait for.
+pub(crate) const JSON_BODY_WAIT: Duration = Duration::from_secs(30);
+/// From so many bytes on, JSON is read and written on a thread where that may take its time.
+pub(crate) const JSON_BLOCKING_BYTES: usize = 128 << 10;
+/// Pages of metrics that are put together at one time; more wait.
+pub(crate) const METRICS_AT_ONCE_MAX: usize = 2;
 /// The largest request between nodes on the `Forward` service, in bytes: more than the largest
 /// proposal that Raft takes. Larger ones are refused by the transport.
 pub(crate) const FORWARD_BYTES_MAX: usize = 4 << 20;

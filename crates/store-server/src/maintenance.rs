@@ -21,7 +21,7 @@ use crate::reads::Reads;
 use crate::writes::Writes;
 
 /// The version of etcd's interface that is spoken here: clients choose features by it.
-const API_VERSION: &str = "3.7.0";
+pub(crate) const API_VERSION: &str = "3.7.0";
 
 #[derive(Clone)]
 pub(crate) struct MaintenanceService {

@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 use crate::limits::Limits;
 
 /// The metadata of gRPC in which a caller tells how long it waits.
-const TIMEOUT_KEY: &str = "grpc-timeout";
+pub(crate) const TIMEOUT_KEY: &str = "grpc-timeout";
 
 /// After a failed attempt the next one waits for news about the leader, but at most so long.
 const LEADER_NEWS_WAIT: Duration = Duration::from_millis(200);
@@ -25,10 +26,7 @@ impl Patience {
     /// The patience of a request that arrived now. It ends before the caller's, so that the caller
     /// is told that nothing was done, instead of having to guess.
     pub fn of(metadata: &MetadataMap, limits: &Limits) -> Self {
-        let told = metadata
-            .get(TIMEOUT_KEY)
-            .and_then(|told| told.to_str().ok());
-        let told = told.and_then(parse).map(|told| told - told / 8);
+        let told = told(metadata.as_ref());
         let wait = told.map_or(limits.leader_wait, |told| told.min(limits.leader_wait));
         Self {
             leader_by: Instant::now() + wait,
@@ -49,6 +47,12 @@ impl Patience {
     pub(crate) fn is_over(self) -> bool {
         Instant::now() >= self.leader_by
     }
+}
+
+/// How long the caller waits, less an eighth to answer in.
+pub(crate) fn told(headers: &HeaderMap) -> Option<Duration> {
+    let told = headers.get(TIMEOUT_KEY)?.to_str().ok();
+    told.and_then(parse).map(|told| told - told / 8)
 }
 
 /// Up to eight digits and a unit, as the gRPC protocol has it.

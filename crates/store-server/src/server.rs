@@ -19,6 +19,7 @@ use tonic::service::Routes;
 use crate::autopilot::{self, Liveness};
 use crate::cluster::ClusterService;
 use crate::forward::ForwardService;
+use crate::gateway::{self, MetricsText, Pages};
 use crate::header::Headers;
 use crate::health::HealthService;
 use crate::kv::KvService;
@@ -96,8 +97,9 @@ impl StoreServer {
         Patience::of(metadata, &self.limits)
     }
 
-    /// The services of the client port; the node adds its own to them.
-    pub fn client_routes(&self) -> Routes {
+    /// The services of the client port, and their JSON gateway; the node adds its own services to
+    /// them, and tells its metrics.
+    pub fn client_routes(&self, metrics: MetricsText) -> Routes {
         let Self {
             store,
             writes,
@@ -126,7 +128,14 @@ impl StoreServer {
             self.limits.clone(),
         );
         let watch = WatchService::new(self.hub.clone(), headers.clone(), self.limits.clone());
-        Routes::new(KvServer::new(kv).max_decoding_message_size(REQUEST_DECODED_MAX))
+        let pages = Pages::new(
+            store.clone(),
+            reads.clone(),
+            maintenance.clone(),
+            self.limits.clone(),
+            metrics,
+        );
+        let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(REQUEST_DECODED_MAX))
             .add_service(watch)
             .add_service(ClusterServer::new(cluster))
             .add_service(MaintenanceServer::new(maintenance))
@@ -134,7 +143,8 @@ impl StoreServer {
             .add_service(LeaseNotYet)
             .add_service(AuthNotYet)
             .add_service(LockNotYet)
-            .add_service(ElectionNotYet)
+            .add_service(ElectionNotYet);
+        gateway::beside(routes, pages)
     }
 
     /// The service of the peer port, beside [`Store::peer_service`].

@@ -17,14 +17,28 @@ const PRIORITY: u8 = 0x20;
 /// The place of `:authority` in HPACK's static table.
 const AUTHORITY: usize = 1;
 
+/// The longest name of an HTTP/1.1 method that is waited for to end.
+const METHOD_BYTES_MAX: usize = 16;
+
+/// What a port speaks.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Speaks {
+    /// gRPC.
+    #[default]
+    Http2,
+    /// gRPC, and JSON.
+    Http1Or2,
+}
+
 /// What has arrived and was not passed on yet.
 #[derive(Debug, Default)]
 pub(super) struct Opening {
+    speaks: Speaks,
     bytes: Vec<u8>,
     /// So many of them may be passed on.
     done: usize,
     phase: Phase,
-    /// It does not begin as HTTP/2 does.
+    /// It does not begin as what the port speaks.
     foreign: bool,
 }
 
@@ -40,6 +54,13 @@ enum Phase {
 }
 
 impl Opening {
+    pub(super) fn new(speaks: Speaks) -> Self {
+        Self {
+            speaks,
+            ..Self::default()
+        }
+    }
+
     /// Bytes that arrived; none means that no more will.
     pub(super) fn take(&mut self, arrived: &[u8]) {
         self.bytes.extend_from_slice(arrived);
@@ -63,7 +84,7 @@ impl Opening {
         count > 0 || self.is_over() || buffer.remaining() == 0
     }
 
-    /// Whether this is another protocol than HTTP/2.
+    /// Whether this is another protocol than the port speaks.
     pub(super) fn is_foreign(&self) -> bool {
         self.foreign
     }
@@ -83,14 +104,18 @@ impl Opening {
         let rest = &mut self.bytes[self.done..];
         let whole = match self.phase {
             Phase::Over => return false,
-            Phase::Preface if rest.len() < PREFACE.len() => {
-                if !PREFACE.starts_with(rest) {
-                    self.give_up_on_stranger();
-                }
+            Phase::Preface if PREFACE.starts_with(rest) && rest.len() < PREFACE.len() => {
                 return false;
             }
             Phase::Preface if !rest.starts_with(PREFACE) => {
-                self.give_up_on_stranger();
+                match self.speaks {
+                    Speaks::Http2 => self.give_up_on_stranger(),
+                    Speaks::Http1Or2 => match begins_http1(rest) {
+                        Some(true) => self.phase = Phase::Over,
+                        Some(false) => self.give_up_on_stranger(),
+                        None => {}
+                    },
+                }
                 return false;
             }
             Phase::Preface => {
@@ -125,6 +150,18 @@ impl Opening {
         };
         self.done += whole;
         true
+    }
+}
+
+/// Whether a request of HTTP/1.1 begins so; `None` while that cannot be told.
+fn begins_http1(bytes: &[u8]) -> Option<bool> {
+    let capital = |byte: &&u8| byte.is_ascii_uppercase();
+    let length = bytes.iter().take_while(capital).count();
+    match bytes.get(length) {
+        None if length <= METHOD_BYTES_MAX => None,
+        // `PRI` is reserved for those who speak HTTP/2, and these do not.
+        Some(b' ') => Some(length > 0 && &bytes[..length] != b"PRI"),
+        _ => Some(false),
     }
 }
 
@@ -330,6 +367,35 @@ mod tests {
                     }
                 }
                 assert_eq!(opening.is_foreign(), foreign, "{bytes:?} by {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn where_json_is_spoken_http1_is_no_stranger() {
+        let cases: [(&[u8], bool); 8] = [
+            (b"", false),
+            (PREFACE, false),
+            (b"GET / HTTP/1.1\r\n\r\n", false),
+            (b"POST /v3/kv/put HTTP/1.1\r\n", false),
+            (b"GE", true),
+            (b" GET / HTTP/1.1\r\n\r\n", true),
+            (b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", true),
+            (b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", true),
+        ];
+        for (bytes, foreign) in cases {
+            for piece in [1, 4096] {
+                let mut opening = Opening::new(Speaks::Http1Or2);
+                let mut all = Vec::new();
+                for piece in bytes.chunks(piece).chain([&[][..]]) {
+                    opening.take(piece);
+                    let mut space = [0; 64];
+                    let mut buffer = ReadBuf::new(&mut space);
+                    opening.give(&mut buffer);
+                    all.extend_from_slice(buffer.filled());
+                }
+                assert_eq!(opening.is_foreign(), foreign, "{bytes:?} by {piece}");
+                assert_eq!(all, bytes, "by {piece}");
             }
         }
     }

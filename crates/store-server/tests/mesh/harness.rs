@@ -15,7 +15,7 @@ use store_client::{Client, ClientOptions};
 use store_disk::{DataDir, WalOptions};
 use store_mvcc::{Command, Image, Op};
 use store_raft::{Member, Role, Store, StoreConfig};
-use store_server::{Admission, Judgement, Limits, Liveness, Refusal, StoreServer};
+use store_server::{Admission, Judgement, Limits, Liveness, MetricsText, Refusal, StoreServer};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -170,7 +170,10 @@ impl Node {
             .add_service(store.peer_service())
             .add_service(server.forward_service());
         let peer = serve(&runtime, peers, requested.clone());
-        let clients = Server::builder().add_routes(server.client_routes());
+        let metrics: MetricsText = Arc::new(|| "skein_up 1\n# EOF\n".to_owned());
+        let clients = Server::builder()
+            .accept_http1(true)
+            .add_routes(server.client_routes(metrics));
         let client = serve(&runtime, clients, requested);
         let (name, runtime) = (name.to_owned(), Some(runtime));
         Self {

@@ -9,6 +9,8 @@ mod interface;
 #[cfg(test)]
 mod joining;
 #[cfg(test)]
+mod json;
+#[cfg(test)]
 mod lane;
 #[cfg(test)]
 mod versions;

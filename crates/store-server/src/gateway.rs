@@ -1,0 +1,100 @@
+//! etcd's JSON interface and its HTTP pages, beside gRPC on the client port.
+//!
+//! Owns which path is answered by what. A JSON call is made into the gRPC call that it stands for
+//! and goes through the very services that gRPC's clients use; no message has code of its own here.
+//! Never stands in a gRPC call's way: it is asked only for paths that no gRPC service has.
+
+mod call;
+mod fault;
+mod objects;
+mod pages;
+mod routes;
+mod transcode;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, StdError, http};
+use tonic::service::Routes;
+
+use self::pages::Page;
+use self::routes::Methods;
+
+pub use self::pages::MetricsText;
+pub(crate) use self::pages::Pages;
+
+/// `routes`, and for all other paths the gateway to them.
+pub(crate) fn beside(mut routes: Routes, pages: Pages) -> Routes {
+    let gateway = Gateway(Arc::new(Shared {
+        methods: Methods::all(),
+        routes: routes.clone().prepare(),
+        pages,
+    }));
+    let router = routes.axum_router_mut();
+    *router = std::mem::take(router).fallback_service(gateway);
+    routes
+}
+
+#[derive(Clone)]
+struct Gateway(Arc<Shared>);
+
+struct Shared {
+    methods: Methods,
+    routes: Routes,
+    pages: Pages,
+}
+
+impl<B> Service<http::Request<B>> for Gateway
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError>,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let (shared, request) = (self.0.clone(), request.map(Body::new));
+        Box::pin(async move { Ok(shared.answer(request).await) })
+    }
+}
+
+impl Shared {
+    async fn answer(&self, request: http::Request<Body>) -> http::Response<Body> {
+        let path = request.uri().path();
+        if is_grpc(request.headers()) {
+            return Status::unimplemented(format!("skein: there is no method {path}")).into_http();
+        }
+        if let Some(page) = Page::at(path) {
+            return self.pages.answer(page, request).await;
+        }
+        let Some(method) = self.methods.find(path) else {
+            return fault::not_found(path);
+        };
+        if request.method() != http::Method::POST {
+            return fault::method_not_allowed("POST");
+        }
+        // Only browsers say it. A page of any site could write here with the rights of whoever
+        // looks at it: such calls need no permission of ours to be sent.
+        if request.headers().contains_key(http::header::ORIGIN) {
+            return fault::from_a_web_page();
+        }
+        call::call(self.routes.clone(), method.clone(), request).await
+    }
+}
+
+fn is_grpc(headers: &http::HeaderMap) -> bool {
+    let content_type = headers.get(http::header::CONTENT_TYPE);
+    content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+#[cfg(test)]
+mod tests;
