@@ -1,3 +1,5 @@
+//! What a relay sends, and what it knows of it when a caller, a connection or a leader is gone.
+
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
