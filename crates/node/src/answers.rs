@@ -86,6 +86,9 @@ impl Answers for NodeAnswers {
             "answered_by": status.answered_by,
             "cluster_version": status.cluster_version,
             "downgrade": status.downgrade,
+            "live_bytes": status.live_bytes,
+            "history_bytes": status.history_bytes,
+            "quota_bytes": status.quota_bytes,
             "nodes": nodes,
         })
     }

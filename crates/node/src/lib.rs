@@ -24,3 +24,4 @@ mod status;
 
 pub use options::{NodeOptions, OptionsError};
 pub use run::{RunError, run};
+pub use store_server::{HistoryLimits, Limits};

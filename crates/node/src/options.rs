@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use model::NodeName;
+use store_server::{Limits, QUOTA_BYTES, REQUEST_BYTES, TXN_OPS};
 
 /// The largest founding set: more voters cost every write and gain nothing.
 const EXPECT_MAX: usize = 9;
@@ -44,6 +45,8 @@ pub struct NodeOptions {
     pub workers: usize,
     /// Where a Listener with `bind: ":8080"` binds.
     pub proxy_ip: IpAddr,
+    /// The store's limits.
+    pub limits: Limits,
 }
 
 /// The settings cannot be meant.
@@ -89,6 +92,19 @@ pub enum OptionsError {
     /// No or absurdly many workers.
     #[error("--workers {0}: give 1 to {WORKERS_MAX}; leave it out for one per core")]
     Workers(usize),
+    /// Requests that no mesh could carry, or that carry nothing.
+    #[error(
+        "--max-request-bytes {0}B: give {low}B to {high}MiB",
+        low = REQUEST_BYTES.start(),
+        high = REQUEST_BYTES.end() >> 20
+    )]
+    RequestBytes(usize),
+    /// Transactions of nothing, or endless ones.
+    #[error("--max-txn-ops {0}: give {low} to {high}", low = TXN_OPS.start(), high = TXN_OPS.end())]
+    TxnOps(usize),
+    /// A store without room.
+    #[error("--quota {0}B: give at least {least}MiB, or 0B for the default", least = QUOTA_BYTES.start() >> 20)]
+    Quota(u64),
 }
 
 impl NodeOptions {
@@ -110,6 +126,7 @@ impl NodeOptions {
             labels: BTreeMap::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             proxy_ip: Ipv4Addr::UNSPECIFIED.into(),
+            limits: Limits::default(),
         }
     }
 
@@ -148,6 +165,20 @@ impl NodeOptions {
         }
         if !(1..=WORKERS_MAX).contains(&self.workers) {
             return Err(OptionsError::Workers(self.workers));
+        }
+        self.check_limits()
+    }
+
+    fn check_limits(&self) -> Result<(), OptionsError> {
+        let limits = &self.limits;
+        if !REQUEST_BYTES.contains(&limits.request_bytes) {
+            return Err(OptionsError::RequestBytes(limits.request_bytes));
+        }
+        if !TXN_OPS.contains(&limits.txn_ops) {
+            return Err(OptionsError::TxnOps(limits.txn_ops));
+        }
+        if !QUOTA_BYTES.contains(&limits.quota_bytes) {
+            return Err(OptionsError::Quota(limits.quota_bytes));
         }
         Ok(())
     }
@@ -210,6 +241,28 @@ mod tests {
                 flag: "peer-addr",
                 address: any
             })
+        );
+    }
+
+    #[test]
+    fn limits_that_nobody_could_mean_are_refused() {
+        let check = |change: fn(&mut Limits)| {
+            let mut node = options();
+            change(&mut node.limits);
+            node.check()
+        };
+        assert_eq!(
+            check(|limits| limits.request_bytes = 9 << 20),
+            Err(OptionsError::RequestBytes(9 << 20))
+        );
+        assert_eq!(
+            check(|limits| limits.txn_ops = 0),
+            Err(OptionsError::TxnOps(0))
+        );
+        let quota = check(|limits| limits.quota_bytes = 7).unwrap_err();
+        assert_eq!(
+            quota.to_string(),
+            "--quota 7B: give at least 1MiB, or 0B for the default"
         );
     }
 

@@ -112,7 +112,8 @@ impl Parts {
             own: &self.facts(),
             raft: &self.store.status(),
             peers: &peers,
-            image: self.store.image().meta(),
+            image: &self.store.image(),
+            quota_bytes: self.options.limits.quota_bytes,
             started: self.started,
             now: Instant::now(),
         })

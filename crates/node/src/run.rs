@@ -14,7 +14,7 @@ use proxy_server::probe::Prober;
 use proxy_server::{ProxyOptions, ProxyServer};
 use store_disk::DataDir;
 use store_raft::{Role, Store, StoreConfig};
-use store_server::{Limits, StoreServer};
+use store_server::StoreServer;
 use telemetry::Registry;
 use tokio::sync::watch;
 
@@ -102,7 +102,7 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
         store.clone(),
         admission,
         Arc::new(GossipLiveness::new(Arc::clone(&mesh))),
-        Limits::default(),
+        options.limits.clone(),
         shutdown.clone(),
     );
     let prober = Prober::new();

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 use control_api::v1;
 use mesh_gossip::{Facts, Liveness, Peers};
 use model::{ConfigRevision, NodeId};
-use store_mvcc::ImageMeta;
+use store_mvcc::Image;
 use store_raft::{RaftStatus, Role};
 
 use crate::revision_clock::RevisionClock;
@@ -28,8 +28,10 @@ pub(crate) struct Sources<'a> {
     pub(crate) raft: &'a RaftStatus,
     /// The others.
     pub(crate) peers: &'a Peers,
-    /// The counters of the newest image here.
-    pub(crate) image: ImageMeta,
+    /// The newest image here.
+    pub(crate) image: &'a Image,
+    /// What its store may hold.
+    pub(crate) quota_bytes: u64,
     /// When this node started.
     pub(crate) started: SystemTime,
     /// Now, for how long a node is behind.
@@ -40,7 +42,7 @@ impl StatusBoard {
     /// The status of the mesh.
     pub(crate) fn status(&self, from: &Sources<'_>) -> v1::StatusResponse {
         let leader = from.raft.leader.as_ref().map(|leader| leader.id);
-        self.note(from.image.config_revision, from.peers, from.now);
+        self.note(from.image.config_revision(), from.peers, from.now);
         let revisions = self.clock();
         let mut nodes: BTreeMap<NodeId, v1::NodeStatus> = BTreeMap::new();
         let own_id = from.own.identity.node_id;
@@ -61,7 +63,7 @@ impl StatusBoard {
         for (id, node) in &mut nodes {
             node.set_role(role(from.raft, *id, leader));
         }
-        let agreed = from.image.version;
+        let agreed = from.image.meta().version;
         let leader_name = leader
             .and_then(|id| nodes.get(&id))
             .map(|node| node.name.clone());
@@ -76,6 +78,9 @@ impl StatusBoard {
             answered_by: from.own.identity.name.to_string(),
             cluster_version: agreed.map_or_else(String::new, |agreed| agreed.version.to_string()),
             downgrade: agreed.is_some_and(|agreed| agreed.downgrade),
+            live_bytes: from.image.live_bytes(),
+            history_bytes: from.image.history_bytes(),
+            quota_bytes: from.quota_bytes,
         }
     }
 

@@ -10,12 +10,16 @@ use std::process::ExitCode;
 
 use clap::Args;
 use model::NodeName;
-use node::NodeOptions;
+use node::{HistoryLimits, Limits, NodeOptions};
+use proxy_config::{Size, Time};
 use serde::Deserialize;
 use telemetry::LogFormat;
 
 use crate::failure::Failure;
 use crate::output::Output;
+
+/// The heading of the store's limits in the help.
+const STORE_LIMITS: &str = "Limits of the store";
 
 /// The flags of `skein node`. In the bootstrap file they have the same names.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -87,6 +91,32 @@ pub(crate) struct Node {
     #[arg(long, value_name = "IP")]
     proxy_ip: Option<IpAddr>,
 
+    /// What the store may hold, current and past; 0B: the default [default: 2GiB]
+    ///
+    /// From there on, only what makes room is accepted. Give all nodes the same.
+    #[arg(long, value_name = "SIZE", help_heading = STORE_LIMITS)]
+    quota: Option<Size>,
+
+    /// How long the store's history is kept [default: 1h]
+    #[arg(long, value_name = "DURATION", help_heading = STORE_LIMITS)]
+    history_keep: Option<Time>,
+
+    /// At least so many revisions of history are kept, however old [default: 10000]
+    #[arg(long, value_name = "N", help_heading = STORE_LIMITS)]
+    history_min_revisions: Option<u64>,
+
+    /// At most so much history is kept, however young [default: 256MiB]
+    #[arg(long, value_name = "SIZE", help_heading = STORE_LIMITS)]
+    history_max_bytes: Option<Size>,
+
+    /// The largest request of a client [default: 1536KiB]
+    #[arg(long, value_name = "SIZE", help_heading = STORE_LIMITS)]
+    max_request_bytes: Option<Size>,
+
+    /// The most operations of a client's transaction, in each of its lists [default: 128]
+    #[arg(long, value_name = "N", help_heading = STORE_LIMITS)]
+    max_txn_ops: Option<usize>,
+
     /// What log lines look like: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -128,6 +158,7 @@ impl Node {
             .transpose()?
             .unwrap_or_default();
         let merged = self.over(file);
+        let limits = merged.limits(Limits::default());
         let name = match merged.name {
             Some(name) => name,
             None => host_name()?,
@@ -151,12 +182,33 @@ impl Node {
             labels: merged.labels,
             workers: merged.workers.unwrap_or(default.workers),
             proxy_ip: merged.proxy_ip.unwrap_or(default.proxy_ip),
+            limits,
             name: default.name,
         };
         options
             .check()
             .map_err(|error| Failure::usage(error.to_string()))?;
         Ok((options, format))
+    }
+
+    fn limits(&self, default: Limits) -> Limits {
+        let bytes = |size: Size| usize::try_from(size.0).unwrap_or(usize::MAX);
+        let history = default.history;
+        Limits {
+            request_bytes: self.max_request_bytes.map_or(default.request_bytes, bytes),
+            txn_ops: self.max_txn_ops.unwrap_or(default.txn_ops),
+            // As in etcd, 0 asks for the default.
+            quota_bytes: match self.quota {
+                None | Some(Size(0)) => default.quota_bytes,
+                Some(Size(bytes)) => bytes,
+            },
+            history: HistoryLimits {
+                keep: self.history_keep.map_or(history.keep, |time| time.0),
+                min_revisions: self.history_min_revisions.unwrap_or(history.min_revisions),
+                max_bytes: self.history_max_bytes.map_or(history.max_bytes, |it| it.0),
+            },
+            ..default
+        }
     }
 
     /// These flags where they were given, else what the file says.
@@ -184,6 +236,12 @@ impl Node {
             labels,
             workers: self.workers.or(file.workers),
             proxy_ip: self.proxy_ip.or(file.proxy_ip),
+            quota: self.quota.or(file.quota),
+            history_keep: self.history_keep.or(file.history_keep),
+            history_min_revisions: self.history_min_revisions.or(file.history_min_revisions),
+            history_max_bytes: self.history_max_bytes.or(file.history_max_bytes),
+            max_request_bytes: self.max_request_bytes.or(file.max_request_bytes),
+            max_txn_ops: self.max_txn_ops.or(file.max_txn_ops),
             log_format: self.log_format.or(file.log_format),
         }
     }
@@ -248,6 +306,30 @@ mod tests {
         assert_eq!(options.labels["tier"], "edge");
         assert_eq!(options.labels["rack"], "r2");
         assert_eq!(options.client_addr.port(), 2379);
+    }
+
+    #[test]
+    fn the_stores_limits_come_from_flags_and_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.yaml");
+        let text = "quota: 1GiB\nhistory-keep: 2h\nhistory-max-bytes: 64MiB\nmax-txn-ops: 256\n";
+        std::fs::write(&file, text).unwrap();
+        let file = file.to_str().unwrap();
+        let from = |more: &[&str]| {
+            let arguments = [&["--config", file, "--name", "n"], more].concat();
+            resolve(&arguments).unwrap().limits
+        };
+        let limits = from(&["--quota", "0B", "--max-request-bytes", "2MiB"]);
+        assert_eq!(limits.quota_bytes, Limits::default().quota_bytes);
+        assert_eq!((limits.request_bytes, limits.txn_ops), (2 << 20, 256));
+        let limits = from(&["--history-min-revisions", "5"]);
+        assert_eq!(limits.quota_bytes, 1 << 30);
+        let expected = HistoryLimits {
+            keep: std::time::Duration::from_secs(7_200),
+            min_revisions: 5,
+            max_bytes: 64 << 20,
+        };
+        assert_eq!(limits.history, expected);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::output::{Output, Report};
 use crate::session::{MeshCommand, Session};
 use crate::table::Table;
 
+/// From this part of the quota on, the status warns.
+const WARN_PERCENT: u128 = 80;
+
 /// The options of `skein status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {}
@@ -39,6 +42,9 @@ struct StatusReport {
     answered_by: String,
     cluster_version: Option<String>,
     downgrade: bool,
+    live_bytes: u64,
+    history_bytes: u64,
+    quota_bytes: u64,
     nodes: Vec<Node>,
     #[serde(skip)]
     now: u64,
@@ -183,6 +189,9 @@ impl StatusReport {
             answered_by: response.answered_by,
             cluster_version: present(response.cluster_version),
             downgrade: response.downgrade,
+            live_bytes: response.live_bytes,
+            history_bytes: response.history_bytes,
+            quota_bytes: response.quota_bytes,
             nodes: response.nodes.into_iter().map(Node::from).collect(),
             now,
         }
@@ -210,6 +219,22 @@ impl StatusReport {
             "mesh {mesh_id}{version}, config revision {}, leader {leader}, {quorum}",
             self.config_revision
         )
+    }
+}
+
+impl StatusReport {
+    /// What to do about a store that fills up. History is not counted: it makes way.
+    fn space_warning(&self) -> Option<String> {
+        let (live, quota) = (u128::from(self.live_bytes), u128::from(self.quota_bytes));
+        let percent = (live * 100).checked_div(quota)?;
+        if percent < WARN_PERCENT {
+            return None;
+        }
+        Some(format!(
+            "the store's keys take {percent} % of its quota ({} of {} bytes): delete some, or raise \
+             --quota on every node; at the quota only what makes room is accepted",
+            self.live_bytes, self.quota_bytes
+        ))
     }
 }
 
@@ -272,6 +297,9 @@ impl Report for StatusReport {
             ]);
         }
         table.write(out)?;
+        if let Some(warning) = self.space_warning() {
+            writeln!(out, "{warning}")?;
+        }
         for node in &self.nodes {
             for fault in node.faults() {
                 writeln!(out, "{}: {fault}", node.name)?;

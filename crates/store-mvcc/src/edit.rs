@@ -151,8 +151,10 @@ impl<'a> Edit<'a> {
             }
             image.live.remove(&row.key[..])
         } else {
+            image.live_bytes += row.resident_bytes();
             image.live.insert(row.key.clone(), row.clone())
         };
+        image.live_bytes -= prev.as_ref().map_or(0, |prev| prev.resident_bytes());
         self.rows.push(ChangedRow { row, prev });
     }
 

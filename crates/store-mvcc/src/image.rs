@@ -26,6 +26,8 @@ const NEVER_COMPACTED: i64 = -1;
 pub struct Image {
     pub(crate) meta: ImageMeta,
     pub(crate) resident_bytes: u64,
+    /// The part of them that the current rows take.
+    pub(crate) live_bytes: u64,
     /// The rows that exist now.
     pub(crate) live: OrdMap<Bytes, Row>,
     /// The tombstones after the compact revision.
@@ -82,6 +84,7 @@ impl Default for Image {
                 version: None,
             },
             resident_bytes: 0,
+            live_bytes: 0,
             live: OrdMap::new(),
             graves: OrdMap::new(),
             history: Vector::new(),
@@ -121,6 +124,16 @@ impl Image {
     /// known without counting.
     pub fn resident_bytes(&self) -> u64 {
         self.resident_bytes
+    }
+
+    /// The part of [`Image::resident_bytes`] that the rows take that exist now.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// The other part: what compaction to the newest revision would about give back.
+    pub fn history_bytes(&self) -> u64 {
+        self.resident_bytes.saturating_sub(self.live_bytes)
     }
 
     /// How many keys exist now.

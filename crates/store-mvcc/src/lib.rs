@@ -14,6 +14,7 @@ mod delta;
 mod edit;
 mod error;
 mod execute;
+mod growth;
 mod image;
 mod key_range;
 mod past;

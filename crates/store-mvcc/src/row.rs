@@ -62,6 +62,11 @@ impl KeyValue {
     /// The bytes of memory that this row is counted with: an estimate of the heap, the same on
     /// every node.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        ROW_OVERHEAD + self.key.len() as u64 + self.value.len() as u64
+        Self::bytes_of(&self.key, &self.value)
+    }
+
+    /// The same for a row of this key and value.
+    pub(crate) fn bytes_of(key: &[u8], value: &[u8]) -> u64 {
+        ROW_OVERHEAD + key.len() as u64 + value.len() as u64
     }
 }

@@ -122,6 +122,7 @@ impl ImageBuilder {
             return false;
         }
         self.image.resident_bytes += row.resident_bytes();
+        self.image.live_bytes += row.resident_bytes();
         self.image.live.insert(row.key.clone(), row);
         true
     }
@@ -138,6 +139,7 @@ impl PartialEq for Image {
     fn eq(&self, other: &Self) -> bool {
         self.meta == other.meta
             && self.resident_bytes == other.resident_bytes
+            && self.live_bytes == other.live_bytes
             && self.live == other.live
             && self.graves == other.graves
             && self.history == other.history

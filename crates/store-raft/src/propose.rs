@@ -27,9 +27,9 @@ use crate::types::{EncodedBatch, Reply, Types};
 /// [`ProposeError::Overloaded`], like etcd's limit on unapplied entries.
 pub const PROPOSALS_MAX: usize = 5_000;
 
-/// The largest proposal, encoded: etcd's request limit (1.5 MiB) and some for the envelope.
+/// The largest proposal, encoded: more than any limit that a server sets to requests.
 /// Larger ones are refused as [`Unfit::TooLarge`].
-pub const PROPOSAL_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const PROPOSAL_BYTES_MAX: usize = 9 * 1024 * 1024;
 
 /// An entry takes further proposals until it holds so many bytes or so many proposals.
 const ENTRY_BYTES: usize = 1024 * 1024;

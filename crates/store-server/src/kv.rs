@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::answer::{self, Answer, Written, command_error};
 use crate::header::Headers;
-use crate::limits::{Limits, REQUEST_BYTES_MAX};
+use crate::limits::Limits;
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::writes::{TxnSize, Writes};
@@ -57,6 +57,13 @@ impl KvService {
     fn open<T>(&self, request: Request<T>) -> (T, Patience) {
         let patience = Patience::of(request.metadata(), &self.limits);
         (request.into_inner(), patience)
+    }
+
+    fn check_size(&self, request: &impl Message) -> Result<(), Status> {
+        if request.encoded_len() > self.limits.request_bytes {
+            return Err(Proposed::No.mark(errors::request_too_large()));
+        }
+        Ok(())
     }
 
     /// The image that a read is answered from.
@@ -126,13 +133,6 @@ impl Consistency {
     }
 }
 
-fn check_size(request: &impl Message) -> Result<(), Status> {
-    if request.encoded_len() > REQUEST_BYTES_MAX {
-        return Err(Proposed::No.mark(errors::request_too_large()));
-    }
-    Ok(())
-}
-
 /// An outcome that does not fit its command would be a fault of the leader's version.
 fn misfit() -> Status {
     Status::internal("skein: the leader's answer does not fit the command; see the versions")
@@ -176,7 +176,7 @@ impl Kv for KvService {
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
         let (request, patience) = self.open(request);
-        check_size(&request)?;
+        self.check_size(&request)?;
         match self
             .write(Command::Put(convert::put_from_pb(request)), patience)
             .await?
@@ -194,7 +194,7 @@ impl Kv for KvService {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let (request, patience) = self.open(request);
-        check_size(&request)?;
+        self.check_size(&request)?;
         match self
             .write(Command::Delete(convert::delete_from_pb(request)), patience)
             .await?
@@ -212,13 +212,13 @@ impl Kv for KvService {
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
         let (request, patience) = self.open(request);
-        check_size(&request)?;
+        self.check_size(&request)?;
         let consistency = Consistency::of_txn(&request);
         let txn = convert::txn_from_pb(request).map_err(|error| {
             Proposed::No.mark(Status::invalid_argument(format!("etcdserver: {error}")))
         })?;
         if txn.is_read_only() {
-            txn.check(store_mvcc::TXN_OPS_MAX)
+            txn.check(self.limits.txn_ops)
                 .map_err(|error| command_error(&error))?;
             let image = self.image(consistency, patience).await?;
             let result = image

@@ -2,17 +2,24 @@
 //!
 //! Owns the numbers. What happens at each is said beside it.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The largest request of a client, in bytes, as in etcd. Larger ones get etcd's "request is too
-/// large".
-pub(crate) const REQUEST_BYTES_MAX: usize = 1536 * 1024;
-/// The largest message that is read from a client at all, in bytes: room for a request somewhat
-/// too large to be told so in etcd's words. Larger ones end with the transport's error.
-pub(crate) const REQUEST_DECODED_MAX: usize = 4 << 20;
-/// The largest JSON object that is read from a client, in bytes: a request of
-/// [`REQUEST_DECODED_MAX`] with its keys and values in base64. Larger ones get etcd's "request is
-/// too large".
+use store_mvcc::TXN_OPS_MAX;
+
+/// What [`Limits::request_bytes`] may be set to.
+pub const REQUEST_BYTES: RangeInclusive<usize> = 1024..=8 << 20;
+/// What [`Limits::txn_ops`] may be set to.
+pub const TXN_OPS: RangeInclusive<usize> = 1..=100_000;
+/// What [`Limits::quota_bytes`] may be set to: below, nothing useful fits.
+pub const QUOTA_BYTES: RangeInclusive<u64> = 1 << 20..=u64::MAX;
+
+/// What is read of a message beyond the largest request, in bytes: room for a request somewhat too
+/// large to be told so in etcd's words. Larger ones end with the transport's error.
+pub(crate) const REQUEST_SLACK: usize = 5 << 19;
+/// The largest JSON object that is read from a client, in bytes, whatever
+/// [`Limits::request_bytes`] is: a request of 4 MiB with its keys and values in base64. Larger ones
+/// get etcd's "request is too large"; gRPC takes them.
 pub(crate) const JSON_BYTES_MAX: usize = 6 << 20;
 /// The time for the body of a JSON request to arrive. Later ones get "deadline exceeded". A stream
 /// of requests has no end to wait for.
@@ -23,7 +30,7 @@ pub(crate) const JSON_BLOCKING_BYTES: usize = 128 << 10;
 pub(crate) const METRICS_AT_ONCE_MAX: usize = 2;
 /// The largest request between nodes on the `Forward` service, in bytes: more than the largest
 /// proposal that Raft takes. Larger ones are refused by the transport.
-pub(crate) const FORWARD_BYTES_MAX: usize = 4 << 20;
+pub(crate) const FORWARD_BYTES_MAX: usize = 16 << 20;
 /// The largest answer that is taken from the leader, in bytes: a transaction may read a lot.
 pub(crate) const FORWARD_ANSWER_MAX: usize = 512 << 20;
 /// A message of relayed proposals, or of their answers, takes no more of them once it has so many
@@ -40,9 +47,19 @@ pub(crate) const ADMISSIONS_MAX: usize = 8;
 /// 16 KiB. The rest is cut off.
 pub(crate) const REFUSAL_TEXT_MAX: usize = 4096;
 
-/// Times that a test or an operator may want otherwise.
-#[derive(Debug, Clone)]
+/// What a test or an operator may want otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// The largest request of a client, in bytes. Larger ones get etcd's "request is too large".
+    pub request_bytes: usize,
+    /// The most operations of one list of a client's transaction. Larger ones get etcd's "too many
+    /// operations".
+    pub txn_ops: usize,
+    /// The most that current rows and history may take, in bytes. From there on only what makes room
+    /// is accepted; the rest gets etcd's "database space exceeded".
+    pub quota_bytes: u64,
+    /// How much history is kept.
+    pub history: HistoryLimits,
     /// How long a write or a linearizable read may take on this node, the search for a leader
     /// included. As in etcd: 5 s plus two election timeouts.
     pub request_deadline: Duration,
@@ -54,9 +71,36 @@ pub struct Limits {
     pub watch_progress_every: Duration,
 }
 
-impl Default for Limits {
+/// How much history is kept: revisions that can be read, and watched from. What no limit wants
+/// kept is compacted; of two that differ, the bytes win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// As long as this.
+    pub keep: Duration,
+    /// At least so many revisions, however old.
+    pub min_revisions: u64,
+    /// At most so many bytes, however young. Less, when the current rows leave less of the quota.
+    pub max_bytes: u64,
+}
+
+impl Default for HistoryLimits {
     fn default() -> Self {
         Self {
+            keep: Duration::from_secs(3_600),
+            min_revisions: 10_000,
+            max_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Default for Limits {
+    /// etcd's, but for the history, of which etcd keeps all.
+    fn default() -> Self {
+        Self {
+            request_bytes: 1536 * 1024,
+            txn_ops: TXN_OPS_MAX,
+            quota_bytes: 2 << 30,
+            history: HistoryLimits::default(),
             request_deadline: Duration::from_secs(7),
             leader_wait: Duration::from_secs(4),
             watch_progress_every: Duration::from_secs(600),

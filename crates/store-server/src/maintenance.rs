@@ -7,6 +7,7 @@ use futures_util::stream::BoxStream;
 use model::NodeId;
 use store_api::errors;
 use store_api::etcdserverpb as pb;
+use store_api::etcdserverpb::AlarmType;
 use store_api::etcdserverpb::alarm_request::AlarmAction;
 use store_api::etcdserverpb::maintenance_server::Maintenance;
 use store_mvcc::Image;
@@ -84,9 +85,15 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::StatusResponse>, Status> {
         let (image, status) = (self.store.image(), self.store.status());
         let bytes = i64::try_from(image.resident_bytes()).unwrap_or(i64::MAX);
+        let in_use = i64::try_from(image.live_bytes()).unwrap_or(i64::MAX);
         let mut faults: Vec<String> = status.fatal.iter().cloned().collect();
         if status.leader.is_none() {
             faults.push(errors::no_leader().message().to_owned());
+        }
+        let quota = self.writes.quota();
+        if quota.is_full() {
+            // As etcd writes its alarms here.
+            faults.push(format!("memberID:{} alarm:NOSPACE ", self.store.id().0));
         }
         Ok(Response::new(pb::StatusResponse {
             header: Some(self.headers.at(image.revision())),
@@ -97,29 +104,37 @@ impl Maintenance for MaintenanceService {
             raft_term: status.term,
             raft_applied_index: status.applied,
             errors: faults,
-            db_size_in_use: bytes,
+            db_size_in_use: in_use,
             is_learner: status.role == Role::Learner,
             storage_version: API_VERSION.to_owned(),
-            db_size_quota: 0,
+            db_size_quota: i64::try_from(quota.bytes()).unwrap_or(i64::MAX),
             downgrade_info: Some(downgrade::info(image.meta())),
         }))
     }
 
-    /// There are no alarms yet, so listing and clearing them is done at once.
+    /// The only alarm is that this member has no space. It ends by itself, so clearing it does
+    /// nothing.
     async fn alarm(
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
-        match request.into_inner().action() {
-            AlarmAction::Get | AlarmAction::Deactivate => {
-                let header = Some(self.headers.at(self.store.image().revision()));
-                Ok(Response::new(pb::AlarmResponse {
-                    header,
-                    alarms: Vec::new(),
-                }))
+        let request = request.into_inner();
+        let asked = [AlarmType::None, AlarmType::Nospace].contains(&request.alarm())
+            && [0, self.store.id().0].contains(&request.member_id);
+        let alarms = match request.action() {
+            AlarmAction::Get if asked && self.writes.quota().is_full() => vec![pb::AlarmMember {
+                member_id: self.store.id().0,
+                alarm: AlarmType::Nospace.into(),
+            }],
+            AlarmAction::Get | AlarmAction::Deactivate => Vec::new(),
+            AlarmAction::Activate => {
+                return Err(Status::unimplemented(
+                    "skein: alarms come and go by themselves; none can be raised",
+                ));
             }
-            AlarmAction::Activate => Err(not_yet("raising an alarm")),
-        }
+        };
+        let header = Some(self.headers.at(self.store.image().revision()));
+        Ok(Response::new(pb::AlarmResponse { header, alarms }))
     }
 
     /// Nothing fragments that a stop could mend: done at once.

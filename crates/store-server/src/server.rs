@@ -22,9 +22,10 @@ use crate::forward::ForwardService;
 use crate::gateway::{self, MetricsText, Pages};
 use crate::header::Headers;
 use crate::health::HealthService;
+use crate::history;
 use crate::kv::KvService;
 use crate::leader_calls::LeaderCalls;
-use crate::limits::{Limits, REQUEST_DECODED_MAX};
+use crate::limits::{Limits, REQUEST_SLACK};
 use crate::maintenance::MaintenanceService;
 use crate::not_yet::{AuthNotYet, ElectionNotYet, LeaseNotYet, LockNotYet};
 use crate::patience::Patience;
@@ -135,7 +136,8 @@ impl StoreServer {
             self.limits.clone(),
             metrics,
         );
-        let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(REQUEST_DECODED_MAX))
+        let largest = self.limits.request_bytes + REQUEST_SLACK;
+        let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(largest))
             .add_service(watch)
             .add_service(ClusterServer::new(cluster))
             .add_service(MaintenanceServer::new(maintenance))
@@ -162,7 +164,8 @@ impl StoreServer {
         self.hub.clone().follow()
     }
 
-    /// Looks after the membership and the mesh's version while this node leads: run it as a task.
+    /// Looks after the membership, the mesh's version and the history while this node leads: run it
+    /// as a task.
     pub fn autopilot_task(&self) -> impl Future<Output = ()> + Send + 'static {
         let members = autopilot::run(
             self.store.clone(),
@@ -171,8 +174,10 @@ impl StoreServer {
         );
         let versions = Versions::new(self.store.clone(), self.liveness.clone());
         let versions = versions.run(self.shutdown.clone());
+        let (limits, shutdown) = (self.limits.clone(), self.shutdown.clone());
+        let history = history::run(self.store.clone(), limits, shutdown);
         async move {
-            tokio::join!(members, versions);
+            tokio::join!(members, versions, history);
         }
     }
 }

@@ -27,7 +27,7 @@ pub use self::hub::WatchHub;
 use self::frame::{Frame, WatchCodec};
 use self::session::Session;
 use crate::header::Headers;
-use crate::limits::{Limits, REQUEST_DECODED_MAX};
+use crate::limits::{Limits, REQUEST_SLACK};
 
 /// The service for the client port. A clone serves the same hub.
 #[derive(Debug, Clone)]
@@ -101,8 +101,10 @@ where
                     Status::unimplemented("the service Watch has one method, Watch").into_http(),
                 );
             }
-            let mut grpc = Grpc::new(WatchCodec)
-                .apply_max_message_size_config(Some(REQUEST_DECODED_MAX), None);
+            let mut grpc = Grpc::new(WatchCodec).apply_max_message_size_config(
+                Some(shared.limits.request_bytes + REQUEST_SLACK),
+                None,
+            );
             Ok(grpc.streaming(OpenSession(shared), request).await)
         })
     }

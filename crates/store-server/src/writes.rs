@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use store_api::errors;
 use store_api::verdict::Proposed;
-use store_mvcc::{Command, Outcome, Proposal, TXN_OPS_MAX};
+use store_mvcc::{Command, Outcome, Proposal};
 use store_raft::{Leader, ProposeError, Role, Store, Unfit, check_fit};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
 use crate::answer::{Answer, Written, command_error};
+use crate::history;
 use crate::lane::Lane;
 use crate::leader_calls::LeaderCalls;
 use crate::limits::Limits;
 use crate::patience::Patience;
+use crate::quota::Quota;
 use crate::refusal::Admission;
 use crate::reserved::{Route, route};
 use crate::versions::Versions;
@@ -31,6 +33,7 @@ struct Inner {
     store: Store,
     lane: Lane,
     versions: Versions,
+    quota: Quota,
     leader: Arc<LeaderCalls>,
     limits: Limits,
 }
@@ -90,15 +93,22 @@ impl Writes {
         limits: Limits,
     ) -> Self {
         let lane = Lane::new(admission);
+        let quota = Quota::new(limits.quota_bytes, store.images());
         Self {
             inner: Arc::new(Inner {
                 store,
                 lane,
                 versions,
+                quota,
                 leader,
                 limits,
             }),
         }
+    }
+
+    /// The bound on what is stored.
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.inner.quota
     }
 
     /// Gets a command committed and applied, through whichever node leads, and waits for its
@@ -120,7 +130,7 @@ impl Writes {
         patience: Patience,
     ) -> Result<Written, Status> {
         let ops_max = match size {
-            TxnSize::Clients => TXN_OPS_MAX,
+            TxnSize::Clients => self.inner.limits.txn_ops,
             TxnSize::Own => usize::MAX,
         };
         command
@@ -173,9 +183,14 @@ impl Writes {
         let store = &self.inner.store;
         let ready = self.inner.versions.admit(&command);
         ready.map_err(WriteError::Final)?;
+        let room = self.inner.quota.admit(&command);
+        room.map_err(WriteError::Final)?;
         let route = route(&command).map_err(|refusal| WriteError::Final(refusal.to_status()))?;
         let outcome = match route {
-            Route::Direct => store.propose(&Proposal::new(command)).await?,
+            Route::Direct => match command {
+                Command::Compact { revision } => history::compact(store, revision).await?,
+                command => store.propose(&Proposal::new(command)).await?,
+            },
             Route::Lane => self.inner.lane.run(store, command).await?,
         };
         let Outcome {

@@ -58,6 +58,9 @@ fn response() -> v1::StatusResponse {
         answered_by: "n1".into(),
         cluster_version: "0.1".into(),
         downgrade: false,
+        live_bytes: 700,
+        history_bytes: 90,
+        quota_bytes: 1_000,
     }
 }
 
@@ -110,6 +113,14 @@ fn programs_see_every_field() {
         (&json["cluster_version"], &json["downgrade"]),
         (&json!("0.1"), &json!(false))
     );
+    assert_eq!(
+        (
+            &json["live_bytes"],
+            &json["history_bytes"],
+            &json["quota_bytes"]
+        ),
+        (&json!(700), &json!(90), &json!(1_000))
+    );
 }
 
 #[test]
@@ -130,6 +141,25 @@ fn a_node_alone_says_so() {
     let (text, json) = rendered(&StatusReport::of(unformed, 0));
     assert!(text.starts_with("no mesh yet: n1 waits"), "{text}");
     assert_eq!(json["mesh_id"], json!(null));
+
+    let filling = v1::StatusResponse {
+        live_bytes: 800,
+        ..response()
+    };
+    let (text, _) = rendered(&StatusReport::of(filling, 0));
+    assert!(
+        text.contains("take 80 % of its quota (800 of 1000 bytes)"),
+        "{text}"
+    );
+    let unknown = v1::StatusResponse {
+        quota_bytes: 0,
+        ..response()
+    };
+    let (text, _) = rendered(&StatusReport::of(unknown, 0));
+    assert!(
+        !text.contains("quota"),
+        "an older node does not tell it: {text}"
+    );
 
     let held = v1::StatusResponse {
         downgrade: true,
