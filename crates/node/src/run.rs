@@ -105,6 +105,7 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
         options.limits.clone(),
         shutdown.clone(),
     );
+    server.register(&mut registry);
     let prober = Prober::new();
     prober.register(&mut registry);
     let parts = Arc::new(Parts {

@@ -29,5 +29,5 @@ pub use rows::{Loaded, ROWS_PENDING_BYTES_MAX, Rows, RowsBatch, RowsError};
 pub use snapshot::{DamagedSnapshot, Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
 pub use wal::{
     Disk, Done, ENTRY_BYTES_MAX, Purged, QUEUE_BYTES_MAX, QUEUE_JOBS_MAX, RealDisk, Recovered,
-    TornTail, Wal, WalCounters, WalError, WalOptions, WalState,
+    SYNC_TIMES, TornTail, Wal, WalCounters, WalError, WalOptions, WalState,
 };

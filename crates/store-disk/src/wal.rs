@@ -43,7 +43,7 @@ mod writer;
 pub use disk::{Disk, RealDisk};
 pub use error::WalError;
 pub use outline::Purged;
-pub use queue::{Done, QUEUE_BYTES_MAX, QUEUE_JOBS_MAX, WalCounters};
+pub use queue::{Done, QUEUE_BYTES_MAX, QUEUE_JOBS_MAX, SYNC_TIMES, WalCounters};
 
 /// Payload bytes that one entry, vote or id may have. More is refused.
 pub const ENTRY_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -25,7 +25,7 @@ mod timings;
 mod types;
 mod wire;
 
-pub use counters::Counters;
+pub use counters::{Counters, SyncTimes};
 pub use membership::MembershipError;
 pub use propose::{PROPOSAL_BYTES_MAX, PROPOSALS_MAX, ProposeError, Unfit, check_fit};
 pub use reads::{READERS_MAX, ReadError};

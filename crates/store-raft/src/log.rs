@@ -14,7 +14,7 @@ use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use prost::Message;
 use store_api::skeinpb as pb;
-use store_disk::{SnapshotStore, Wal};
+use store_disk::{SnapshotStore, Wal, WalCounters};
 
 use crate::snapshot;
 use crate::types::{Entry, LogId, Types, VoteId};
@@ -100,6 +100,10 @@ impl LogStore {
     /// Waits until everything that was asked of the log before is durable.
     pub(crate) async fn barrier(&self) -> io::Result<()> {
         completed(|done| self.wal.append(Vec::new(), done)).await
+    }
+
+    pub(crate) fn counters(&self) -> WalCounters {
+        self.wal.counters()
     }
 
     /// How much of the log may go when openraft lets go of it up to `upto`: nothing that follows the

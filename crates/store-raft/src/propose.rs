@@ -118,6 +118,7 @@ pub(crate) struct Proposer {
     queue: mpsc::Sender<Queued>,
     places: Arc<Semaphore>,
     status: watch::Receiver<RaftStatus>,
+    counting: Arc<Counting>,
     deadline: Duration,
 }
 
@@ -134,7 +135,7 @@ impl Proposer {
         let task = ProposerTask {
             raft,
             status: status.clone(),
-            counting,
+            counting: counting.clone(),
             queued,
             next: None,
             in_flight: Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT)),
@@ -144,14 +145,25 @@ impl Proposer {
                 queue,
                 places,
                 status,
+                counting,
                 deadline,
             },
             task,
         )
     }
 
+    /// How many proposals wait or are under way.
+    pub(crate) fn pending(&self) -> usize {
+        PROPOSALS_MAX - self.places.available_permits()
+    }
+
     /// Proposes, and waits until the outcome is in the published image.
     pub(crate) async fn propose(&self, proposal: &Proposal) -> Result<Outcome, ProposeError> {
+        let result = self.run(proposal).await;
+        result.inspect_err(|_| self.counting.failed())
+    }
+
+    async fn run(&self, proposal: &Proposal) -> Result<Outcome, ProposeError> {
         self.check_leading()?;
         let (encoded, size) = encode(proposal)?;
         // Held until the answer: proposals under way count, too.

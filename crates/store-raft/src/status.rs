@@ -12,6 +12,7 @@ use openraft::{Instant, RaftMetrics, ServerState};
 use tokio::sync::watch;
 
 use crate::addresses::Addresses;
+use crate::counters::Counting;
 use crate::mesh::MeshSeat;
 use crate::pulse::Pulse;
 use crate::recovery::Recovery;
@@ -126,6 +127,9 @@ pub(crate) struct StatusTask {
     pub(crate) lease: Duration,
     pub(crate) metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
     pub(crate) status: watch::Sender<RaftStatus>,
+    pub(crate) counting: Arc<Counting>,
+    /// Whom the last status with a leader named.
+    pub(crate) led_by: Option<NodeId>,
     /// The membership that the last status shows.
     pub(crate) shown: Option<Arc<StoredMembership>>,
 }
@@ -180,6 +184,11 @@ impl StatusTask {
             .as_ref()
             .is_some_and(|shown| Arc::ptr_eq(shown, membership));
         self.shown = Some(membership.clone());
+        let leader = metrics.current_leader.or(self.led_by);
+        if leader != self.led_by {
+            self.led_by = leader;
+            self.counting.leader_changed();
+        }
         if !same {
             let recorded = membership.nodes();
             let recorded = recorded.map(|(id, info)| (*id, info.peer_addr.clone()));

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use crate::Raft;
 use crate::addresses::Addresses;
-use crate::counters::{Counters, Counting};
+use crate::counters::{Counters, Counting, SyncTimes};
 use crate::log::LogStore;
 use crate::machine::{Misfit, Published, StateMachine, check_version};
 use crate::mesh::MeshSeat;
@@ -159,6 +159,7 @@ pub struct Store {
 
 struct Inner {
     version: Version,
+    log: LogStore,
     raft: Raft,
     seat: Arc<MeshSeat>,
     addresses: Arc<Addresses>,
@@ -221,6 +222,7 @@ impl Store {
             log.clone(),
         );
         let addresses = Arc::new(Addresses::default());
+        let counted = log.clone();
         let network = Network::new(seat.clone(), addresses.clone());
         let raft = Raft::new(seat.node(), Arc::new(raft_config), network, log, machine).await;
         let raft = raft.map_err(|fatal| StartError::Raft(fatal.to_string()))?;
@@ -232,6 +234,7 @@ impl Store {
         tasks.spawn("log retention", retention.run());
         let parts = Parts {
             version: config.version,
+            log: counted,
             raft,
             seat,
             addresses,
@@ -300,6 +303,16 @@ impl Store {
     /// What this store did since it started.
     pub fn counters(&self) -> Counters {
         self.inner.counting.snapshot()
+    }
+
+    /// How many proposals wait or are under way on this node.
+    pub fn pending_proposals(&self) -> usize {
+        self.inner.proposer.pending()
+    }
+
+    /// How long making the log durable took.
+    pub fn sync_times(&self) -> SyncTimes {
+        SyncTimes(self.inner.log.counters())
     }
 
     /// This node.
@@ -406,6 +419,7 @@ fn open(config: &StoreConfig) -> Result<Opened, StartError> {
 /// What the tasks of a store share.
 struct Parts {
     version: Version,
+    log: LogStore,
     raft: Raft,
     seat: Arc<MeshSeat>,
     addresses: Arc<Addresses>,
@@ -418,6 +432,7 @@ impl Parts {
     fn wire(self, recovery: recovery::Recovery, tasks: Tasks) -> Store {
         let Self {
             version,
+            log,
             raft,
             seat,
             addresses,
@@ -427,6 +442,7 @@ impl Parts {
         } = self;
         let pulse = Arc::new(Pulse::new());
         let (status, status_watch) = watch::channel(StatusTask::initial(&seat, recovery.clone()));
+        let counting = Arc::new(Counting::default());
         let status_task = StatusTask {
             seat: seat.clone(),
             addresses: addresses.clone(),
@@ -435,10 +451,11 @@ impl Parts {
             lease: timings.election_max,
             metrics: raft.metrics(),
             status,
+            counting: counting.clone(),
+            led_by: None,
             shown: None,
         };
         tasks.spawn("raft status", status_task.run());
-        let counting = Arc::new(Counting::default());
         let (proposer, task) = Proposer::new(
             raft.clone(),
             status_watch.clone(),
@@ -464,6 +481,7 @@ impl Parts {
         tasks.spawn("leader watch", watch.run());
         let inner = Inner {
             version,
+            log,
             raft,
             seat,
             addresses,

@@ -23,6 +23,7 @@ mod lane;
 mod leader_calls;
 mod limits;
 mod maintenance;
+mod metrics;
 mod not_yet;
 mod patience;
 mod quota;

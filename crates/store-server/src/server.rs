@@ -12,6 +12,7 @@ use store_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use store_api::skeinpb::forward_server::ForwardServer;
 use store_mvcc::Image;
 use store_raft::Store;
+use telemetry::Registry;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -27,6 +28,7 @@ use crate::kv::KvService;
 use crate::leader_calls::LeaderCalls;
 use crate::limits::{Limits, REQUEST_SLACK};
 use crate::maintenance::MaintenanceService;
+use crate::metrics::StoreCollector;
 use crate::not_yet::{AuthNotYet, ElectionNotYet, LeaseNotYet, LockNotYet};
 use crate::patience::Patience;
 use crate::reads::Reads;
@@ -77,6 +79,15 @@ impl StoreServer {
             limits,
             shutdown,
         }
+    }
+
+    /// Adds the store's metrics to `registry`.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register_collector(Box::new(StoreCollector {
+            store: self.store.clone(),
+            hub: self.hub.clone(),
+            limits: self.limits.clone(),
+        }));
     }
 
     /// The way into the log, for the node's own services.

@@ -83,6 +83,9 @@ impl Failure {
     }
 }
 
+/// How finely the times of syncs are told apart: up to 8 s, as in etcd.
+pub const SYNC_TIMES: usize = 15;
+
 /// What the log has written since it was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WalCounters {
@@ -90,6 +93,8 @@ pub struct WalCounters {
     pub syncs: u64,
     /// Nanoseconds spent in them.
     pub sync_nanos: u64,
+    /// How many of them took up to 1 ms, 2 ms, 4 ms and so on; the last: longer than all of these.
+    pub sync_times: [u64; SYNC_TIMES],
     /// Records written.
     pub records: u64,
     /// Bytes written, preparation of empty space aside.
@@ -100,8 +105,21 @@ pub struct WalCounters {
 pub(super) struct Counting {
     pub(super) syncs: AtomicU64,
     pub(super) sync_nanos: AtomicU64,
+    pub(super) sync_times: [AtomicU64; SYNC_TIMES],
     pub(super) records: AtomicU64,
     pub(super) bytes: AtomicU64,
+}
+
+impl Counting {
+    pub(super) fn synced(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        // The least n with took <= 2^n ms.
+        let millis = nanos.div_ceil(1_000_000).max(1);
+        let n = millis.next_power_of_two().trailing_zeros() as usize;
+        self.sync_times[n.min(SYNC_TIMES - 1)].fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 pub(super) struct Shared {
@@ -237,6 +255,7 @@ impl Shared {
         WalCounters {
             syncs: load(&self.counting.syncs),
             sync_nanos: load(&self.counting.sync_nanos),
+            sync_times: self.counting.sync_times.each_ref().map(load),
             records: load(&self.counting.records),
             bytes: load(&self.counting.bytes),
         }

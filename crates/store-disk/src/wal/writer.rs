@@ -183,13 +183,12 @@ impl Writer {
         disk.write_all_at(file, &self.buffer, start)?;
         let begun = Instant::now();
         disk.sync_data(file)?;
-        let nanos = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let took = begun.elapsed();
         self.active.position = end;
         self.buffer.clear();
         self.buffer.shrink_to(BUFFER_KEPT);
         let counting = &self.shared.counting;
-        counting.syncs.fetch_add(1, Ordering::Relaxed);
-        counting.sync_nanos.fetch_add(nanos, Ordering::Relaxed);
+        counting.synced(took);
         counting
             .records
             .fetch_add(records as u64, Ordering::Relaxed);

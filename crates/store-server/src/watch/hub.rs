@@ -26,6 +26,8 @@ pub struct WatchHub {
     published: watch::Sender<i64>,
     /// How many watchers there ever were.
     serials: AtomicU64,
+    /// Every watcher holds a clone.
+    living: Arc<()>,
     status: watch::Receiver<RaftStatus>,
     shutdown: Shutdown,
     /// Whether nothing is handed out any more.
@@ -74,6 +76,7 @@ impl WatchHub {
             registry,
             published,
             serials,
+            living: Arc::default(),
             status,
             shutdown,
             ended: watch::Sender::new(false),
@@ -111,6 +114,16 @@ impl WatchHub {
     /// Turns true when there is nothing to wait for any more.
     pub(crate) fn ended(&self) -> watch::Receiver<bool> {
         self.ended.subscribe()
+    }
+
+    /// How many watchers there are, whether they are registered or still catch up.
+    pub(crate) fn open_watchers(&self) -> usize {
+        Arc::strong_count(&self.living) - 1
+    }
+
+    /// What a watcher holds while it is one.
+    pub(crate) fn place(&self) -> Arc<()> {
+        Arc::clone(&self.living)
     }
 
     /// A name for a new watcher, used once.

@@ -157,7 +157,8 @@ impl Session {
         let serial = self.shared.hub.next_serial();
         let wanted = request.watch_id;
         // The id comes last: a watch that cannot be uses none up.
-        let created = Watcher::new(request, serial, newest)
+        let place = self.shared.hub.place();
+        let created = Watcher::new(request, serial, newest, place)
             .and_then(|watcher| Ok((self.choose_id(wanted)?, watcher)));
         match created {
             Ok((watch_id, watcher)) => {

@@ -24,6 +24,8 @@ pub(crate) struct Watcher {
     pub(crate) next: i64,
     pub(crate) delivery: Delivery,
     pub(crate) progress: Progress,
+    /// It is counted as long as this lives.
+    _place: Arc<()>,
 }
 
 /// How a batch may be sent.
@@ -63,6 +65,7 @@ impl Watcher {
         request: WatchCreateRequest,
         serial: Serial,
         newest: i64,
+        place: Arc<()>,
     ) -> Result<Self, String> {
         // As in etcd: no key at all is the least key.
         let key = if request.key.is_empty() {
@@ -85,6 +88,7 @@ impl Watcher {
             prev_kv: request.prev_kv,
         };
         Ok(Self {
+            _place: place,
             serial,
             wants,
             next: if request.start_revision == 0 {

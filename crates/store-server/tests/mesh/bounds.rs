@@ -232,3 +232,40 @@ async fn sizes_are_limited_as_they_are_set() {
     let refused = kv.put(large("a", 8 << 20)).await.unwrap_err();
     assert_same(&refused, &errors::request_too_large());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_are_etcds_by_name() {
+    let mesh = Mesh::form(1).await;
+    let node = mesh.node(0);
+    let mut registry = telemetry::Registry::default();
+    node.server.register(&mut registry);
+    for n in 0..3 {
+        node.kv().put(put(&format!("k{n}"), "v")).await.unwrap();
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let figure = |name: &str| -> f64 {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("{name} in {text}"))
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(figure("etcd_server_has_leader"), 1.0);
+    assert_eq!(figure("etcd_server_is_leader"), 1.0);
+    assert_eq!(figure("etcd_server_leader_changes_seen_total"), 1.0);
+    assert_eq!(figure("etcd_server_proposals_failed_total"), 0.0);
+    assert_eq!(figure("etcd_server_proposals_pending"), 0.0);
+    assert!(figure("etcd_server_proposals_applied_total") >= 4.0);
+    assert_eq!(figure("etcd_debugging_mvcc_keys_total"), 3.0);
+    assert_eq!(figure("etcd_debugging_mvcc_watcher_total"), 0.0);
+    assert_eq!(
+        figure("etcd_server_quota_backend_bytes"),
+        (2_u64 << 30) as f64
+    );
+    let syncs = figure("etcd_disk_wal_fsync_duration_seconds_count");
+    assert!(syncs >= 4.0);
+    let all = figure("etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"}");
+    assert_eq!(all, syncs);
+}
