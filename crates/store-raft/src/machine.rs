@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use crate::convert;
 use crate::log::LogStore;
 use crate::snapshot::{self, Received, SnapshotFile};
+use crate::store::StartError;
 use crate::types::{EncodedBatch, LogId, SnapshotMeta, StoredMembership, Types};
 
 /// Entries that are applied before the image is published and their proposers are answered.
@@ -207,6 +208,12 @@ impl StateMachine {
 pub(crate) struct Misfit {
     own: Version,
     mesh: Version,
+}
+
+impl From<Misfit> for StartError {
+    fn from(misfit: Misfit) -> Self {
+        Self::Version(misfit.to_string())
+    }
 }
 
 fn remedy(own: Version, mesh: Version) -> String {

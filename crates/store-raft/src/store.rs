@@ -20,7 +20,7 @@ use crate::Raft;
 use crate::addresses::Addresses;
 use crate::counters::{Counters, Counting, SyncTimes};
 use crate::log::LogStore;
-use crate::machine::{Misfit, Published, StateMachine, check_version};
+use crate::machine::{Published, StateMachine, check_version};
 use crate::mesh::MeshSeat;
 use crate::network::Network;
 use crate::propose::{ProposeError, Proposer};
@@ -137,12 +137,6 @@ pub enum StartError {
     /// The log does not fit the state, or an entry cannot be replayed.
     #[error("raft does not start: {0}")]
     Raft(String),
-}
-
-impl From<Misfit> for StartError {
-    fn from(misfit: Misfit) -> Self {
-        Self::Version(misfit.to_string())
-    }
 }
 
 impl From<RecoveryError> for StartError {
