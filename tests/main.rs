@@ -17,3 +17,4 @@ mod proxy;
 mod start;
 mod store;
 mod tidy;
+mod without_store;

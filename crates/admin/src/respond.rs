@@ -23,7 +23,10 @@ pub trait Answers: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// Traffic is welcome.
-    Ready,
+    Ready {
+        /// What is wrong with this node all the same.
+        fault: Option<String>,
+    },
     /// Traffic should go elsewhere.
     NotReady(String),
 }
@@ -31,7 +34,7 @@ pub enum Readiness {
 const INDEX: &str = "\
 skein admin (read-only)
 
-/ready        200 when this node should be sent traffic, else 503 and why
+/ready        200 when this node should be sent traffic, with what is wrong all the same; else 503 and why
 /metrics      OpenMetrics, for Prometheus
 /config_dump  the compiled config in force, JSON
 /status       every node of the mesh as this node knows it, JSON
@@ -57,7 +60,11 @@ pub(crate) fn respond(method: &Method, path: &str, node: &dyn Answers) -> Respon
     match path {
         "/" => answer(StatusCode::OK, TEXT, INDEX.to_owned()),
         "/ready" => match node.readiness() {
-            Readiness::Ready => answer(StatusCode::OK, JSON, json!({ "ready": true }).to_string()),
+            Readiness::Ready { fault } => answer(
+                StatusCode::OK,
+                JSON,
+                json!({ "ready": true, "fault": fault }).to_string(),
+            ),
             Readiness::NotReady(why) => answer(
                 StatusCode::SERVICE_UNAVAILABLE,
                 JSON,
@@ -120,14 +127,19 @@ mod tests {
 
     #[test]
     fn readiness_is_the_status_code() {
-        assert_eq!(ask(Method::GET, "/ready", &Fixed(Readiness::Ready)), 200);
+        let ready = |fault: Option<&str>| {
+            let fault = fault.map(str::to_owned);
+            Fixed(Readiness::Ready { fault })
+        };
+        assert_eq!(ask(Method::GET, "/ready", &ready(None)), 200);
+        assert_eq!(ask(Method::GET, "/ready", &ready(Some("no store"))), 200);
         let starting = Fixed(Readiness::NotReady("no config yet".into()));
         assert_eq!(ask(Method::GET, "/ready", &starting), 503);
     }
 
     #[test]
     fn nothing_can_be_changed_and_unknown_paths_are_named() {
-        let node = Fixed(Readiness::Ready);
+        let node = Fixed(Readiness::Ready { fault: None });
         for path in ["/", "/ready", "/metrics", "/config_dump", "/status"] {
             assert_eq!(ask(Method::GET, path, &node), 200, "{path}");
             assert_eq!(ask(Method::POST, path, &node), 405, "{path}");

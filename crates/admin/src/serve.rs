@@ -145,7 +145,7 @@ mod tests {
             String::new()
         }
         fn readiness(&self) -> Readiness {
-            Readiness::Ready
+            Readiness::Ready { fault: None }
         }
         fn config_dump(&self) -> Value {
             json!({})

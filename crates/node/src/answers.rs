@@ -9,6 +9,7 @@ use admin::{Answers, Readiness};
 use control_api::v1;
 use prometheus_client::encoding::text::encode;
 use serde_json::{Value, json};
+use store_raft::Store;
 use telemetry::Registry;
 
 use crate::metrics;
@@ -30,6 +31,11 @@ impl NodeAnswers {
             registry: Mutex::new(registry),
         }
     }
+
+    /// Adds the metrics of a part that came later.
+    pub(crate) fn add_metrics(&self, register: impl FnOnce(&mut Registry)) {
+        register(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 impl Answers for NodeAnswers {
@@ -43,13 +49,15 @@ impl Answers for NodeAnswers {
     }
 
     fn readiness(&self) -> Readiness {
-        let in_force = self.parts.in_force.borrow().clone();
         if self.parts.stopping.load(Ordering::Relaxed) {
             return Readiness::NotReady("this node is stopping".to_owned());
         }
-        let has_config = in_force.compiled.config.config_revision.0 > 0;
-        if has_config || self.parts.store.status().is_member() {
-            Readiness::Ready
+        let member = |store: Store| store.status().is_member();
+        if self.parts.has_config() || self.parts.store().is_some_and(member) {
+            // Traffic needs no store, so its fault is told and turns nobody away.
+            Readiness::Ready {
+                fault: self.parts.store_fault(),
+            }
         } else {
             Readiness::NotReady("this node is in no mesh yet and has no config".to_owned())
         }

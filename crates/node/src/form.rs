@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mesh_gossip::{GOSSIP_INTERVAL, HEARD_WITHIN_INTERVALS, Identity, Peers, Promised};
 use model::{MeshId, NodeId};
 use store_disk::Promise;
-use store_raft::Member;
+use store_raft::{Member, Store};
 use store_server::JoinError;
 
 use crate::formation::{FoundingSet, Other, Own, Step, next_step};
@@ -32,25 +32,26 @@ const MEMBERS_KNOWN: Duration = Duration::from_secs(2);
 
 /// Forms, joins or simply returns to the mesh, and keeps this node's place in it.
 pub(crate) async fn be_member(parts: &Parts) {
+    let store = &parts.opened().await;
     let place = async {
-        become_member(parts).await;
-        standing::keep(parts).await;
+        become_member(parts, store).await;
+        standing::keep(parts, store).await;
     };
-    tokio::join!(standing::tell_addresses(parts), place);
+    tokio::join!(standing::tell_addresses(parts, store), place);
 }
 
 /// Ends when this node is a member, or has been one.
-async fn become_member(parts: &Parts) {
+async fn become_member(parts: &Parts, store: &Store) {
     if parts.data.mesh().is_some() {
         // A node whose log does not name it, because its join was interrupted, waits in vain.
-        let mut status = parts.store.status_watch();
+        let mut status = store.status_watch();
         let known = status.wait_for(standing::was_member);
         let _ = tokio::time::timeout(MEMBERS_KNOWN, known).await;
     }
     let begun = Instant::now();
     let mut said = String::new();
     loop {
-        if standing::was_member(&parts.store.status()) {
+        if standing::was_member(&store.status()) {
             return;
         }
         let peers = parts.mesh.peers().borrow().clone();
@@ -60,8 +61,8 @@ async fn become_member(parts: &Parts) {
                 pause: LOOK_EVERY,
             }),
             Step::Promise(set) => promise(parts, &set).await,
-            Step::Found(set) => found(parts, &set, &peers).await,
-            Step::Join { mesh, through } => join(parts, mesh, &through).await,
+            Step::Found(set) => found(parts, store, &set, &peers).await,
+            Step::Join { mesh, through } => join(parts, store, mesh, &through).await,
         };
         match result {
             Ok(()) => tokio::time::sleep(LOOK_EVERY).await,
@@ -173,7 +174,12 @@ async fn promise(parts: &Parts, set: &FoundingSet) -> Result<(), Pending> {
     Ok(())
 }
 
-async fn found(parts: &Parts, set: &FoundingSet, peers: &Peers) -> Result<(), Pending> {
+async fn found(
+    parts: &Parts,
+    store: &Store,
+    set: &FoundingSet,
+    peers: &Peers,
+) -> Result<(), Pending> {
     let founders = set
         .0
         .iter()
@@ -182,13 +188,10 @@ async fn found(parts: &Parts, set: &FoundingSet, peers: &Peers) -> Result<(), Pe
         return Err(Pending::retry("a founding node was just lost from view"));
     };
     let mesh = set.mesh_id();
-    parts
-        .store
-        .initialize(members, mesh)
-        .await
-        .map_err(Pending::retry)?;
+    let founded = store.initialize(members, mesh).await;
+    founded.map_err(Pending::retry)?;
     tracing::info!(%mesh, nodes = set.0.len(), "founded a mesh");
-    wait_for_membership(parts).await;
+    wait_for_membership(store).await;
     Ok(())
 }
 
@@ -209,15 +212,16 @@ fn founder(parts: &Parts, id: NodeId, address: SocketAddr, peers: &Peers) -> Opt
     })
 }
 
-async fn join(parts: &Parts, mesh: MeshId, through: &[SocketAddr]) -> Result<(), Pending> {
+async fn join(
+    parts: &Parts,
+    store: &Store,
+    mesh: MeshId,
+    through: &[SocketAddr],
+) -> Result<(), Pending> {
     let through: Vec<String> = through.iter().map(ToString::to_string).collect();
-    let joined = store_server::request_join(
-        &through,
-        &parts.own_member(),
-        parts.store.version(),
-        Some(mesh),
-    )
-    .await;
+    let joined =
+        store_server::request_join(&through, &parts.own_member(), store.version(), Some(mesh))
+            .await;
     let joined = joined.map_err(|fault| match fault {
         JoinError::Refused(why) | JoinError::Removed(why) => Pending {
             why,
@@ -226,13 +230,13 @@ async fn join(parts: &Parts, mesh: MeshId, through: &[SocketAddr]) -> Result<(),
         JoinError::Unavailable(_) => Pending::retry(fault),
     })?;
     tracing::info!(%mesh, members = joined.members.len(), "joined a mesh as a learner");
-    wait_for_membership(parts).await;
+    wait_for_membership(store).await;
     Ok(())
 }
 
 /// After an accepted founding or join, membership arrives through the log.
-async fn wait_for_membership(parts: &Parts) {
-    let mut status = parts.store.status_watch();
+async fn wait_for_membership(store: &Store) {
+    let mut status = store.status_watch();
     let arrived = status.wait_for(store_raft::RaftStatus::is_member);
     // Late is no fault: the loop above asks again.
     let _ = tokio::time::timeout(Duration::from_secs(5), arrived).await;

@@ -21,6 +21,7 @@ mod run;
 mod serve;
 mod standing;
 mod status;
+mod store_state;
 
 pub use options::{NodeOptions, OptionsError};
 pub use run::{RunError, run};

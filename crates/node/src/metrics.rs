@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
-use store_raft::Role;
+use store_raft::{Role, Store};
 use telemetry::Registry;
 
 use crate::parts::Parts;
@@ -35,11 +35,12 @@ impl Collector for NodeCollector {
         let Some(parts) = self.0.upgrade() else {
             return Ok(());
         };
-        let figures = config(&parts)
-            .into_iter()
-            .chain([load(&parts)])
-            .chain(store(&parts))
-            .chain(raft(&parts));
+        let mut figures = Vec::from(config(&parts));
+        figures.push(load(&parts));
+        if let Some(open) = parts.store() {
+            figures.extend(store(&open));
+            figures.extend(raft(&open));
+        }
         for (name, help, value) in figures {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
@@ -50,7 +51,6 @@ impl Collector for NodeCollector {
 
 fn config(parts: &Parts) -> [Figure; 4] {
     let in_force = parts.in_force.borrow().clone();
-    let committed = parts.store.image().config_revision();
     let refused = in_force.compiled.refused.len();
     let (revision, faults) = ("skein_config_revision", parts.tasks.faults().len());
     let help = "The config revision in force on this node";
@@ -59,11 +59,6 @@ fn config(parts: &Parts) -> [Figure; 4] {
             revision,
             help,
             number(in_force.compiled.config.config_revision.0),
-        ),
-        (
-            "skein_config_revision_committed",
-            "That of the store's newest image",
-            number(committed.0),
         ),
         (
             "skein_config_refused",
@@ -75,6 +70,11 @@ fn config(parts: &Parts) -> [Figure; 4] {
             "Tasks that ended and should not have",
             count(faults),
         ),
+        (
+            "skein_store_fault",
+            "1 when this node's store has stopped, or cannot be opened",
+            i64::from(parts.store_stopped().is_some()),
+        ),
     ]
 }
 
@@ -84,10 +84,15 @@ fn load(parts: &Parts) -> Figure {
     ("skein_load_percent", help, i64::from(percent))
 }
 
-fn store(parts: &Parts) -> [Figure; 3] {
-    let image = parts.store.image();
+fn store(store: &Store) -> [Figure; 4] {
+    let image = store.image();
     let resident = number(image.resident_bytes());
     [
+        (
+            "skein_config_revision_committed",
+            "That of the store's newest image",
+            number(image.config_revision().0),
+        ),
         (
             "skein_store_revision",
             "The store's revision on this node",
@@ -102,8 +107,8 @@ fn store(parts: &Parts) -> [Figure; 3] {
     ]
 }
 
-fn raft(parts: &Parts) -> [Figure; 6] {
-    let raft = parts.store.status();
+fn raft(store: &Store) -> [Figure; 6] {
+    let raft = store.status();
     let leads = i64::from(raft.role == Role::Leader);
     let members = raft.voters.len() + raft.learners.len();
     [

@@ -12,18 +12,20 @@ use control_api::v1;
 use lifecycle::Tasks;
 use mesh_gossip::{Facts, Identity, ListenerFact, Mesh, NodeState, RefusedResource};
 use mesh_health::HealthView;
-use model::{NodeId, Version};
+use model::{ConfigRevision, NodeId, Version};
 use proxy_server::ProxyServer;
 use proxy_server::probe::Reports;
 use store_disk::DataDir;
-use store_raft::{Member, Store};
-use store_server::{Judgement, Liveness, StoreServer};
+use store_mvcc::Image;
+use store_raft::{Member, RaftStatus, Store};
+use store_server::{Judgement, Liveness};
 use tokio::sync::watch;
 
 use crate::form;
 use crate::options::NodeOptions;
 use crate::reconcile::InForce;
 use crate::status::{Sources, StatusBoard};
+use crate::store_state::StoreState;
 
 /// One running node.
 pub(crate) struct Parts {
@@ -34,8 +36,8 @@ pub(crate) struct Parts {
     pub(crate) knew_peers: bool,
     pub(crate) started: SystemTime,
     pub(crate) data: DataDir,
-    pub(crate) store: Store,
-    pub(crate) server: StoreServer,
+    /// The store, or how far it is.
+    pub(crate) store: watch::Sender<StoreState>,
     pub(crate) mesh: Arc<Mesh>,
     pub(crate) proxy: Arc<ProxyServer>,
     pub(crate) in_force: watch::Sender<Arc<InForce>>,
@@ -55,6 +57,32 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
+    /// The store, once it is open.
+    pub(crate) fn store(&self) -> Option<Store> {
+        self.store.borrow().store()
+    }
+
+    /// Waits until the store is open; for ever if it never opens.
+    pub(crate) async fn opened(&self) -> Store {
+        let mut states = self.store.subscribe();
+        let open = states.wait_for(|state| matches!(state, StoreState::Open(_)));
+        match open.await.ok().and_then(|state| state.store()) {
+            Some(store) => store,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Why the store here will apply nothing more.
+    pub(crate) fn store_stopped(&self) -> Option<String> {
+        self.store.borrow().stopped()
+    }
+
+    /// Whether there is a config in force, and traffic with it.
+    pub(crate) fn has_config(&self) -> bool {
+        let in_force = self.in_force.borrow();
+        in_force.compiled.config.config_revision.0 > 0
+    }
+
     /// This node as a member of the store.
     pub(crate) fn own_member(&self) -> Member {
         Member {
@@ -68,7 +96,6 @@ impl Parts {
     /// What this node tells about itself.
     pub(crate) fn facts(&self) -> Facts {
         let mut facts = first_facts(&self.options, &self.data);
-        facts.identity.mesh_id = self.store.mesh_id();
         facts.identity.gossip_addr = Some(self.mesh.address());
         let in_force = self.in_force.borrow().clone();
         facts.state = NodeState {
@@ -108,28 +135,36 @@ impl Parts {
     /// Every node as this node knows it.
     pub(crate) fn status(&self) -> v1::StatusResponse {
         let peers = self.mesh.peers().borrow().clone();
+        let store = self.store();
+        let empty = Image::default;
+        let not_open = || RaftStatus::not_open(self.node_id, self.data.mesh());
         self.board.status(&Sources {
             own: &self.facts(),
-            raft: &self.store.status(),
+            raft: &store.as_ref().map_or_else(not_open, Store::status),
             peers: &peers,
-            image: &self.store.image(),
+            image: &store.as_ref().map_or_else(empty, Store::image),
             quota_bytes: self.options.limits.quota_bytes,
             started: self.started,
             now: Instant::now(),
         })
     }
 
+    /// The config revision of the newest image here; 0 while the store is not open.
+    pub(crate) fn committed(&self) -> ConfigRevision {
+        let image = self.store().map(|store| store.image());
+        image.map_or_else(ConfigRevision::default, |image| image.config_revision())
+    }
+
     /// What ended that should have run on, in words; the proxy's workers do not depend on it.
-    fn store_fault(&self) -> Option<String> {
+    pub(crate) fn store_fault(&self) -> Option<String> {
         if let Some(twin) = self.mesh.peers().borrow().twin {
             return Some(format!(
                 "another process at {twin} has this node's id: a data directory was copied; stop \
                  one of the two and empty its copy"
             ));
         }
-        let fatal = self.store.status().fatal;
         let standing = self.standing.borrow().clone();
-        fatal.or(standing).or_else(|| {
+        self.store_stopped().or(standing).or_else(|| {
             let faults = self.tasks.faults();
             let first = faults.first()?;
             Some(format!(

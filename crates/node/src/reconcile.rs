@@ -12,6 +12,7 @@ use model::{ConfigRevision, MeshId};
 use proxy_config::{Compiled, ConfigSet, Fault, compile};
 use proxy_server::ListenerOutcome;
 use store_mvcc::Image;
+use store_raft::Store;
 
 use crate::admission::Tracked;
 use crate::last_known_good::{LastKnownGood, LoadError};
@@ -68,7 +69,8 @@ pub(crate) fn nothing(options: &NodeOptions) -> InForce {
 
 /// Follows the store's images for as long as this node runs.
 pub(crate) async fn follow(parts: Arc<Parts>) {
-    let mut images = parts.store.images();
+    let store = opened(&parts).await;
+    let mut images = store.images();
     let mut tracked = Tracked::default();
     loop {
         let image = images.borrow_and_update().clone();
@@ -78,24 +80,33 @@ pub(crate) async fn follow(parts: Arc<Parts>) {
         if is_news(&parts, &image) {
             tracked = bring_into_force(&parts, tracked, image).await;
         }
-        let failed = parts
-            .in_force
-            .borrow()
-            .listeners
-            .iter()
-            .any(|one| one.result.is_err());
         tokio::select! {
             changed = images.changed() => if changed.is_err() { return std::future::pending().await },
-            () = tokio::time::sleep(RETRY_LISTENERS), if failed => retry_listeners(&parts).await,
+            () = tokio::time::sleep(RETRY_LISTENERS), if some_failed(&parts) => retry_listeners(&parts).await,
         }
     }
+}
+
+/// Waits for the store, however long it takes to open. Listeners do not wait for it.
+async fn opened(parts: &Arc<Parts>) -> Store {
+    loop {
+        tokio::select! {
+            store = parts.opened() => return store,
+            () = tokio::time::sleep(RETRY_LISTENERS), if some_failed(parts) => retry_listeners(parts).await,
+        }
+    }
+}
+
+fn some_failed(parts: &Parts) -> bool {
+    let in_force = parts.in_force.borrow();
+    in_force.listeners.iter().any(|one| one.result.is_err())
 }
 
 fn is_news(parts: &Parts, image: &Image) -> bool {
     let in_force = parts.in_force.borrow();
     let running = in_force.compiled.config.config_revision;
     let newest = image.config_revision();
-    if in_force.mesh_id != parts.store.mesh_id() {
+    if in_force.mesh_id != parts.data.mesh() {
         return newest.0 > 0;
     }
     newest > running || (in_force.from_disk && newest == running && newest.0 > 0)
@@ -123,7 +134,7 @@ async fn bring_into_force(parts: &Arc<Parts>, tracked: Tracked, image: Image) ->
     let listeners = parts.proxy.apply(Arc::clone(&compiled.config)).await;
     tell_failed(&listeners);
     tracing::info!(%revision, listeners = listeners.len(), "config in force");
-    let mesh_id = parts.store.mesh_id();
+    let mesh_id = parts.data.mesh();
     let in_force = InForce {
         compiled,
         listeners,

@@ -1,13 +1,14 @@
 //! The life of a node: start, run, drain.
 //!
-//! Owns the order. At the start the proxy comes first, from last-known-good, so that traffic never
-//! waits for Raft or gossip; at the end it drains before the store stops.
+//! Owns the order. At the start the proxy comes first, from last-known-good, then the ports, then
+//! the store: traffic never waits for Raft or gossip, and goes on if the store cannot be opened. At
+//! the end it drains before the store stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use lifecycle::{ShutdownTrigger, Tasks, terminate_signal};
+use lifecycle::{Shutdown, ShutdownTrigger, Tasks, terminate_signal};
 use mesh_gossip::{GOSSIP_INTERVAL, GossipConfig, KeyError, KeyRing, Mesh, WrongKey};
 use mesh_health::HealthView;
 use proxy_server::probe::Prober;
@@ -17,11 +18,13 @@ use store_raft::{Role, Store, StoreConfig};
 use store_server::StoreServer;
 use telemetry::Registry;
 use tokio::sync::watch;
+use tokio::sync::watch::error::RecvError;
 
 use crate::admission::ConfigAdmission;
 use crate::options::NodeOptions;
 use crate::parts::{GossipLiveness, Parts, first_facts};
-use crate::serve::{self, Sockets};
+use crate::serve::{self, Ports, Sockets};
+use crate::store_state::StoreState;
 use crate::{form, health, known_peers, load, reconcile};
 
 /// How long requests under way get when the node stops.
@@ -57,6 +60,9 @@ pub enum RunError {
     /// The store cannot start.
     #[error("{0}")]
     Store(#[from] store_raft::StartError),
+    /// It ran for its traffic alone, until it was told to stop.
+    #[error("this node ran without a store: {0}")]
+    NoStore(Arc<str>),
     /// The proxy cannot start.
     #[error("{0}")]
     Proxy(#[from] proxy_server::StartError),
@@ -94,18 +100,7 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
     let knew_peers = !known_peers.is_empty();
     let mesh = Arc::new(start_mesh(&options, known_peers, &data, generation)?);
     mesh.counters().register(&mut registry);
-    let store = Store::start(StoreConfig::new(data.clone())).await?;
-
     let (stop, shutdown) = ShutdownTrigger::new();
-    let admission = Arc::new(ConfigAdmission::default());
-    let server = StoreServer::new(
-        store.clone(),
-        admission,
-        Arc::new(GossipLiveness::new(Arc::clone(&mesh))),
-        options.limits.clone(),
-        shutdown.clone(),
-    );
-    server.register(&mut registry);
     let prober = Prober::new();
     prober.register(&mut registry);
     let parts = Arc::new(Parts {
@@ -114,8 +109,7 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
         knew_peers,
         started,
         data,
-        store,
-        server,
+        store: watch::Sender::new(StoreState::Opening),
         mesh,
         proxy,
         in_force: watch::channel(Arc::new(in_force)).0,
@@ -129,14 +123,13 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
         stopping: AtomicBool::new(false),
         options,
     });
-    let serving = serve::start(&parts, sockets, registry, &shutdown);
+    let (ports, serving) = serve::start(&parts, sockets, registry, &shutdown);
     start_tasks(&parts, prober);
-    let name = &parts.options.name;
-    tracing::info!(%name, id = %parts.node_id, data_dir = %parts.options.data_dir.display(), "node started");
 
     let result = tokio::select! {
-        signal = terminate_signal() => signal.map(|signal| tracing::info!(signal, "stopping")).map_err(Into::into),
+        signal = terminate_signal() => told_to_stop(&parts, signal),
         wrong = wrong_key(&parts) => Err(RunError::WrongKey(wrong)),
+        never = keep_store(&parts, &ports, &shutdown) => Err(never),
     };
     // Whoever asks twice does not want to wait.
     tokio::spawn(async {
@@ -149,8 +142,57 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
     stop.request();
     serving.finished().await;
     parts.tasks.stop();
-    parts.store.shutdown().await;
+    if let Some(store) = parts.store() {
+        store.shutdown().await;
+    }
     result
+}
+
+fn told_to_stop(parts: &Parts, signal: std::io::Result<&'static str>) -> Result<(), RunError> {
+    tracing::info!(signal = signal?, "stopping");
+    match &*parts.store.borrow() {
+        StoreState::Failed(fault) => Err(RunError::NoStore(Arc::clone(fault))),
+        StoreState::Opening | StoreState::Open(_) => Ok(()),
+    }
+}
+
+/// Opens the store and serves it for as long as this node runs. A node whose store cannot be opened
+/// goes on if it has a config in force: its traffic needs no store. Returns why it must end.
+async fn keep_store(parts: &Arc<Parts>, ports: &Ports, shutdown: &Shutdown) -> RunError {
+    match Store::start(StoreConfig::new(parts.data.clone())).await {
+        Ok(store) => {
+            parts.store.send_replace(StoreState::Open(store.clone()));
+            serve_store(parts, ports, &store, shutdown);
+            let name = &parts.options.name;
+            tracing::info!(%name, id = %parts.node_id, data_dir = %parts.options.data_dir.display(), "node started");
+        }
+        Err(fault) if parts.has_config() => {
+            tracing::error!(%fault, "the store cannot be opened; traffic goes on as the last-known-good config says");
+            let failed = StoreState::Failed(fault.to_string().into());
+            parts.store.send_replace(failed);
+        }
+        Err(fault) => return fault.into(),
+    }
+    std::future::pending().await
+}
+
+fn serve_store(parts: &Arc<Parts>, ports: &Ports, store: &Store, shutdown: &Shutdown) {
+    let server = StoreServer::new(
+        store.clone(),
+        Arc::new(ConfigAdmission::default()),
+        Arc::new(GossipLiveness::new(Arc::clone(&parts.mesh))),
+        parts.options.limits.clone(),
+        shutdown.clone(),
+    );
+    let (watched, tasks) = (Arc::clone(parts), &parts.tasks);
+    tasks.spawn("watch hub", server.watch_task());
+    tasks.spawn("autopilot", server.autopilot_task());
+    let ended = store.clone();
+    tasks.spawn("watch over the store", async move {
+        watched.tasks.record(ended.ended().await);
+        std::future::pending().await
+    });
+    ports.open(store, &server);
 }
 
 /// The proxy with what it ran last, before anything else is up.
@@ -204,13 +246,7 @@ fn start_mesh(
 
 fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
     let tasks = &parts.tasks;
-    tasks.spawn("watch hub", parts.server.watch_task());
-    tasks.spawn("autopilot", parts.server.autopilot_task());
-    let (store, mesh) = (Arc::clone(parts), Arc::clone(parts));
-    tasks.spawn("watch over the store", async move {
-        store.tasks.record(store.store.ended().await);
-        std::future::pending().await
-    });
+    let mesh = Arc::clone(parts);
     tasks.spawn("watch over gossip", async move {
         mesh.tasks.record(mesh.mesh.ended().await);
         std::future::pending().await
@@ -231,11 +267,16 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
 
 /// Keeps what the others know of this node up to date.
 async fn tell_facts(parts: Arc<Parts>) {
-    let mut status = parts.store.status_watch();
+    let mut store = parts.store.subscribe();
+    let mut status = None;
     let mut peers = parts.mesh.peers();
     let mut faults = parts.tasks.faults_watch();
     let mut strangers = std::collections::BTreeSet::new();
     loop {
+        if status.is_none() {
+            let open = store.borrow_and_update().store();
+            status = open.map(|store| store.status_watch());
+        }
         parts.publish();
         for peer in peers.borrow_and_update().iter().filter(|peer| peer.foreign) {
             let identity = &peer.facts.identity;
@@ -249,7 +290,8 @@ async fn tell_facts(parts: Arc<Parts>) {
         }
         tokio::select! {
             // A part that ended closes its channel; what the others tell goes on.
-            Ok(()) = status.changed() => {}
+            Ok(()) = changed(&mut status) => {}
+            Ok(()) = store.changed(), if status.is_none() => {}
             Ok(()) = peers.changed() => {}
             Ok(()) = faults.changed() => {}
             else => return std::future::pending().await,
@@ -262,10 +304,18 @@ async fn tell_facts(parts: Arc<Parts>) {
 /// Takes note of when each config revision is first heard of, asked or not.
 async fn note_revisions(parts: Arc<Parts>) {
     let mut peers = parts.mesh.peers();
-    let mut images = parts.store.images();
+    let mut store = parts.store.subscribe();
+    let mut images = None;
     let mut noted = None;
     loop {
-        let image = images.borrow_and_update().config_revision();
+        if images.is_none() {
+            let open = store.borrow_and_update().store();
+            images = open.map(|store| store.images());
+        }
+        if let Some(images) = &mut images {
+            images.borrow_and_update();
+        }
+        let image = parts.committed();
         let known = peers.borrow_and_update().clone();
         if noted
             .as_ref()
@@ -275,10 +325,19 @@ async fn note_revisions(parts: Arc<Parts>) {
             noted = Some((image, known));
         }
         tokio::select! {
-            Ok(()) = images.changed() => {}
+            Ok(()) = changed(&mut images) => {}
+            Ok(()) = store.changed(), if images.is_none() => {}
             Ok(()) = peers.changed() => {}
             else => return std::future::pending().await,
         }
+    }
+}
+
+/// Waits for news of the store; for ever while it is not open.
+async fn changed<T>(news: &mut Option<watch::Receiver<T>>) -> Result<(), RecvError> {
+    match news {
+        Some(news) => news.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -295,8 +354,12 @@ async fn wrong_key(parts: &Parts) -> WrongKey {
 /// The orderly end: the others are told and take over, then traffic drains.
 async fn drain(parts: &Parts) {
     parts.stopping.store(true, Ordering::Relaxed);
-    if parts.store.status().role == Role::Leader && parts.store.status().voters.len() > 1 {
-        let handed = tokio::time::timeout(HAND_OVER, parts.store.transfer_leadership(None)).await;
+    let leads_others = |store: &Store| {
+        let status = store.status();
+        status.role == Role::Leader && status.voters.len() > 1
+    };
+    if let Some(store) = parts.store().filter(leads_others) {
+        let handed = tokio::time::timeout(HAND_OVER, store.transfer_leadership(None)).await;
         if !matches!(handed, Ok(Ok(()))) {
             tracing::warn!("leadership was not handed over; the others elect");
         }

@@ -1,7 +1,10 @@
 //! The node's ports: client, peer, admin.
 //!
 //! Owns their sockets and the services on each. Binds everything before anything is served, so that
-//! a port that is taken is one clear line at the start.
+//! a port that is taken is one clear line at the start. Then all are served at once: what needs the
+//! store is refused until it is open.
+
+mod port;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +17,13 @@ use control_api::v1::mesh_server::MeshServer;
 use lifecycle::{Shutdown, Tasks};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use store_server::{Speaks, connections};
+use store_raft::Store;
+use store_server::{MetricsText, Speaks, StoreServer, connections};
 use telemetry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::admission::ConfigAdmission;
@@ -27,6 +32,8 @@ use crate::control::config::ConfigService;
 use crate::control::mesh::MeshService;
 use crate::options::NodeOptions;
 use crate::parts::Parts;
+
+use port::Port;
 
 /// Streams that one client connection may have open at a time, as in etcd: no limit but the type's.
 const CLIENT_STREAMS_MAX: u32 = u32::MAX;
@@ -100,67 +107,80 @@ fn strangers(registry: &mut Registry) -> [Counter; 3] {
     ["client", "peer", "admin"].map(|port| family.get_or_create_owned(&[("port", port)]))
 }
 
-/// Serves every port.
+/// The ports that need the store for most of what they answer.
+pub(crate) struct Ports {
+    parts: Arc<Parts>,
+    answers: Arc<NodeAnswers>,
+    client: Port,
+    peer: Port,
+}
+
+impl Ports {
+    /// Serves the store, which has just opened.
+    pub(crate) fn open(&self, store: &Store, server: &StoreServer) {
+        let config = ConfigService {
+            server: server.clone(),
+            admission: Arc::new(ConfigAdmission::default()),
+        };
+        let config = ConfigServer::new(config)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        self.answers
+            .add_metrics(|registry| server.register(registry));
+        let answers = Arc::clone(&self.answers);
+        let metrics: MetricsText = Arc::new(move || answers.metrics());
+        let client = server.client_routes(metrics);
+        let client = client.add_service(config);
+        self.client.open(client.add_service(mesh(&self.parts)));
+        let peer = Routes::new(store.peer_service());
+        self.peer.open(peer.add_service(server.forward_service()));
+    }
+}
+
+fn mesh(parts: &Arc<Parts>) -> MeshServer<MeshService> {
+    MeshServer::new(MeshService(Arc::clone(parts))).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Serves every port. What needs the store is refused until [`Ports::open`].
 pub(crate) fn start(
     parts: &Arc<Parts>,
     sockets: Sockets,
     mut registry: Registry,
     shutdown: &Shutdown,
-) -> Serving {
+) -> (Ports, Serving) {
     let [at_client, at_peer, at_admin] = strangers(&mut registry);
-    let config = ConfigService {
-        parts: Arc::clone(parts),
-        admission: Arc::new(ConfigAdmission::default()),
-    };
-    let config = ConfigServer::new(config)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let mesh = MeshServer::new(MeshService(Arc::clone(parts)))
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let answers = Arc::new(NodeAnswers::new(parts, registry));
-    let metrics = {
-        let answers = Arc::clone(&answers);
-        Arc::new(move || answers.metrics())
+    let admin = sockets.admin.serve(answers.clone(), at_admin);
+    parts.tasks.spawn("admin", admin);
+    let ports = Ports {
+        parts: Arc::clone(parts),
+        answers,
+        client: Port::new(Arc::clone(parts)).with(mesh(parts)),
+        peer: Port::new(Arc::clone(parts)),
     };
-    let client_routes = parts
-        .server
-        .client_routes(metrics)
-        .add_service(config)
-        .add_service(mesh);
     let client = Server::builder()
         // For JSON. hyper tells the two by the first bytes of a connection, and gives a request's
         // head 30 s; gRPC's requests take the same way as without it.
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .max_concurrent_streams(CLIENT_STREAMS_MAX)
-        .add_routes(client_routes);
+        .serve_with_incoming_shutdown(
+            ports.client.clone(),
+            connections(sockets.client, Speaks::Http1Or2, at_client),
+            requested(shutdown.clone()),
+        );
     let peer = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
-        .add_service(parts.store.peer_service())
-        .add_service(parts.server.forward_service());
-    parts
-        .tasks
-        .spawn("admin", sockets.admin.serve(answers, at_admin));
-    Serving {
-        client: {
-            let incoming = connections(sockets.client, Speaks::Http1Or2, at_client);
-            let stop = requested(shutdown.clone());
-            spawn(
-                &parts.tasks,
-                "client port",
-                client.serve_with_incoming_shutdown(incoming, stop),
-            )
-        },
-        peer: {
-            let incoming = connections(sockets.peer, Speaks::Http2, at_peer);
-            let stop = requested(shutdown.clone());
-            spawn(
-                &parts.tasks,
-                "peer port",
-                peer.serve_with_incoming_shutdown(incoming, stop),
-            )
-        },
-    }
+        .serve_with_incoming_shutdown(
+            ports.peer.clone(),
+            connections(sockets.peer, Speaks::Http2, at_peer),
+            requested(shutdown.clone()),
+        );
+    let serving = Serving {
+        client: spawn(&parts.tasks, "client port", client),
+        peer: spawn(&parts.tasks, "peer port", peer),
+    };
+    (ports, serving)
 }
 
 async fn requested(mut shutdown: Shutdown) {

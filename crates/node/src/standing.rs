@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use model::MeshId;
-use store_raft::{Member, RaftStatus};
+use store_raft::{Member, RaftStatus, Store};
 use store_server::JoinError;
 
 use crate::parts::Parts;
@@ -26,12 +26,12 @@ pub(crate) fn was_member(status: &RaftStatus) -> bool {
 }
 
 /// Keeps the record of this node up to date; ends if it is a member no longer.
-pub(crate) async fn keep(parts: &Parts) {
+pub(crate) async fn keep(parts: &Parts, store: &Store) {
     let me = parts.own_member();
     // Once in a process: afterwards the record is what an operator makes of it.
     let mut recorded = false;
     loop {
-        let mut status = parts.store.status_watch();
+        let mut status = store.status_watch();
         let now = status.borrow_and_update().clone();
         recorded |= now.member(me.id) == Some(&me);
         if recorded {
@@ -53,7 +53,7 @@ pub(crate) async fn keep(parts: &Parts) {
             Err(JoinError::Removed(why)) => {
                 tracing::error!(fault = %why, "removed from the mesh");
                 parts.set_standing(Some(why));
-                parts.store.retire();
+                store.retire();
                 return;
             }
             Err(JoinError::Refused(why)) => {
@@ -92,7 +92,7 @@ async fn ask(
 }
 
 /// Tells the store where the living members say that they are, as long as this node runs.
-pub(crate) async fn tell_addresses(parts: &Parts) {
+pub(crate) async fn tell_addresses(parts: &Parts, store: &Store) {
     let mut peers = parts.mesh.peers();
     loop {
         let known = peers.borrow_and_update().clone();
@@ -103,7 +103,7 @@ pub(crate) async fn tell_addresses(parts: &Parts) {
                 Some((identity.node_id, identity.peer_addr?.to_string()))
             })
             .collect();
-        parts.store.tell_addresses(told);
+        store.tell_addresses(told);
         if peers.changed().await.is_err() {
             return;
         }

@@ -260,11 +260,7 @@ impl Node {
             .refused
             .iter()
             .map(|refusal| format!("{}: {}", refusal.resource, refusal.fault));
-        let store = self
-            .store_fault
-            .iter()
-            .map(|fault| format!("store stopped: {fault}"));
-        listeners.chain(refused).chain(store)
+        listeners.chain(refused).chain(self.store_fault.clone())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::addresses::Addresses;
 use crate::counters::Counting;
 use crate::mesh::MeshSeat;
 use crate::pulse::Pulse;
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, Source};
 use crate::types::{LeaderId, MemberInfo, StoredMembership, Types};
 
 /// A node of the mesh, as the membership records it.
@@ -98,6 +98,34 @@ pub struct RaftStatus {
 }
 
 impl RaftStatus {
+    /// What can be said of the store of node `id` while it is not open: nothing but whose it is.
+    pub fn not_open(id: NodeId, mesh_id: Option<MeshId>) -> Self {
+        Self {
+            id,
+            mesh_id,
+            role: Role::Stopped,
+            leader: None,
+            quorum: false,
+            term: 0,
+            last_log: 0,
+            committed: 0,
+            applied: 0,
+            snapshot: 0,
+            purged: 0,
+            voters: Arc::default(),
+            joint: false,
+            learners: Arc::default(),
+            matched: Vec::new(),
+            answering: Vec::new(),
+            fatal: None,
+            recovery: Recovery {
+                source: Source::Nothing,
+                index: 0,
+                damage: Vec::new(),
+            },
+        }
+    }
+
     /// Voters, then learners.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.voters.iter().chain(self.learners.iter())
@@ -138,24 +166,9 @@ impl StatusTask {
     /// The status before the first change.
     pub(crate) fn initial(seat: &MeshSeat, recovery: Recovery) -> RaftStatus {
         RaftStatus {
-            id: seat.node(),
-            mesh_id: seat.mesh(),
             role: Role::Learner,
-            leader: None,
-            quorum: false,
-            term: 0,
-            last_log: 0,
-            committed: 0,
-            applied: 0,
-            snapshot: 0,
-            purged: 0,
-            voters: Arc::default(),
-            joint: false,
-            learners: Arc::default(),
-            matched: Vec::new(),
-            answering: Vec::new(),
-            fatal: None,
             recovery,
+            ..RaftStatus::not_open(seat.node(), seat.mesh())
         }
     }
 

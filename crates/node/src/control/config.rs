@@ -15,16 +15,15 @@ use store_api::verdict::Proposed;
 use store_mvcc::{
     Command, Compare, CompareResult, CompareTarget, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp,
 };
-use store_server::{Admission, Answer};
+use store_server::{Admission, Answer, StoreServer};
 use tonic::{Request, Response, Status};
 
 use crate::admission::ConfigAdmission;
-use crate::parts::Parts;
 
-/// Applies config through one node's parts.
+/// Applies config through one node's store.
 #[derive(Clone)]
 pub(crate) struct ConfigService {
-    pub(crate) parts: Arc<Parts>,
+    pub(crate) server: StoreServer,
     /// For dry runs: the judge without the vote.
     pub(crate) admission: Arc<ConfigAdmission>,
 }
@@ -35,7 +34,7 @@ impl Config for ConfigService {
         &self,
         request: Request<v1::ApplyRequest>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
-        let server = &self.parts.server;
+        let server = &self.server;
         let patience = server.patience(request.metadata());
         let request = request.into_inner();
         let wanted = Wanted::read(&request)?;

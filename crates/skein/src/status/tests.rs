@@ -46,7 +46,7 @@ fn response() -> v1::StatusResponse {
             resource: "Cluster api".into(),
             fault: "endpoints: no such host; correct it".into(),
         }],
-        store_fault: "no space left on device".into(),
+        store_fault: "the store stopped: no space left on device".into(),
         ..Default::default()
     };
     v1::StatusResponse {
@@ -74,7 +74,7 @@ n1    leader    SYNCED   2m     12      0.1.0    west  10.0.0.1:2379  edge 0.0.0
 n2    follower  REFUSED  -      12      -        -     -              edge 0.0.0.0:8080 (failed)
 n2: Listener edge: address in use; stop the other process
 n2: Cluster api: endpoints: no such host; correct it
-n2: store stopped: no space left on device
+n2: the store stopped: no space left on device
 ";
     assert_eq!(text, expected);
 }
@@ -96,7 +96,10 @@ fn programs_see_every_field() {
     });
     assert_eq!(json["nodes"][0], first);
     assert_eq!(json["nodes"][1]["id"], json!(null));
-    assert_eq!(json["nodes"][1]["store_fault"], "no space left on device");
+    assert_eq!(
+        json["nodes"][1]["store_fault"],
+        "the store stopped: no space left on device"
+    );
     let refused =
         json!([{"resource": "Cluster api", "fault": "endpoints: no such host; correct it"}]);
     assert_eq!(json["nodes"][1]["refused"], refused);

@@ -11,7 +11,7 @@ pub enum WalError {
     /// Something that had been durable is gone or changed. This node cannot know any more what it
     /// promised to others, so it must not go on under its identity.
     #[error(
-        "the log is damaged: {path} at offset {offset}: {fault}; move the data directory away and start the node with --join: it returns as a new member and gets the data from the others"
+        "the log is damaged: {path} at offset {offset}: {fault}; move the data directory away and start the node with --join: it returns as a new member and gets the data from the others; where there are no others, keep it: its `snapshots` and `rows` hold what was applied"
     )]
     Damaged {
         /// The file.

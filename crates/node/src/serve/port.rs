@@ -1,0 +1,103 @@
+//! What one gRPC port answers before the store is open, and what from then on.
+//!
+//! Owns the change from one to the other. A call is never kept waiting for the store: peers and
+//! clients are told at once that they must ask another node.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use futures_util::future::Either;
+use tonic::body::Body;
+use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+
+use crate::parts::Parts;
+
+/// The services of one port. A clone is the same port.
+#[derive(Clone)]
+pub(super) struct Port {
+    parts: Arc<Parts>,
+    /// What needs no store, and the beginning of its paths.
+    always: Option<(String, Routes)>,
+    /// Everything, once the store is open.
+    all: Arc<OnceLock<Routes>>,
+}
+
+impl Port {
+    /// A port that answers nothing yet.
+    pub(super) fn new(parts: Arc<Parts>) -> Self {
+        Self {
+            parts,
+            always: None,
+            all: Arc::default(),
+        }
+    }
+
+    /// Answers `service` from the start.
+    pub(super) fn with<S>(self, service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let prefix = format!("/{}/", S::NAME);
+        Self {
+            always: Some((prefix, Routes::new(service).prepare())),
+            ..self
+        }
+    }
+
+    /// From now on answers `routes`, on connections that are open already, too.
+    pub(super) fn open(&self, routes: Routes) {
+        // A port opens once: the store does.
+        let _ = self.all.set(routes.prepare());
+    }
+
+    fn routes(&self, path: &str) -> Option<&Routes> {
+        let always = || {
+            let (prefix, routes) = self.always.as_ref()?;
+            path.starts_with(prefix).then_some(routes)
+        };
+        self.all.get().or_else(always)
+    }
+
+    fn refuse(&self, request: &http::Request<Body>) -> http::Response<Body> {
+        let status = self.parts.store.borrow().refusal();
+        let kind = request.headers().get(http::header::CONTENT_TYPE);
+        let grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if grpc {
+            return status.into_http();
+        }
+        let mut response = http::Response::new(Body::new(status.message().to_owned()));
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        response
+    }
+}
+
+impl Service<http::Request<Body>> for Port {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Either<
+        <Routes as Service<http::Request<Body>>>::Future,
+        Ready<Result<Self::Response, Infallible>>,
+    >;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Routes are always ready.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self.routes(request.uri().path()) {
+            Some(routes) => Either::Left(routes.clone().call(request)),
+            None => Either::Right(ready(Ok(self.refuse(&request)))),
+        }
+    }
+}
