@@ -357,7 +357,10 @@ fn a_full_disk_stops_the_store_of_that_node_and_no_traffic() {
     until("every node tells of the fault", || {
         mesh.nodes.iter().all(|node| {
             let told = node.status_of(&name);
-            told.is_some_and(|told| !told["store_fault"].is_null())
+            told.is_some_and(|told| {
+                let detached = told["role"] == "none" && told["state"] == "STALE";
+                detached && !told["store_fault"].is_null()
+            })
         })
     });
     let told = mesh.skein(&["status"]).ok().stdout;

@@ -55,11 +55,10 @@ fn a_damaged_log_costs_one_node_its_store_and_nobody_any_traffic() {
     let traffic = Traffic::start(&mesh.at(8080), "any");
 
     let tells = |node: &Node, part: &str| {
-        let told = node.status_of("n3");
-        told.is_some_and(|told| {
-            told["store_fault"]
-                .as_str()
-                .is_some_and(|t| t.contains(part))
+        node.status_of("n3").is_some_and(|told| {
+            let detached = told["role"] == "none" && told["state"] == "STALE";
+            let fault = told["store_fault"].as_str();
+            detached && fault.is_some_and(|fault| fault.contains(part))
         })
     };
     until("it tells which file is damaged", || tells(hurt, &path));

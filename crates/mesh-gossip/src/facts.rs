@@ -103,8 +103,10 @@ pub struct NodeState {
     pub listeners: Vec<ListenerFact>,
     /// How many listeners there are.
     pub listener_count: usize,
-    /// Why its store stopped. `None` when it works.
+    /// Why its store stopped, or what else of it ended. `None` when all works.
     pub store_fault: Option<String>,
+    /// Whether its store stopped for good: it has no part in Raft, and takes no further config.
+    pub store_stopped: bool,
     /// Its proxy workers.
     pub workers: usize,
     /// The share of the workers' time that is used, in percent.

@@ -105,6 +105,7 @@ impl Parts {
             listeners: listener_facts(&in_force),
             listener_count: in_force.listeners.len(),
             store_fault: self.store_fault(),
+            store_stopped: self.store_stopped().is_some(),
             workers: self.options.workers,
             load_percent: self.load_told.load(Ordering::Relaxed),
         };

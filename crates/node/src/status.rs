@@ -1,8 +1,9 @@
 //! What this node knows of every node of the mesh: members of the store and gossip peers, as one.
 //!
-//! Owns the verdict SYNCED, STALE, REFUSED or DOWN. Never asks anybody: it reads the views at hand.
+//! Owns the verdict SYNCED, STALE, REFUSED or DOWN, and the role. Never asks anybody: it reads the
+//! views at hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -60,8 +61,12 @@ impl StatusBoard {
         }
         add_silent_members(from.raft, &mut nodes);
         forget_replaced(from.raft, &mut nodes);
+        let stopped = without_store(from);
         for (id, node) in &mut nodes {
-            node.set_role(role(from.raft, *id, leader));
+            node.set_role(match stopped.contains(id) {
+                true => v1::Role::None,
+                false => role(from.raft, *id, leader),
+            });
         }
         let agreed = from.image.meta().version;
         let leader_name = leader
@@ -102,13 +107,24 @@ impl StatusBoard {
 /// What a living node's own words amount to.
 fn judge(facts: &Facts, revisions: &RevisionClock, now: Instant) -> v1::ConfigState {
     let state = &facts.state;
-    if revisions.is_stale(state.config_revision, now) {
+    // A node without a store is cut off from what will be accepted, whatever it runs now.
+    if state.store_stopped || revisions.is_stale(state.config_revision, now) {
         v1::ConfigState::Stale
     } else if state.refused_count > 0 || state.listeners.iter().any(|one| one.fault.is_some()) {
         v1::ConfigState::Refused
     } else {
         v1::ConfigState::Synced
     }
+}
+
+/// The living nodes whose stores have stopped: they are members still, and take no part.
+fn without_store(from: &Sources<'_>) -> BTreeSet<NodeId> {
+    let others = from.peers.alive().map(|peer| &peer.facts);
+    std::iter::once(from.own)
+        .chain(others)
+        .filter(|facts| facts.state.store_stopped)
+        .map(|facts| facts.identity.node_id)
+        .collect()
 }
 
 fn describe(facts: &Facts, since: SystemTime) -> v1::NodeStatus {

@@ -5,8 +5,11 @@
 use std::sync::Arc;
 
 use store_api::verdict::Proposed;
-use store_raft::Store;
+use store_raft::{Role, Store};
 use tonic::Status;
+
+/// For a store that ended without a word.
+const SEE_LOG: &str = "a task of it ended, which its log tells; restart this node";
 
 /// How far the store of this node is.
 #[derive(Clone)]
@@ -33,8 +36,12 @@ impl StoreState {
         match self {
             Self::Opening => None,
             Self::Open(store) => {
-                let fatal = store.status().fatal?;
-                Some(format!("the store stopped: {fatal}"))
+                let status = store.status();
+                let stopped = status.role == Role::Stopped;
+                let why = status
+                    .fatal
+                    .or_else(|| stopped.then(|| SEE_LOG.to_owned()))?;
+                Some(format!("the store stopped: {why}"))
             }
             Self::Failed(fault) => Some(format!("the store cannot be opened: {fault}")),
         }
