@@ -26,7 +26,9 @@ mod wal;
 pub use data_dir::{DataDir, Identity, OpenError, Promise, SaveError};
 pub use durable::replace_file;
 pub use rows::{Loaded, ROWS_PENDING_BYTES_MAX, Rows, RowsBatch, RowsError};
-pub use snapshot::{DamagedSnapshot, Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
+pub use snapshot::{
+    DamagedSnapshot, SealedSnapshot, Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter,
+};
 pub use wal::{
     Disk, Done, ENTRY_BYTES_MAX, Purged, QUEUE_BYTES_MAX, QUEUE_JOBS_MAX, RealDisk, Recovered,
     SYNC_TIMES, TornTail, Wal, WalCounters, WalError, WalOptions, WalState,

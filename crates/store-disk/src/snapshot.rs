@@ -26,7 +26,7 @@ mod reader;
 mod writer;
 
 pub use reader::{Snapshot, SnapshotBlocks};
-pub use writer::SnapshotWriter;
+pub use writer::{SealedSnapshot, SnapshotWriter};
 
 const FOLDER: &str = "snapshots";
 const EXTENSION: &str = "snap";

@@ -6,6 +6,7 @@
 mod addresses;
 pub mod convert;
 mod counters;
+mod full_disk;
 mod log;
 mod machine;
 mod membership;

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use model::Version;
@@ -18,6 +17,7 @@ use store_mvcc::{Command, Image, Machine, Outcome, Proposal};
 use tokio::sync::watch;
 
 use crate::convert;
+use crate::full_disk;
 use crate::log::LogStore;
 use crate::snapshot::{self, Received, SnapshotFile};
 use crate::store::StartError;
@@ -25,9 +25,6 @@ use crate::types::{EncodedBatch, LogId, SnapshotMeta, StoredMembership, Types};
 
 /// Entries that are applied before the image is published and their proposers are answered.
 const APPLY_ENTRIES: usize = 64;
-
-/// Between two attempts to write a snapshot to a full disk.
-const FULL_DISK_PAUSE: Duration = Duration::from_secs(10);
 
 /// A state of the store and how it came about: an image and its place in the log.
 #[derive(Debug, Clone)]
@@ -329,7 +326,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Received> {
         // A leader applies what a quorum has: a snapshot must not go beyond this node's own log.
         self.log.barrier().await?;
-        let written = with_room(FULL_DISK_PAUSE, self.applied.clone(), || {
+        let written = full_disk::with_room(full_disk::PAUSE, self.applied.clone(), || {
             let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
             blocking(move || {
                 let meta = state.meta();
@@ -347,27 +344,6 @@ impl RaftSnapshotBuilder<Types> for Builder {
             meta,
             snapshot: SnapshotFile::Whole(snapshot),
         })
-    }
-}
-
-/// Tries until there is room on the disk: the log has its own, so the store goes on meanwhile, and
-/// an error would stop it. Gives up when the store is gone.
-async fn with_room<T, F: Future<Output = io::Result<T>>>(
-    pause: Duration,
-    mut store: watch::Receiver<u64>,
-    mut attempt: impl FnMut() -> F,
-) -> io::Result<T> {
-    use io::ErrorKind::{QuotaExceeded, StorageFull};
-    loop {
-        let error = match attempt().await {
-            Err(error) if matches!(error.kind(), StorageFull | QuotaExceeded) => error,
-            result => return result,
-        };
-        tracing::error!(%error, "no room for a snapshot, and the log grows until there is: make room");
-        let gone = async { while store.changed().await.is_ok() {} };
-        if tokio::time::timeout(pause, gone).await.is_ok() {
-            return Err(error);
-        }
     }
 }
 

@@ -6,18 +6,19 @@
 use std::io::{self, Write};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use model::ConfigRevision;
 use prost::Message;
 use prost::encoding::decode_varint;
 use store_api::skeinpb as pb;
-use store_disk::{Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
+use store_disk::{SealedSnapshot, Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
 use store_mvcc::{AgreedVersion, Image, ImageBuilder, ImageMeta};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use crate::convert;
+use crate::full_disk;
 use crate::types::{SnapshotMeta, VoteId};
 use crate::wire;
 
@@ -31,8 +32,9 @@ const PIECE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(30);
 pub(crate) enum SnapshotFile {
     /// Durable and verified.
     Whole(Snapshot),
-    /// Came in from the leader, complete and with the right checksum; it counts once installed.
-    Received(SnapshotWriter),
+    /// Came in from the leader, complete and with the right checksum; it counts once installed,
+    /// which takes no more room.
+    Received(SealedSnapshot),
 }
 
 // ---- image to records and back
@@ -184,7 +186,7 @@ impl Records {
 /// Makes a snapshot one of `store`'s, durably, if it is not yet. Blocks.
 pub(crate) fn keep(store: &SnapshotStore, file: SnapshotFile) -> io::Result<Snapshot> {
     let snapshot = match file {
-        SnapshotFile::Received(writer) => return writer.finish(),
+        SnapshotFile::Received(sealed) => return sealed.publish(),
         SnapshotFile::Whole(snapshot) => snapshot,
     };
     let ours = store
@@ -281,10 +283,11 @@ pub(crate) type Received = openraft::Snapshot<
     SnapshotFile,
 >;
 
-/// Takes in a snapshot, up to its verified end. `beat` is called with the sender's vote for each
-/// piece: a leader that sends one is alive.
+/// Takes in a snapshot, up to its verified end, so that nothing but its name is left to be written
+/// when Raft installs it: an error from then on would stop the store. `beat` is called with the
+/// sender's vote for each piece: a leader that sends one is alive.
 pub(crate) async fn receive(
-    mut chunks: Streaming<pb::SnapshotChunk>,
+    mut chunks: impl Stream<Item = Result<pb::SnapshotChunk, Status>> + Unpin,
     store: &SnapshotStore,
     beat: impl Fn(&VoteId),
 ) -> Result<(VoteId, Received), Status> {
@@ -298,14 +301,19 @@ pub(crate) async fn receive(
     beat(&vote);
     let meta = head.meta.ok_or(wire::WireError::Missing("meta"))?;
     let meta = wire::meta_from_pb(meta)?;
-    let mut writer = begin(store, &meta).map_err(|error| disk_fault(&error))?;
+    let begun = begin(store, &meta);
+    let mut writer = stored(begun).await?;
     let mut checksum = Checksum::default();
     loop {
         match next_part(&mut chunks).await? {
             Some(Part::Data(piece)) => {
                 beat(&vote);
                 checksum.add(&piece);
-                writer = append(writer, piece).await?;
+                writer = off_runtime(move || {
+                    writer.write_all(&piece)?;
+                    Ok(writer)
+                })
+                .await?;
             }
             Some(Part::End(end)) if end == checksum.end() => break,
             Some(Part::End(_)) => {
@@ -320,37 +328,41 @@ pub(crate) async fn receive(
             }
         }
     }
-    Ok((
-        vote,
-        Received {
-            meta,
-            snapshot: SnapshotFile::Received(writer),
-        },
-    ))
+    let sealed = off_runtime(move || writer.seal()).await?;
+    let snapshot = SnapshotFile::Received(sealed);
+    Ok((vote, Received { meta, snapshot }))
 }
 
 async fn next_part(
-    chunks: &mut Streaming<pb::SnapshotChunk>,
+    chunks: &mut (impl Stream<Item = Result<pb::SnapshotChunk, Status>> + Unpin),
 ) -> Result<Option<pb::snapshot_chunk::Part>, Status> {
-    let next = tokio::time::timeout(PIECE_DEADLINE, chunks.message());
+    let next = tokio::time::timeout(PIECE_DEADLINE, chunks.next());
     let late = |_| Status::deadline_exceeded("skein: the snapshot's sender fell silent");
-    Ok(next.await.map_err(late)??.and_then(|chunk| chunk.part))
+    let chunk = next.await.map_err(late)?.transpose()?;
+    Ok(chunk.and_then(|chunk| chunk.part))
 }
 
-/// Writes off the runtime: now and then a write waits for the disk.
-async fn append(mut writer: SnapshotWriter, piece: Bytes) -> Result<SnapshotWriter, Status> {
-    let written = tokio::task::spawn_blocking(move || {
-        writer.write_all(&piece)?;
-        Ok::<_, io::Error>(writer)
-    });
-    let written = written
-        .await
-        .map_err(|error| Status::internal(error.to_string()))?;
-    written.map_err(|error| disk_fault(&error))
+/// Works off the runtime: now and then a write waits for the disk.
+async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    stored(done.unwrap_or_else(|ended| Err(io::Error::other(ended)))).await
 }
 
-fn disk_fault(error: &io::Error) -> Status {
-    Status::unavailable(format!("skein: cannot store the snapshot: {error}"))
+/// What the disk said, for the sender. It sends again at once when it hears of a fault, so a full
+/// disk is answered late: room is made by people.
+async fn stored<T>(result: io::Result<T>) -> Result<T, Status> {
+    let error = match result {
+        Ok(done) => return Ok(done),
+        Err(error) => error,
+    };
+    if full_disk::is_full(&error) {
+        tracing::error!(%error, "no room for the snapshot that the leader sends, and this node stays behind until there is: make room");
+        tokio::time::sleep(full_disk::PAUSE).await;
+    }
+    let text = format!("skein: cannot store the snapshot: {error}");
+    Err(Status::unavailable(text))
 }
 
 #[cfg(test)]

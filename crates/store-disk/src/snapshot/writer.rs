@@ -65,7 +65,16 @@ impl SnapshotWriter {
     /// # Errors
     /// What the system reports, or `InvalidData` if the disk gave back something else. The
     /// snapshot then does not exist.
-    pub fn finish(mut self) -> io::Result<Snapshot> {
+    pub fn finish(self) -> io::Result<Snapshot> {
+        self.seal()?.publish()
+    }
+
+    /// All of [`SnapshotWriter::finish`] that needs room on the disk: what is sealed only lacks its
+    /// name.
+    ///
+    /// # Errors
+    /// As for [`SnapshotWriter::finish`].
+    pub fn seal(mut self) -> io::Result<SealedSnapshot> {
         self.put_block()?;
         let end = EndRecord {
             data_bytes: self.data_bytes,
@@ -79,11 +88,10 @@ impl SnapshotWriter {
             tracing::debug!(%error, "the snapshot is verified from the page cache");
         }
         let snapshot = Snapshot::open(&self.temp)?;
-        durable::publish(&self.temp, &self.path)?;
-        self.finished = true;
-        let snapshot = snapshot.renamed(&self.path);
-        self.store.admit(snapshot.clone())?;
-        Ok(snapshot)
+        Ok(SealedSnapshot {
+            writer: self,
+            snapshot,
+        })
     }
 
     fn put_block(&mut self) -> io::Result<()> {
@@ -109,6 +117,28 @@ impl SnapshotWriter {
             self.unsynced = 0;
         }
         Ok(())
+    }
+}
+
+/// A snapshot that is whole, durable and read back, and does not count yet. Dropping it removes it.
+#[derive(Debug)]
+pub struct SealedSnapshot {
+    writer: SnapshotWriter,
+    snapshot: Snapshot,
+}
+
+impl SealedSnapshot {
+    /// Gives the snapshot its name: from now on it counts.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn publish(mut self) -> io::Result<Snapshot> {
+        let writer = &mut self.writer;
+        durable::publish(&writer.temp, &writer.path)?;
+        writer.finished = true;
+        let snapshot = self.snapshot.renamed(&writer.path);
+        writer.store.admit(snapshot.clone())?;
+        Ok(snapshot)
     }
 }
 

@@ -63,3 +63,62 @@ fn records_that_are_cut_off_or_unknown_are_damage() {
         );
     }
 }
+
+/// The messages of a snapshot of `image`, as a leader sends them.
+async fn sent(store: &SnapshotStore, image: &Image) -> Vec<Result<pb::SnapshotChunk, Status>> {
+    let meta = SnapshotMeta::default();
+    let snapshot = write(store, &meta, image).unwrap();
+    let vote = VoteId::new(1, model::NodeId(1));
+    let chunks = chunks(vote, &meta, SnapshotFile::Whole(snapshot));
+    chunks.map(Ok).collect().await
+}
+
+/// The files in the folder of the snapshots, by length.
+fn files(dir: &tempfile::TempDir) -> Vec<u64> {
+    let entries = std::fs::read_dir(dir.path().join("snapshots")).unwrap();
+    let lengths = entries.map(|entry| entry.unwrap().metadata().unwrap().len());
+    lengths.collect()
+}
+
+#[tokio::test]
+async fn a_received_snapshot_is_all_on_disk_before_raft_hears_of_it() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let open = |at: usize| SnapshotStore::open(&DataDir::open(dirs[at].path()).unwrap()).unwrap();
+    let (leader, follower) = (open(0), open(1));
+    let chunks = sent(&leader, &image()).await;
+    let (_, received) = receive(futures_util::stream::iter(chunks), &follower, |_| {})
+        .await
+        .unwrap();
+    assert!(follower.newest().is_none(), "it does not count yet");
+    let whole = leader.newest().unwrap().path().metadata().unwrap().len();
+    assert_eq!(files(&dirs[1]), [whole]);
+    let kept = keep(&follower, received.snapshot).unwrap();
+    assert!(read(&kept).unwrap().rows().eq(image().rows()));
+    assert_eq!(files(&dirs[1]), [whole]);
+}
+
+#[tokio::test]
+async fn a_snapshot_for_which_there_is_no_room_is_answered_and_leaves_nothing() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let open = |at: usize| SnapshotStore::open(&DataDir::open(dirs[at].path()).unwrap()).unwrap();
+    let (leader, follower) = (open(0), open(1));
+    let mut cut = sent(&leader, &image()).await;
+    // The disk that is always full stands where the first file will be written.
+    let first = dirs[1].path().join("snapshots/0000000000000000.0.tmp");
+    std::os::unix::fs::symlink("/dev/full", &first).unwrap();
+    let mut refused = Box::pin(receive(
+        futures_util::stream::iter(cut.clone()),
+        &follower,
+        |_| {},
+    ));
+    // The answer is held back; whoever waited for it no longer leaves nothing behind.
+    let early = tokio::time::timeout(std::time::Duration::ZERO, &mut refused).await;
+    assert!(early.is_err(), "answered at once, and sent again at once");
+    drop(refused);
+    assert_eq!(files(&dirs[1]), [0_u64; 0]);
+    // So does one that ends early.
+    cut.pop();
+    let error = receive(futures_util::stream::iter(cut), &follower, |_| {}).await;
+    assert_eq!(error.err().unwrap().code(), tonic::Code::DataLoss);
+    assert_eq!(files(&dirs[1]), [0_u64; 0]);
+}
