@@ -2,7 +2,8 @@
 //!
 //! Owns the config in force on this node. Never refuses as a whole: a resource that fails keeps its
 //! previous version, the rest applies. Never goes back behind its last-known-good: an older image of
-//! the same mesh (a log that is still being replayed) is waited out.
+//! the same mesh (a log that is still being replayed) is waited out, and so is the past of a mesh by
+//! a node that has just joined it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,7 @@ use proxy_config::{Compiled, ConfigSet, Fault, compile};
 use proxy_server::ListenerOutcome;
 use store_mvcc::Image;
 use store_raft::Store;
+use tokio::sync::watch;
 
 use crate::admission::Tracked;
 use crate::last_known_good::{LastKnownGood, LoadError};
@@ -21,6 +23,9 @@ use crate::parts::{Parts, target};
 
 /// How often a listener that could not be opened is tried again: its port may be free by then.
 const RETRY_LISTENERS: Duration = Duration::from_secs(2);
+
+/// How long a node that joins waits for the newest config before an older one has to do.
+const CATCH_UP: Duration = Duration::from_secs(10);
 
 /// The config that the proxy of this node runs.
 pub(crate) struct InForce {
@@ -70,6 +75,10 @@ pub(crate) fn nothing(options: &NodeOptions) -> InForce {
 /// Follows the store's images for as long as this node runs.
 pub(crate) async fn follow(parts: Arc<Parts>) {
     let store = opened(&parts).await;
+    let serves = parts.has_config() || store.image().config_revision().0 > 0;
+    if !serves {
+        skip_history(store.images(), store.caught_up(), CATCH_UP).await;
+    }
     let mut images = store.images();
     let mut tracked = Tracked::default();
     loop {
@@ -84,6 +93,20 @@ pub(crate) async fn follow(parts: Arc<Parts>) {
             changed = images.changed() => if changed.is_err() { return std::future::pending().await },
             () = tokio::time::sleep(RETRY_LISTENERS), if some_failed(&parts) => retry_listeners(&parts).await,
         }
+    }
+}
+
+/// A node that serves nothing yet gets all configs of the past, one after the other, before it gets
+/// the one that counts: it waits until it has `caught_up`, for at most `limit` from the first one on.
+async fn skip_history(
+    mut images: watch::Receiver<Image>,
+    caught_up: impl Future<Output = ()>,
+    limit: Duration,
+) {
+    let first = images.wait_for(|image| image.config_revision().0 > 0);
+    let begun = first.await.is_ok();
+    if begun && tokio::time::timeout(limit, caught_up).await.is_err() {
+        tracing::warn!("this node is far behind; it serves the config that it has so far");
     }
 }
 
@@ -244,5 +267,52 @@ pub(crate) fn tell_failed(listeners: &[ListenerOutcome]) {
         if let Err(fault) = &outcome.result {
             tracing::error!(listener = %outcome.name, %fault, "a listener is not open");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use store_mvcc::{Command, Machine, Proposal, PutOp};
+
+    use super::*;
+
+    fn image_with_config() -> Image {
+        let mut machine = Machine::new();
+        let put = PutOp::new("/skein/config/default/Defaults/defaults", "{}");
+        let mut proposal = Proposal::new(Command::Put(put));
+        proposal.config_guard = Some(machine.image().config_revision());
+        machine.apply(&proposal).result.unwrap();
+        machine.image()
+    }
+
+    #[tokio::test]
+    async fn a_config_of_the_past_is_held_until_the_node_has_caught_up() {
+        let images = watch::Sender::new(Image::default());
+        let (caught_up, told) = tokio::sync::oneshot::channel::<()>();
+        let caught = async {
+            let _ = told.await;
+        };
+        let mut held = Box::pin(skip_history(images.subscribe(), caught, Duration::MAX));
+        assert!(
+            tokio::time::timeout(Duration::ZERO, &mut held)
+                .await
+                .is_err()
+        );
+        images.send_replace(image_with_config());
+        assert!(
+            tokio::time::timeout(Duration::ZERO, &mut held)
+                .await
+                .is_err()
+        );
+        caught_up.send(()).unwrap();
+        held.await;
+    }
+
+    #[tokio::test]
+    async fn a_node_that_never_catches_up_serves_what_it_has() {
+        let images = watch::Sender::new(image_with_config());
+        skip_history(images.subscribe(), pending(), Duration::ZERO).await;
     }
 }

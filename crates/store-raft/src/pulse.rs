@@ -15,7 +15,7 @@ use model::NodeId;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::raft::TransferLeaderRequest;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::Raft;
@@ -29,6 +29,8 @@ pub(crate) struct Pulse {
     broken: Notify,
     /// This node is no member any more: it stands for nothing.
     retired: AtomicBool,
+    /// Up to which entry the first leader that called had committed by then.
+    first_commit: watch::Sender<Option<u64>>,
 }
 
 impl Pulse {
@@ -37,7 +39,20 @@ impl Pulse {
             heard: Mutex::new(None),
             broken: Notify::new(),
             retired: AtomicBool::new(false),
+            first_commit: watch::Sender::new(None),
         }
+    }
+
+    /// A leader told up to which entry it has committed. Only the first one's word is kept.
+    pub(crate) fn heard_commit(&self, index: u64) {
+        if self.first_commit.borrow().is_none() {
+            self.first_commit.send_replace(Some(index));
+        }
+    }
+
+    /// Up to which entry the first leader that this process heard had committed by then.
+    pub(crate) fn first_commit(&self) -> watch::Receiver<Option<u64>> {
+        self.first_commit.subscribe()
     }
 
     /// A leader called. The call of one that was succeeded meanwhile is no sign of life.
@@ -165,6 +180,15 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_word_on_what_is_committed_stands() {
+        let pulse = Pulse::new();
+        assert_eq!(*pulse.first_commit().borrow(), None);
+        pulse.heard_commit(7);
+        pulse.heard_commit(9);
+        assert_eq!(*pulse.first_commit().borrow(), Some(7));
+    }
 
     const fn leader(term: u64, id: u64) -> LeaderId {
         LeaderId {

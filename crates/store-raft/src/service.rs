@@ -79,7 +79,7 @@ impl RaftCalls for PeerService {
         request: Request<pb::AppendEntriesRequest>,
     ) -> Result<Response<pb::AppendEntriesReply>, Status> {
         let request = wire::append_from_pb(self.checked(request)?)?;
-        self.pulse.beat(request.vote.leader_id);
+        listen(&self.pulse, &request);
         let response = self.raft.append_entries(request).await.map_err(stopped)?;
         Ok(Response::new(wire::append_reply_to_pb(response)))
     }
@@ -149,6 +149,14 @@ impl RaftCalls for PeerService {
     }
 }
 
+/// Takes from a leader's call what is not Raft's business.
+fn listen(pulse: &Pulse, request: &AppendEntriesRequest<Types>) {
+    pulse.beat(request.vote.leader_id);
+    if let Some(committed) = request.leader_commit {
+        pulse.heard_commit(committed.index);
+    }
+}
+
 /// The requests of one stream, up to its end or the first that makes no sense. A stream that ends
 /// otherwise than by its sender's will is a sign that the sender died.
 fn incoming(
@@ -161,7 +169,7 @@ fn incoming(
                 let request = wire::append_from_pb(request)
                     .inspect_err(|error| tracing::error!(%error, "cannot read an append"))
                     .ok()?;
-                pulse.beat(request.vote.leader_id);
+                listen(&pulse, &request);
                 Some((request, (requests, pulse)))
             }
             Ok(None) => None,

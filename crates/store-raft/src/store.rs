@@ -284,6 +284,21 @@ impl Store {
         self.inner.reads.wait_applied(index).await
     }
 
+    /// Returns when the image holds all that was committed when this process first heard a leader,
+    /// or began to lead: what is on its way before is history. For ever without a leader.
+    pub async fn caught_up(&self) {
+        let (mut status, mut told) = (self.status_watch(), self.inner.pulse.first_commit());
+        let led = status.wait_for(|status| status.role == Role::Leader);
+        let followed = told.wait_for(Option::is_some);
+        let index = tokio::select! {
+            led = led => led.map_or(0, |status| status.last_log),
+            followed = followed => followed.map_or(0, |index| index.unwrap_or(0)),
+        };
+        let mut applied = self.inner.published.applied.subscribe();
+        // An error means that the store is gone, and with it everybody who could wait.
+        let _ = applied.wait_for(|applied| *applied >= index).await;
+    }
+
     /// The state of this store.
     pub fn status(&self) -> RaftStatus {
         self.inner.status.borrow().clone()

@@ -1,6 +1,7 @@
 //! Forming, reading, writing, changing members.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use store_api::skeinpb as pb;
 use store_api::skeinpb::raft_client::RaftClient;
@@ -9,7 +10,7 @@ use store_raft::{
     Member, MembershipError, PROPOSAL_BYTES_MAX, ProposeError, ReadError, Role, Unfit,
 };
 
-use crate::harness::{MESH, Mesh, Options, id_of, until};
+use crate::harness::{MESH, Mesh, Options, PATIENCE, id_of, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_write_and_read_everywhere() {
@@ -179,6 +180,31 @@ async fn a_node_with_an_empty_disk_replaces_its_predecessor() {
     mesh.kill(old.unwrap());
     mesh.put("b", "2").await;
     mesh.node(new).has("b", "2").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_has_caught_up_when_it_holds_what_was_there_before_it() {
+    let mut mesh = Mesh::form(1, Options::default()).await;
+    for n in 0..200 {
+        mesh.put(&format!("k{n}"), "v").await;
+    }
+    let new = mesh.add().await;
+    let store = &mesh.node(new).store;
+    let mut caught_up = Box::pin(store.caught_up());
+    let early = tokio::time::timeout(Duration::ZERO, &mut caught_up).await;
+    assert!(early.is_err(), "it has heard of nobody");
+    let member = mesh.node(new).member();
+    mesh.leading()
+        .await
+        .store
+        .add_learner(member)
+        .await
+        .unwrap();
+    tokio::time::timeout(PATIENCE, caught_up).await.unwrap();
+    assert!((0..200).all(|n| store.image().get(format!("k{n}").as_bytes()).is_some()));
+    // Who leads has nobody to wait for.
+    let led = mesh.node(0).store.caught_up();
+    tokio::time::timeout(PATIENCE, led).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
