@@ -24,6 +24,13 @@ impl ShutdownTrigger {
         (Self { requested: tx }, Shutdown { requested: rx })
     }
 
+    /// Another handle.
+    pub fn handle(&self) -> Shutdown {
+        Shutdown {
+            requested: self.requested.subscribe(),
+        }
+    }
+
     /// Requests the stop; a second call changes nothing.
     pub fn request(&self) {
         self.requested.send_replace(true);
@@ -69,6 +76,7 @@ mod tests {
         trigger.request();
         waiting.await.unwrap();
         shutdown.clone().requested().await;
+        trigger.handle().requested().await;
         assert!(shutdown.is_requested());
     }
 

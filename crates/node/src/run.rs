@@ -137,10 +137,17 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
             std::process::exit(1);
         }
     });
-    drain(&parts).await;
-    parts.tasks.expect_ends();
-    stop.request();
-    serving.finished().await;
+    hand_over(&parts).await;
+    // The others hear of it while all else ends.
+    tokio::join!(parts.mesh.leave(), async {
+        drain(&parts).await;
+        parts.tasks.expect_ends();
+        stop.request();
+        if let Some(store) = parts.store() {
+            store.hang_up();
+        }
+        serving.finished().await;
+    });
     parts.tasks.stop();
     if let Some(store) = parts.store() {
         store.shutdown().await;
@@ -351,8 +358,8 @@ async fn wrong_key(parts: &Parts) -> WrongKey {
     std::future::pending().await
 }
 
-/// The orderly end: the others are told and take over, then traffic drains.
-async fn drain(parts: &Parts) {
+/// The orderly end begins: another node is to lead.
+async fn hand_over(parts: &Parts) {
     parts.stopping.store(true, Ordering::Relaxed);
     let leads_others = |store: &Store| {
         let status = store.status();
@@ -364,9 +371,12 @@ async fn drain(parts: &Parts) {
             tracing::warn!("leadership was not handed over; the others elect");
         }
     }
+}
+
+/// Traffic drains.
+async fn drain(parts: &Parts) {
     let drained = tokio::time::timeout(DRAIN + HAND_OVER, parts.proxy.drain(DRAIN));
-    let (_, drained) = tokio::join!(parts.mesh.leave(), drained);
-    if drained.is_err() {
+    if drained.await.is_err() {
         tracing::warn!("a proxy worker did not end in time");
     }
 }

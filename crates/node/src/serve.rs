@@ -41,8 +41,7 @@ const CLIENT_STREAMS_MAX: u32 = u32::MAX;
 const KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long clients' connections get to end by themselves when the node stops.
 const CLOSE: Duration = Duration::from_secs(2);
-/// The same for those of other nodes: enough for answers under way. The leader's stream of appends
-/// does not end by itself, so every stop of a follower waits this long.
+/// The same for those of other nodes: enough for answers under way.
 const CLOSE_PEERS: Duration = Duration::from_millis(500);
 
 /// An address cannot be bound.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
+use lifecycle::Shutdown;
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::AppendEntriesRequest;
 use store_api::skeinpb as pb;
@@ -30,6 +31,8 @@ pub struct PeerService {
     seat: Arc<MeshSeat>,
     pulse: Arc<Pulse>,
     snapshots: SnapshotStore,
+    /// Requested when streams shall end.
+    hang_up: Shutdown,
     /// One snapshot comes in at a time; a second sender is told to come back.
     receiving: Arc<Semaphore>,
 }
@@ -40,12 +43,14 @@ impl PeerService {
         seat: Arc<MeshSeat>,
         pulse: Arc<Pulse>,
         snapshots: SnapshotStore,
+        hang_up: Shutdown,
     ) -> Self {
         Self {
             raft,
             seat,
             pulse,
             snapshots,
+            hang_up,
             receiving: Arc::new(Semaphore::new(1)),
         }
     }
@@ -88,7 +93,8 @@ impl RaftCalls for PeerService {
         &self,
         request: Request<Streaming<pb::AppendEntriesRequest>>,
     ) -> Result<Response<Self::StreamAppendStream>, Status> {
-        let requests = incoming(self.checked(request)?, self.pulse.clone());
+        let requests = self.checked(request)?;
+        let requests = incoming(requests, self.pulse.clone(), self.hang_up.clone());
         let answers = self.raft.stream_append(requests);
         let replies = answers.map(|answer| match answer {
             Ok(answer) => Ok(wire::stream_answer_to_pb(answer)),
@@ -157,14 +163,17 @@ fn listen(pulse: &Pulse, request: &AppendEntriesRequest<Types>) {
     }
 }
 
-/// The requests of one stream, up to its end or the first that makes no sense. A stream that ends
-/// otherwise than by its sender's will is a sign that the sender died.
+/// The requests of one stream, up to its end, the first that makes no sense, or the end of this
+/// node. A stream that ends otherwise than by somebody's will is a sign that the sender died.
 fn incoming(
     requests: Streaming<pb::AppendEntriesRequest>,
     pulse: Arc<Pulse>,
+    mut hang_up: Shutdown,
 ) -> impl Stream<Item = AppendEntriesRequest<Types>> + Send + 'static {
+    let ending = async move { hang_up.requested().await };
+    let requests = Box::pin(requests.take_until(ending));
     stream::unfold((requests, pulse), |(mut requests, pulse)| async move {
-        match requests.message().await {
+        match requests.next().await.transpose() {
             Ok(Some(request)) => {
                 let request = wire::append_from_pb(request)
                     .inspect_err(|error| tracing::error!(%error, "cannot read an append"))

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lifecycle::{TaskFault, Tasks};
+use lifecycle::{ShutdownTrigger, TaskFault, Tasks};
 use model::{MeshId, NodeId, Version};
 use openraft::{Config, SnapshotPolicy};
 use store_api::skeinpb::raft_server::RaftServer;
@@ -165,6 +165,7 @@ struct Inner {
     reads: Reads,
     counting: Arc<Counting>,
     deadline: Duration,
+    hang_up: ShutdownTrigger,
     tasks: Tasks,
 }
 
@@ -360,9 +361,18 @@ impl Store {
             seat,
             pulse,
             snapshots,
+            hang_up,
             ..
         } = &*self.inner;
-        PeerService::new(raft.clone(), seat.clone(), pulse.clone(), snapshots.clone()).into_server()
+        let (raft, seat) = (raft.clone(), seat.clone());
+        let (pulse, snapshots) = (pulse.clone(), snapshots.clone());
+        PeerService::new(raft, seat, pulse, snapshots, hang_up.handle()).into_server()
+    }
+
+    /// Ends the streams on which the leader appends, which last as long as it leads, so that a
+    /// server that waits for its connections can stop. For a node that is about to.
+    pub fn hang_up(&self) {
+        self.inner.hang_up.request();
     }
 
     /// Writes a snapshot now, whatever the limits say. Returns when it was asked for.
@@ -502,6 +512,7 @@ impl Parts {
             reads,
             counting,
             deadline: timings.request,
+            hang_up: ShutdownTrigger::new().0,
             tasks,
         };
         Store {

@@ -208,6 +208,30 @@ async fn a_newcomer_has_caught_up_when_it_holds_what_was_there_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hangs_up_ends_the_streams_of_others_and_no_sooner() {
+    let mesh = Mesh::form(1, Options::default()).await;
+    let node = mesh.node(0);
+    let mut client = RaftClient::connect(format!("http://{}", node.addr))
+        .await
+        .unwrap();
+    let silence = tokio_stream::pending::<pb::AppendEntriesRequest>();
+    let mut request = tonic::Request::new(silence);
+    let target = id_of(node).to_string();
+    for (key, value) in [
+        ("skein-mesh-id", MESH.to_string()),
+        ("skein-target-node-id", target),
+    ] {
+        request.metadata_mut().insert(key, value.parse().unwrap());
+    }
+    let mut answers = client.stream_append(request).await.unwrap().into_inner();
+    let early = tokio::time::timeout(Duration::ZERO, answers.message()).await;
+    assert!(early.is_err(), "{early:?}");
+    node.store.hang_up();
+    let end = tokio::time::timeout(PATIENCE, answers.message()).await;
+    assert!(matches!(end, Ok(Ok(None))), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leadership_moves_on_request() {
     let mesh = Mesh::form(3, Options::default()).await;
     mesh.put("a", "1").await;
