@@ -17,6 +17,7 @@ use store_disk::DataDir;
 use store_raft::{Role, Store, StoreConfig};
 use store_server::StoreServer;
 use telemetry::Registry;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::sync::watch::error::RecvError;
 
@@ -77,18 +78,31 @@ pub enum RunError {
 /// [`RunError`], when it cannot start, or must not go on.
 pub fn run(options: NodeOptions) -> Result<(), RunError> {
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
-        .thread_name("control")
-        .enable_all()
-        .build()?;
+    let runtime = control_runtime()?;
     let result = runtime.block_on(live(options));
     // Whatever still blocks (a slow disk) must not hold up the exit for long.
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
 
-async fn live(options: NodeOptions) -> Result<(), RunError> {
+/// Where all but the traffic runs.
+fn control_runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+}
+
+/// A node whose traffic flows, before anything else of it runs.
+struct Assembled {
+    parts: Arc<Parts>,
+    sockets: Sockets,
+    registry: Registry,
+    prober: Prober,
+}
+
+async fn assemble(options: NodeOptions) -> Result<Assembled, RunError> {
     let data = DataDir::open(&options.data_dir)?;
     let mut registry = Registry::default();
     // A port that is taken must be said before any traffic is taken.
@@ -100,7 +114,6 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
     let knew_peers = !known_peers.is_empty();
     let mesh = Arc::new(start_mesh(&options, known_peers, &data, generation)?);
     mesh.counters().register(&mut registry);
-    let (stop, shutdown) = ShutdownTrigger::new();
     let prober = Prober::new();
     prober.register(&mut registry);
     let parts = Arc::new(Parts {
@@ -123,6 +136,22 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
         stopping: AtomicBool::new(false),
         options,
     });
+    Ok(Assembled {
+        parts,
+        sockets,
+        registry,
+        prober,
+    })
+}
+
+async fn live(options: NodeOptions) -> Result<(), RunError> {
+    let Assembled {
+        parts,
+        sockets,
+        registry,
+        prober,
+    } = assemble(options).await?;
+    let (stop, shutdown) = ShutdownTrigger::new();
     let (ports, serving) = serve::start(&parts, sockets, registry, &shutdown);
     start_tasks(&parts, prober);
 
@@ -402,3 +431,6 @@ fn raise_file_limit() {
         },
     );
 }
+
+#[cfg(test)]
+mod tests;
