@@ -43,14 +43,15 @@ impl Retention {
                 let state = self.states.borrow_and_update();
                 (state.applied_index(), state.bytes)
             };
-            if self.sizes.grown_to(index, bytes) && self.raft.trigger().snapshot().await.is_err() {
-                return;
-            }
             let snapshot = self
                 .metrics
                 .borrow_watched()
                 .snapshot
                 .map_or(0, |id| id.index);
+            self.sizes.snapshot_at(snapshot);
+            if self.sizes.grown_to(index, bytes) && self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
             if let Some(upto) = self.sizes.purge(snapshot)
                 && self.raft.trigger().purge_log(upto).await.is_err()
             {
@@ -67,7 +68,10 @@ impl Retention {
 struct Sizes {
     limits: SnapshotLimits,
     bytes: u64,
+    /// What was reached at the newest snapshot, whoever asked for it.
     at_snapshot: u64,
+    /// What was reached when this last asked for one, which may not be written yet.
+    asked: u64,
     /// Index and bytes, a fraction of the kept bytes apart.
     marks: VecDeque<(u64, u64)>,
 }
@@ -78,7 +82,17 @@ impl Sizes {
             limits,
             bytes: 0,
             at_snapshot: 0,
+            asked: 0,
             marks: VecDeque::new(),
+        }
+    }
+
+    /// The newest snapshot goes up to `index`: the next one is due so many bytes after it. Known
+    /// to the precision of the marks, on the early side.
+    fn snapshot_at(&mut self, index: u64) {
+        let before = self.marks.partition_point(|(at, _)| *at <= index);
+        if let Some((_, bytes)) = before.checked_sub(1).and_then(|last| self.marks.get(last)) {
+            self.at_snapshot = self.at_snapshot.max(*bytes);
         }
     }
 
@@ -89,9 +103,9 @@ impl Sizes {
         if bytes - last >= (self.limits.keep_bytes / MARKS).max(1) {
             self.marks.push_back((index, bytes));
         }
-        let due = bytes - self.at_snapshot >= self.limits.every_bytes;
+        let due = bytes - self.at_snapshot.max(self.asked) >= self.limits.every_bytes;
         if due {
-            self.at_snapshot = bytes;
+            self.asked = bytes;
         }
         due
     }
@@ -131,5 +145,25 @@ mod tests {
         assert_eq!(sizes.purge(10), None);
         // 400 bytes stay, whatever the snapshot holds.
         assert_eq!(sizes.purge(25), Some(21));
+    }
+
+    #[test]
+    fn bytes_count_from_the_newest_snapshot_whoever_asked_for_it() {
+        let limits = SnapshotLimits {
+            every_bytes: 1000,
+            keep_bytes: 400,
+            ..SnapshotLimits::default()
+        };
+        let mut sizes = Sizes::new(limits);
+        assert!((1..=6).all(|index| !sizes.grown_to(index, index * 100)));
+        // Written because of the count of entries, or sent by the leader.
+        sizes.snapshot_at(6);
+        let due: Vec<u64> = (7..=30)
+            .filter(|index| sizes.grown_to(*index, index * 100))
+            .collect();
+        // The one that was asked for at 16 is late: it is not asked for with every entry meanwhile.
+        assert_eq!(due, [16, 26]);
+        sizes.snapshot_at(14);
+        assert!(!sizes.grown_to(31, 3100), "an older one changes nothing");
     }
 }
