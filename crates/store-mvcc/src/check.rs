@@ -17,7 +17,12 @@ impl Command {
             Self::Put(put) => put.check(),
             Self::Delete(delete) => delete.check(),
             Self::Txn(txn) => txn.check(ops_max),
-            Self::Compact { .. } | Self::SetClusterVersion(_) => Ok(()),
+            Self::Grant(grant) => grant.check(),
+            Self::Compact { .. }
+            | Self::SetClusterVersion(_)
+            | Self::Revoke { .. }
+            | Self::KeepAlive(_)
+            | Self::Tick(_) => Ok(()),
         }
     }
 }

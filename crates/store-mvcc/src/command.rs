@@ -34,6 +34,17 @@ pub enum Command {
     },
     /// Agrees on the lowest version that runs.
     SetClusterVersion(SetVersionOp),
+    /// Makes a lease.
+    Grant(GrantOp),
+    /// Ends a lease: deletes its keys as one revision, if it has any, and forgets it.
+    Revoke {
+        /// The lease.
+        lease: i64,
+    },
+    /// Gives leases their whole time again.
+    KeepAlive(KeepAliveOp),
+    /// Moves the lease clock, and ends the leases that are then over, as [`Command::Revoke`] does.
+    Tick(TickOp),
 }
 
 /// Agrees on a version of the mesh: what newer ones added is not used. Members propose it; it goes
@@ -141,6 +152,38 @@ pub struct DeleteOp {
     pub prev_kv: bool,
 }
 
+/// Makes a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GrantOp {
+    /// Its name, which no lease may have yet; not 0.
+    pub id: i64,
+    /// The seconds that it lives without a keep-alive.
+    pub ttl: i64,
+    /// How many milliseconds ago the proposer's reading of the lease clock was taken.
+    pub age_ms: u64,
+}
+
+/// Gives leases their whole time again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeepAliveOp {
+    /// The leases.
+    pub ids: Vec<i64>,
+    /// How many milliseconds ago the proposer's reading of the lease clock was taken.
+    pub age_ms: u64,
+}
+
+/// Moves the lease clock by the time that went by since it was at some reading. If it is not there
+/// any more, that time was counted already, and the clock is not moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TickOp {
+    /// The reading.
+    pub from_ms: u64,
+    /// The milliseconds since; [`crate::LEASE_STEP_MAX_MS`] of them count.
+    pub advance_ms: u64,
+    /// The term of the leader that measured them: they count in no other, see [`TickOp::in_term`].
+    pub term: u64,
+}
+
 /// If all compares hold, does `success`, else `failure`; all of it as one revision.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TxnOp {
@@ -231,6 +274,23 @@ impl PutOp {
     }
 }
 
+impl TickOp {
+    /// The tick as it counts in the term of its log entry: time of another term counts nothing. A
+    /// leader that was deposed and elected again, and did not notice, measured time in which
+    /// others led, and made promises from their own beginning on.
+    #[must_use]
+    pub fn in_term(self, term: u64) -> Self {
+        Self {
+            advance_ms: if self.term == term {
+                self.advance_ms
+            } else {
+                0
+            },
+            ..self
+        }
+    }
+}
+
 impl DeleteOp {
     /// Deletes `range`; the answer only counts.
     pub fn new(range: KeyRange) -> Self {
@@ -269,13 +329,19 @@ impl TxnOp {
 
 impl Command {
     /// Whether this command could change a key that begins with `prefix`, whichever branches its
-    /// transactions take.
+    /// transactions take. The keys that go with their lease are not looked at: config keys have
+    /// none.
     pub fn writes_below(&self, prefix: &[u8]) -> bool {
         match self {
             Self::Put(put) => put.key.starts_with(prefix),
             Self::Delete(delete) => delete.range.intersects_prefix(prefix),
             Self::Txn(txn) => txn.writes_below(prefix),
-            Self::Compact { .. } | Self::SetClusterVersion(_) => false,
+            Self::Compact { .. }
+            | Self::SetClusterVersion(_)
+            | Self::Grant(_)
+            | Self::Revoke { .. }
+            | Self::KeepAlive(_)
+            | Self::Tick(_) => false,
         }
     }
 
@@ -283,7 +349,14 @@ impl Command {
     /// command, or a field to one, names the version here.
     pub fn since(&self) -> Version {
         match self {
-            Self::Put(_) | Self::Delete(_) | Self::Txn(_) | Self::Compact { .. } => Version::FIRST,
+            Self::Put(_)
+            | Self::Delete(_)
+            | Self::Txn(_)
+            | Self::Compact { .. }
+            | Self::Grant(_)
+            | Self::Revoke { .. }
+            | Self::KeepAlive(_)
+            | Self::Tick(_) => Version::FIRST,
             // A node that is older must not go on in a mesh of this version.
             Self::SetClusterVersion(op) => op.version,
         }
@@ -297,6 +370,10 @@ impl Command {
             Self::Txn(_) => "a transaction",
             Self::Compact { .. } => "a compaction",
             Self::SetClusterVersion(_) => "a change of the cluster version",
+            Self::Grant(_) => "a grant of a lease",
+            Self::Revoke { .. } => "a revocation of a lease",
+            Self::KeepAlive(_) => "a keep-alive",
+            Self::Tick(_) => "a tick of the lease clock",
         }
     }
 }

@@ -89,20 +89,24 @@ impl<'a> Edit<'a> {
     pub(crate) fn delete(&mut self, op: &DeleteOp) -> DeleteResult {
         let doomed: Vec<Row> = self.image.live(&op.range).cloned().collect();
         for row in &doomed {
-            let (mod_revision, sub) = (self.revision, self.next_sub());
-            let key = row.key.clone();
-            self.replace(Arc::new(KeyValue {
-                key,
-                mod_revision,
-                sub,
-                ..KeyValue::default()
-            }));
+            self.bury(row.key.clone());
         }
         let deleted = doomed.len();
         DeleteResult {
             deleted,
             prev: if op.prev_kv { doomed } else { Vec::new() },
         }
+    }
+
+    /// Deletes a key that exists.
+    pub(crate) fn bury(&mut self, key: Bytes) {
+        let (mod_revision, sub) = (self.revision, self.next_sub());
+        self.replace(Arc::new(KeyValue {
+            key,
+            mod_revision,
+            sub,
+            ..KeyValue::default()
+        }));
     }
 
     pub(crate) fn range(&self, op: &RangeOp) -> RangeResult {
@@ -155,6 +159,15 @@ impl<'a> Edit<'a> {
             image.live.insert(row.key.clone(), row.clone())
         };
         image.live_bytes -= prev.as_ref().map_or(0, |prev| prev.resident_bytes());
+        let old_lease = prev.as_ref().map_or(0, |prev| prev.lease);
+        if old_lease != row.lease {
+            if old_lease != 0 {
+                image.leases.detach(old_lease, &row.key);
+            }
+            if row.lease != 0 {
+                image.leases.attach(row.lease, &row.key);
+            }
+        }
         self.rows.push(ChangedRow { row, prev });
     }
 

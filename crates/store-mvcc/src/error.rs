@@ -23,6 +23,15 @@ pub enum CommandError {
     /// The lease does not exist.
     #[error("requested lease not found: grant it first")]
     LeaseNotFound,
+    /// The id of a new lease is taken.
+    #[error("lease already exists: choose another id, or 0 to have one chosen")]
+    LeaseExists,
+    /// The time to live is beyond [`crate::LEASE_TTL_MAX`].
+    #[error("too large lease TTL: ask for at most {} s", crate::LEASE_TTL_MAX)]
+    LeaseTtlTooLarge,
+    /// A config key together with a lease: config does not end by itself.
+    #[error("a config key cannot have a lease: put it without one")]
+    ConfigLease,
     /// The revision is older than compaction left.
     #[error(transparent)]
     Compacted(#[from] Compacted),
@@ -85,5 +94,14 @@ pub enum RowsError {
     Missing {
         /// The first revision that is missing.
         revision: i64,
+    },
+    /// A lease is there twice, or is missing although keys hang on it.
+    #[error(
+        "lease {id} is out of place: these rows are damaged; \
+         rebuild from a snapshot or from another member"
+    )]
+    Lease {
+        /// The lease.
+        id: i64,
     },
 }

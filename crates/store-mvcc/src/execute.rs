@@ -3,6 +3,8 @@
 //! Owns the order of judgement (guard, form, state) and the promise that a refused command changes
 //! nothing. Never waits, never fails half-way.
 
+use model::CONFIG_PREFIX;
+
 use crate::edit::Edit;
 use crate::{
     Command, CommandError, Compare, CompareResult, CompareTarget, Image, KeyValue, Op, Outcome,
@@ -71,7 +73,7 @@ impl Image {
         match command {
             Command::Put(op) => {
                 op.check()?;
-                check_lease(op)?;
+                self.check_lease(op)?;
                 self.check_exists(op)?;
                 let mut edit = Edit::begin(self);
                 let result = edit.put(op);
@@ -94,6 +96,10 @@ impl Image {
                 self.set_version(*op)?;
                 Ok(Response::SetClusterVersion)
             }
+            Command::Grant(op) => self.grant(op).map(Response::Grant),
+            Command::Revoke { lease } => self.revoke(*lease).map(|()| Response::Revoke),
+            Command::KeepAlive(op) => Ok(Response::KeepAlive(self.keep_alive(op))),
+            Command::Tick(op) => Ok(Response::Tick(self.tick(*op))),
         }
     }
 
@@ -125,7 +131,7 @@ impl Image {
                 Op::Range(_) | Op::Delete(_) => {}
                 Op::Put(put) => {
                     self.check_exists(put)?;
-                    check_lease(put)?;
+                    self.check_lease(put)?;
                 }
                 Op::Txn(inner) => self.plan(inner, path)?,
             }
@@ -136,6 +142,20 @@ impl Image {
     fn check_exists(&self, op: &PutOp) -> Result<(), CommandError> {
         if (op.ignore_value || op.ignore_lease) && self.get(&op.key).is_none() {
             return Err(CommandError::KeyMissing);
+        }
+        Ok(())
+    }
+
+    fn check_lease(&self, op: &PutOp) -> Result<(), CommandError> {
+        if op.lease == 0 {
+            return Ok(());
+        }
+        // A lease ends without a guard of the config, so none may reach it.
+        if op.key.starts_with(CONFIG_PREFIX.as_bytes()) {
+            return Err(CommandError::ConfigLease);
+        }
+        if self.lease(op.lease).is_none() {
+            return Err(CommandError::LeaseNotFound);
         }
         Ok(())
     }
@@ -166,14 +186,5 @@ impl Compare {
             CompareResult::Greater => order.is_gt(),
             CompareResult::Less => order.is_lt(),
         }
-    }
-}
-
-/// No lease exists, as none can be granted.
-fn check_lease(op: &PutOp) -> Result<(), CommandError> {
-    if op.lease == 0 {
-        Ok(())
-    } else {
-        Err(CommandError::LeaseNotFound)
     }
 }

@@ -12,7 +12,13 @@ impl Image {
         match command {
             Command::Put(put) => self.put_growth(put) > 0,
             Command::Txn(txn) => self.txn_growth(txn) > 0,
-            Command::Delete(_) | Command::Compact { .. } | Command::SetClusterVersion(_) => false,
+            Command::Grant(_) => true,
+            Command::Delete(_)
+            | Command::Compact { .. }
+            | Command::SetClusterVersion(_)
+            | Command::Revoke { .. }
+            | Command::KeepAlive(_)
+            | Command::Tick(_) => false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! One state of the store, immutable to its readers.
 //!
 //! Owns the structure: the current rows by key, the history by revision, and the graves, which
-//! find deleted keys again in the past. All three are persistent trees: an image is cloned in
+//! find deleted keys again in the past; beside them the leases. All are persistent trees: an image is cloned in
 //! constant time and shares everything with its successors. Older versions of a key are reached
 //! from a newer one through the history (see `past`), so a put adds to one tree and one vector only.
 
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use imbl::{OrdMap, Vector};
 use model::{ConfigRevision, Version};
 
+use crate::leases::Leases;
 use crate::{
     Changes, CommandError, Compacted, KeyRange, RangeEnd, RangeOp, RangeResult, Row, query,
 };
@@ -34,6 +35,7 @@ pub struct Image {
     pub(crate) graves: OrdMap<Grave, Row>,
     /// One entry for each revision from [`ImageMeta::history_start`] to the newest.
     pub(crate) history: Vector<Arc<Changes>>,
+    pub(crate) leases: Leases,
 }
 
 /// The counters and marks of an [`Image`]: with its rows, all that it takes to rebuild it.
@@ -47,6 +49,8 @@ pub struct ImageMeta {
     pub config_revision: ConfigRevision,
     /// What the members agreed on about their versions; `None` before they did.
     pub version: Option<AgreedVersion>,
+    /// The reading of the lease clock, which only ticks move.
+    pub lease_clock_ms: u64,
 }
 
 /// The version that a mesh agreed on.
@@ -82,12 +86,14 @@ impl Default for Image {
                 compact_revision: NEVER_COMPACTED,
                 config_revision: ConfigRevision(0),
                 version: None,
+                lease_clock_ms: 0,
             },
             resident_bytes: 0,
             live_bytes: 0,
             live: OrdMap::new(),
             graves: OrdMap::new(),
             history: Vector::new(),
+            leases: Leases::default(),
         }
     }
 }
@@ -120,10 +126,10 @@ impl Image {
         self.meta
     }
 
-    /// An estimate of the memory that rows and history take, in bytes: the same on every node, and
+    /// An estimate of the memory that rows, history and leases take, in bytes: the same on every node, and
     /// known without counting.
     pub fn resident_bytes(&self) -> u64 {
-        self.resident_bytes
+        self.resident_bytes + self.leases.resident_bytes()
     }
 
     /// The part of [`Image::resident_bytes`] that the rows take that exist now.

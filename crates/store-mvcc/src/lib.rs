@@ -17,6 +17,8 @@ mod execute;
 mod growth;
 mod image;
 mod key_range;
+mod leases;
+mod leasing;
 mod past;
 mod query;
 mod response;
@@ -28,14 +30,19 @@ mod written;
 pub use changes::{ChangedRow, Changes};
 pub use check::TXN_OPS_MAX;
 pub use command::{
-    Command, Compare, CompareResult, CompareTarget, DeleteOp, Op, Proposal, PutOp, RangeOp,
-    SetVersionOp, SortOrder, SortTarget, TxnOp, touches_config,
+    Command, Compare, CompareResult, CompareTarget, DeleteOp, GrantOp, KeepAliveOp, Op, Proposal,
+    PutOp, RangeOp, SetVersionOp, SortOrder, SortTarget, TickOp, TxnOp, touches_config,
 };
 pub use delta::Delta;
 pub use error::{CommandError, Compacted, RowsError};
 pub use execute::Machine;
 pub use image::{AgreedVersion, Image, ImageMeta};
 pub use key_range::{KeyRange, RangeEnd};
-pub use response::{DeleteResult, Outcome, PutResult, RangeResult, Response, TxnResult};
+pub use leases::{Lease, LeaseDelta};
+pub use leasing::{LEASE_STEP_MAX_MS, LEASE_TTL_MAX, TICK_LEASES_MAX};
+pub use response::{
+    DeleteResult, GrantResult, KeepAliveResult, Outcome, PutResult, RangeResult, Response,
+    TickResult, TxnResult,
+};
 pub use row::{KeyValue, Row, RowId};
 pub use rows::ImageBuilder;

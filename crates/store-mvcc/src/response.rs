@@ -32,6 +32,14 @@ pub enum Response {
     Compact,
     /// To a change of the cluster version.
     SetClusterVersion,
+    /// To a grant.
+    Grant(GrantResult),
+    /// To a revocation.
+    Revoke,
+    /// To a keep-alive.
+    KeepAlive(KeepAliveResult),
+    /// To a tick.
+    Tick(TickResult),
 }
 
 /// What a range found.
@@ -68,4 +76,33 @@ pub struct TxnResult {
     pub succeeded: bool,
     /// One response for each operation of the branch that was taken.
     pub responses: Vec<Response>,
+}
+
+/// The lease that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GrantResult {
+    /// Its name.
+    pub id: i64,
+    /// The seconds that it lives without a keep-alive.
+    pub ttl: i64,
+}
+
+/// What became of the leases to be kept alive.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeepAliveResult {
+    /// The seconds that each lives from now on, in the order of the request; 0 if there is none.
+    pub ttls: Vec<i64>,
+}
+
+/// What a tick did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TickResult {
+    /// Whether the lease clock was where the tick goes on from, so that its time counted.
+    pub moved: bool,
+    /// The reading of the lease clock after it.
+    pub clock_ms: u64,
+    /// How many leases ended.
+    pub ended: usize,
+    /// Whether further ones are over, and wait for the next tick.
+    pub more: bool,
 }

@@ -5,7 +5,7 @@
 //! history, as they were written.
 
 use crate::edit::Edit;
-use crate::{Image, ImageMeta, Row, RowsError};
+use crate::{Image, ImageMeta, Lease, Row, RowsError};
 
 impl Image {
     /// All rows that this image holds, current and past: the base first, then the history in the
@@ -23,17 +23,21 @@ impl Image {
             .chain(changes().map(|change| &change.row))
     }
 
-    /// Rebuilds an image from its counters and its [`Image::rows`].
+    /// Rebuilds an image from its counters, its [`Image::rows`] and its [`Image::leases`].
     ///
     /// # Errors
     /// The rows are not those of an image with these counters.
     pub fn from_rows<R: Into<Row>>(
         meta: ImageMeta,
         rows: impl IntoIterator<Item = R>,
+        leases: impl IntoIterator<Item = Lease>,
     ) -> Result<Self, RowsError> {
         let mut builder = ImageBuilder::new(meta);
         for row in rows {
             builder.push(row)?;
+        }
+        for lease in leases {
+            builder.push_lease(lease)?;
         }
         builder.finish()
     }
@@ -99,10 +103,23 @@ impl ImageBuilder {
         Ok(())
     }
 
+    /// Takes a lease; leases come in any order, before, among or after the rows.
+    ///
+    /// # Errors
+    /// There cannot be such a lease.
+    pub fn push_lease(&mut self, lease: Lease) -> Result<(), RowsError> {
+        let leases = &mut self.image.leases;
+        if lease.id == 0 || leases.get(lease.id).is_some() {
+            return Err(RowsError::Lease { id: lease.id });
+        }
+        leases.set(lease);
+        Ok(())
+    }
+
     /// The image.
     ///
     /// # Errors
-    /// Rows are missing.
+    /// Rows or leases are missing.
     pub fn finish(mut self) -> Result<Image, RowsError> {
         self.close_revision();
         let whole = self.image.meta.revision == self.meta.revision
@@ -111,6 +128,9 @@ impl ImageBuilder {
             return Err(RowsError::Missing {
                 revision: self.image.meta.revision + 1,
             });
+        }
+        if let Some(id) = self.image.leases.missing() {
+            return Err(RowsError::Lease { id });
         }
         self.image.meta = self.meta;
         Ok(self.image)
@@ -123,6 +143,9 @@ impl ImageBuilder {
         }
         self.image.resident_bytes += row.resident_bytes();
         self.image.live_bytes += row.resident_bytes();
+        if row.lease != 0 {
+            self.image.leases.attach(row.lease, &row.key);
+        }
         self.image.live.insert(row.key.clone(), row);
         true
     }
@@ -135,7 +158,7 @@ impl ImageBuilder {
 }
 
 impl PartialEq for Image {
-    /// Whether both hold the same rows, current and past, under the same counters.
+    /// Whether both hold the same rows, current and past, and leases, under the same counters.
     fn eq(&self, other: &Self) -> bool {
         self.meta == other.meta
             && self.resident_bytes == other.resident_bytes
@@ -143,6 +166,7 @@ impl PartialEq for Image {
             && self.live == other.live
             && self.graves == other.graves
             && self.history == other.history
+            && self.leases == other.leases
     }
 }
 

@@ -88,7 +88,7 @@ mod tests {
         assert!(step(&mut machine, 2, false));
         assert!(step(&mut machine, 1, true));
         let image = machine.image();
-        let rebuilt = Image::from_rows(image.meta(), image.rows().cloned()).unwrap();
+        let rebuilt = Image::from_rows(image.meta(), image.rows().cloned(), []).unwrap();
         assert_eq!(rebuilt, image);
     }
 }

@@ -10,11 +10,13 @@ mod reference {
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use reference::commands;
 use reference::model::Model;
 use store_mvcc::{
-    Command, Image, ImageBuilder, KeyRange, Machine, Proposal, RangeOp, Row, RowId, RowsError,
+    Command, Image, ImageBuilder, KeyRange, Lease, Machine, Proposal, RangeOp, Row, RowId,
+    RowsError,
 };
 
 /// Applies `proposals` to both and compares every answer and every readable state.
@@ -29,6 +31,8 @@ fn agree(proposals: &[Proposal]) -> Result<Machine, TestCaseError> {
     let image = machine.image();
     prop_assert_eq!(image.compact_revision(), model.compact_revision());
     prop_assert_eq!(image.cluster_version().minor, model.version());
+    prop_assert_eq!(leases(&image), model.leases());
+    prop_assert_eq!(image.meta().lease_clock_ms, model.clock_ms());
     for revision in 1..=image.revision() + 1 {
         let op = RangeOp {
             revision,
@@ -54,7 +58,13 @@ fn agree(proposals: &[Proposal]) -> Result<Machine, TestCaseError> {
 }
 
 fn rebuilt(image: &Image) -> Result<Image, RowsError> {
-    Image::from_rows(image.meta(), image.rows().cloned())
+    Image::from_rows(image.meta(), image.rows().cloned(), image.leases().copied())
+}
+
+/// The leases, the next to end first, and the keys of each.
+fn leases(image: &Image) -> Vec<(Lease, Vec<Bytes>)> {
+    let keys = |lease: &Lease| image.lease_keys(lease.id).cloned().collect();
+    image.leases().map(|lease| (*lease, keys(lease))).collect()
 }
 
 fn by_id<'a>(rows: impl Iterator<Item = &'a Row>) -> BTreeMap<RowId, Row> {
@@ -93,7 +103,8 @@ proptest! {
         prop_assert_eq!(&again, &image);
         prop_assert!(again.rows().eq(image.rows()), "the order of the stream is the same");
         // The base may come in any order, as from a table sorted by the time of writing.
-        let sorted = Image::from_rows(image.meta(), by_id(image.rows()).into_values());
+        let (rows, leases) = (by_id(image.rows()).into_values(), image.leases().copied());
+        let sorted = Image::from_rows(image.meta(), rows, leases);
         prop_assert_eq!(sorted, Ok(image));
 
         let mut other = Machine::from_image(again);
@@ -140,6 +151,32 @@ proptest! {
         }
         prop_assert_eq!(rows, by_id(later.rows()));
         prop_assert_eq!(delta.meta, later.meta());
+
+        let mut leases: BTreeMap<i64, Lease> = older.leases().map(|it| (it.id, *it)).collect();
+        let delta = later.leases_since(&older);
+        for id in delta.ended {
+            prop_assert!(leases.remove(&id).is_some(), "ends a lease that was there: {}", id);
+        }
+        for lease in delta.renewed {
+            prop_assert!(leases.insert(lease.id, lease) != Some(lease), "renews what changed");
+        }
+        let mut leases: Vec<Lease> = leases.into_values().collect();
+        leases.sort();
+        prop_assert!(leases.iter().eq(later.leases()));
+    }
+
+    #[test]
+    fn an_image_whose_keys_lack_their_lease_is_refused(proposals in commands::history(40)) {
+        let image = agree(&proposals)?.image();
+        for gone in image.leases().map(|lease| lease.id) {
+            let kept = image.leases().copied().filter(|lease| lease.id != gone);
+            let rebuilt = Image::from_rows(image.meta(), image.rows().cloned(), kept);
+            let needed = image.lease_keys(gone).next().is_some();
+            prop_assert_eq!(rebuilt.err(), needed.then_some(RowsError::Lease { id: gone }));
+        }
+        let twice = image.leases().chain(image.leases().take(1)).copied();
+        let rebuilt = Image::from_rows(image.meta(), image.rows().cloned(), twice);
+        prop_assert_eq!(rebuilt.is_err(), image.lease_count() > 0);
     }
 
     #[test]
@@ -178,6 +215,9 @@ proptest! {
             .changes(gone.mod_revision)
             .is_some_and(|it| it.rows.len() > 1 && gone.sub as usize == it.rows.len() - 1);
         let mut builder = ImageBuilder::new(image.meta());
+        for lease in image.leases() {
+            builder.push_lease(*lease).expect("the leases are the image's own");
+        }
         let refused = rows.into_iter().try_for_each(|row| builder.push(row)).is_err()
             || builder.finish().is_err();
         // A revision's last row of several is missed by nobody but a checksum.

@@ -7,8 +7,9 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use store_mvcc::{
-    Command, Compare, CompareResult, CompareTarget, DeleteOp, KeyRange, Op, Proposal, PutOp,
-    RangeOp, SetVersionOp, SortOrder, SortTarget, TxnOp,
+    Command, Compare, CompareResult, CompareTarget, DeleteOp, GrantOp, KeepAliveOp, KeyRange,
+    LEASE_TTL_MAX, Op, Proposal, PutOp, RangeOp, SetVersionOp, SortOrder, SortTarget, TickOp,
+    TxnOp,
 };
 
 /// Revisions that a history of this size reaches, and a few that it does not.
@@ -49,6 +50,10 @@ fn proposal() -> impl Strategy<Value = Proposal> {
         5 => txn(2).prop_map(Command::Txn),
         1 => REVISIONS.prop_map(|revision| Command::Compact { revision }),
         1 => versions().prop_map(Command::SetClusterVersion),
+        4 => grant().prop_map(Command::Grant),
+        1 => lease().prop_map(|lease| Command::Revoke { lease }),
+        2 => keep_alive().prop_map(Command::KeepAlive),
+        4 => tick().prop_map(Command::Tick),
     ];
     let guard = prop_oneof![3 => Just(None), 2 => (0..4_u64).prop_map(Some)];
     (command, guard).prop_map(|(command, guard)| Proposal {
@@ -89,7 +94,7 @@ fn op(depth: u32) -> BoxedStrategy<Op> {
 }
 
 fn put() -> impl Strategy<Value = PutOp> {
-    let lease = prop_oneof![20 => Just(0_i64), 1 => Just(7)];
+    let lease = prop_oneof![2 => Just(0_i64), 1 => lease()];
     (key(), value(), lease, flag(), rarely(), rarely()).prop_map(
         |(key, value, lease, prev_kv, ignore_value, ignore_lease)| {
             let value = if ignore_value && !key.starts_with(b"b") {
@@ -107,6 +112,35 @@ fn put() -> impl Strategy<Value = PutOp> {
             }
         },
     )
+}
+
+fn grant() -> impl Strategy<Value = GrantOp> {
+    let ttl = prop_oneof![9 => -1..4_i64, 1 => Just(LEASE_TTL_MAX), 1 => Just(LEASE_TTL_MAX + 1)];
+    (lease(), ttl, millis()).prop_map(|(id, ttl, age_ms)| GrantOp { id, ttl, age_ms })
+}
+
+fn keep_alive() -> impl Strategy<Value = KeepAliveOp> {
+    (vec(lease(), 0..4), millis()).prop_map(|(ids, age_ms)| KeepAliveOp { ids, age_ms })
+}
+
+fn tick() -> impl Strategy<Value = TickOp> {
+    // Readings that the clock has at its beginning or comes to.
+    let from = select(vec![0, 0, 500, 1_000, 1_000, 1_500, 2_000, 3_000]);
+    (from, millis()).prop_map(|(from_ms, advance_ms)| TickOp {
+        from_ms,
+        advance_ms,
+        term: 1,
+    })
+}
+
+/// Few, so that they are granted again after they ended; -1 and `i64::MAX` are ids as others.
+fn lease() -> impl Strategy<Value = i64> {
+    prop_oneof![1 => Just(0), 20 => 1..4_i64, 1 => Just(-1), 1 => Just(i64::MAX)]
+}
+
+/// Around the most that counts.
+fn millis() -> impl Strategy<Value = u64> {
+    select(vec![0, 1, 499, 500, 1_000, 1_001, u64::MAX])
 }
 
 fn delete() -> impl Strategy<Value = DeleteOp> {

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use model::{CONFIG_PREFIX, ConfigRevision, Version};
 use store_mvcc::{
     ChangedRow, Changes, Command, CommandError, Compacted, Compare, CompareResult, CompareTarget,
-    DeleteResult, KeyRange, KeyValue, Op, Outcome, Proposal, PutOp, PutResult, RangeOp,
-    RangeResult, Response, Row, SetVersionOp, SortOrder, SortTarget, TxnOp, TxnResult,
+    DeleteResult, GrantResult, KeepAliveResult, KeyRange, KeyValue, Lease, Op, Outcome, Proposal,
+    PutOp, PutResult, RangeOp, RangeResult, Response, Row, SetVersionOp, SortOrder, SortTarget,
+    TickResult, TxnOp, TxnResult,
 };
 
 type State = BTreeMap<Bytes, Row>;
@@ -21,6 +22,9 @@ pub(crate) struct Model {
     config_revision: u64,
     /// The minor version, and whether it is held.
     version: (u16, bool),
+    /// Time to live and end of each lease.
+    leases: BTreeMap<i64, (i64, u64)>,
+    clock_ms: u64,
 }
 
 /// A revision in the making.
@@ -38,6 +42,8 @@ impl Model {
             compact_revision: -1,
             config_revision: 0,
             version: (1, false),
+            leases: BTreeMap::new(),
+            clock_ms: 0,
         }
     }
 
@@ -47,6 +53,30 @@ impl Model {
 
     pub(crate) fn version(&self) -> u16 {
         self.version.0
+    }
+
+    pub(crate) fn clock_ms(&self) -> u64 {
+        self.clock_ms
+    }
+
+    /// The leases, the next to end first, and the keys of each.
+    pub(crate) fn leases(&self) -> Vec<(Lease, Vec<Bytes>)> {
+        let lease = |(&id, &(ttl, expires_at_ms)): (&i64, &(i64, u64))| {
+            let lease = Lease {
+                expires_at_ms,
+                id,
+                ttl,
+            };
+            (lease, self.keys_of(id))
+        };
+        let mut leases: Vec<_> = self.leases.iter().map(lease).collect();
+        leases.sort_by_key(|(lease, _)| (lease.expires_at_ms, lease.id));
+        leases
+    }
+
+    fn keys_of(&self, lease: i64) -> Vec<Bytes> {
+        let rows = self.now().values().filter(|row| row.lease == lease);
+        rows.map(|row| row.key.clone()).collect()
     }
 
     pub(crate) fn apply(&mut self, proposal: &Proposal) -> Outcome {
@@ -136,13 +166,14 @@ impl Model {
         if let Command::SetClusterVersion(op) = proposal.command {
             return self.set_version(op);
         }
+        if let Some(answer) = self.judge_lease(&proposal.command) {
+            return answer;
+        }
         let op = match &proposal.command {
             Command::Put(put) => Op::Put(put.clone()),
             Command::Delete(delete) => Op::Delete(delete.clone()),
             Command::Txn(txn) => Op::Txn(Box::new(txn.clone())),
-            Command::Compact { .. } | Command::SetClusterVersion(_) => {
-                unreachable!("it was answered above")
-            }
+            _ => unreachable!("it was answered above"),
         };
         check_form(&op)?;
         if let Op::Txn(txn) = &op {
@@ -161,13 +192,88 @@ impl Model {
         };
         let response = draft.run(&op);
         let Draft { state, changed, .. } = draft;
+        self.keep(state, changed);
+        Ok(response)
+    }
+
+    /// Makes the changes a revision, if there are any.
+    fn keep(&mut self, state: State, changed: Vec<Row>) {
         if !changed.is_empty() {
             let config = |row: &Row| row.key.starts_with(CONFIG_PREFIX.as_bytes());
             self.config_revision += u64::from(changed.iter().any(config));
             self.states.push(state);
             self.changes.push(changed);
         }
-        Ok(response)
+    }
+
+    fn judge_lease(&mut self, command: &Command) -> Option<Result<Response, CommandError>> {
+        let end = |clock_ms: u64, age_ms: u64, ttl: i64| {
+            clock_ms + age_ms.min(1_000) + 1_000 * ttl.max(1) as u64
+        };
+        Some(match command {
+            Command::Grant(op) if op.ttl > 9_000_000_000 => Err(CommandError::LeaseTtlTooLarge),
+            Command::Grant(op) if op.id == 0 => Err(CommandError::LeaseNotFound),
+            Command::Grant(op) if self.leases.contains_key(&op.id) => {
+                Err(CommandError::LeaseExists)
+            }
+            Command::Grant(op) => {
+                let lease = (op.ttl, end(self.clock_ms, op.age_ms, op.ttl));
+                self.leases.insert(op.id, lease);
+                let (id, ttl) = (op.id, op.ttl);
+                Ok(Response::Grant(GrantResult { id, ttl }))
+            }
+            Command::Revoke { lease } if !self.leases.contains_key(lease) => {
+                Err(CommandError::LeaseNotFound)
+            }
+            Command::Revoke { lease } => {
+                self.end_lease(*lease);
+                Ok(Response::Revoke)
+            }
+            Command::KeepAlive(op) => {
+                let mut ttls = Vec::new();
+                for id in &op.ids {
+                    let Some((ttl, ends)) = self.leases.get_mut(id) else {
+                        ttls.push(0);
+                        continue;
+                    };
+                    *ends = end(self.clock_ms, op.age_ms, *ttl).max(*ends);
+                    ttls.push(*ttl);
+                }
+                Ok(Response::KeepAlive(KeepAliveResult { ttls }))
+            }
+            Command::Tick(op) => {
+                let moved = op.from_ms == self.clock_ms;
+                if moved {
+                    self.clock_ms += op.advance_ms.min(1_000);
+                }
+                let over = self.leases();
+                let over = over.iter().map(|(lease, _)| lease);
+                let over = over.take_while(|lease| lease.expires_at_ms <= self.clock_ms);
+                let over: Vec<i64> = over.map(|lease| lease.id).collect();
+                over.iter().for_each(|id| self.end_lease(*id));
+                Ok(Response::Tick(TickResult {
+                    moved,
+                    clock_ms: self.clock_ms,
+                    ended: over.len(),
+                    more: false,
+                }))
+            }
+            _ => return None,
+        })
+    }
+
+    fn end_lease(&mut self, id: i64) {
+        let mut draft = Draft {
+            model: self,
+            state: self.now().clone(),
+            changed: Vec::new(),
+        };
+        for key in self.keys_of(id) {
+            draft.bury(key);
+        }
+        let Draft { state, changed, .. } = draft;
+        self.keep(state, changed);
+        self.leases.remove(&id);
     }
 
     fn set_version(&mut self, op: SetVersionOp) -> Result<Response, CommandError> {
@@ -195,12 +301,18 @@ impl Model {
             Op::Put(put) => {
                 let keeps = put.ignore_value || put.ignore_lease;
                 let missing = keeps && !self.now().contains_key(&put.key);
-                let leased = put.lease != 0;
-                match (missing, leased) {
-                    (true, true) if in_txn => Err(CommandError::KeyMissing),
-                    (_, true) => Err(CommandError::LeaseNotFound),
-                    (true, false) => Err(CommandError::KeyMissing),
-                    (false, false) => Ok(()),
+                let in_config = put.key.starts_with(CONFIG_PREFIX.as_bytes());
+                let wrong_lease = match put.lease {
+                    0 => None,
+                    _ if in_config => Some(CommandError::ConfigLease),
+                    lease if self.leases.contains_key(&lease) => None,
+                    _ => Some(CommandError::LeaseNotFound),
+                };
+                match (missing, wrong_lease) {
+                    (true, Some(_)) if in_txn => Err(CommandError::KeyMissing),
+                    (_, Some(wrong)) => Err(wrong),
+                    (true, None) => Err(CommandError::KeyMissing),
+                    (false, None) => Ok(()),
                 }
             }
             Op::Txn(txn) => self
@@ -243,13 +355,7 @@ impl Draft<'_> {
             Op::Put(put) => Response::Put(self.put(put)),
             Op::Delete(delete) => {
                 let prev: Vec<Row> = within(&self.state, &delete.range).cloned().collect();
-                for row in &prev {
-                    self.state.remove(&row.key);
-                    self.change(KeyValue {
-                        key: row.key.clone(),
-                        ..KeyValue::default()
-                    });
-                }
+                prev.iter().for_each(|row| self.bury(row.key.clone()));
                 let deleted = prev.len();
                 Response::Delete(DeleteResult {
                     deleted,
@@ -296,6 +402,14 @@ impl Draft<'_> {
         PutResult {
             prev: prev.filter(|_| put.prev_kv),
         }
+    }
+
+    fn bury(&mut self, key: Bytes) {
+        self.state.remove(&key);
+        self.change(KeyValue {
+            key,
+            ..KeyValue::default()
+        });
     }
 
     fn change(&mut self, row: KeyValue) -> Row {
@@ -399,7 +513,7 @@ fn touches(command: &Command) -> bool {
         Command::Put(put) => op_touches(&Op::Put(put.clone())),
         Command::Delete(delete) => op_touches(&Op::Delete(delete.clone())),
         Command::Txn(txn) => op_touches(&Op::Txn(Box::new(txn.clone()))),
-        Command::Compact { .. } | Command::SetClusterVersion(_) => false,
+        _ => false,
     }
 }
 
