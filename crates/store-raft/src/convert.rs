@@ -13,6 +13,8 @@ use store_mvcc::{
     PutOp, RangeOp, Row, SetVersionOp, SortOrder, SortTarget, TxnOp,
 };
 
+pub(crate) mod leases;
+
 /// A request that this version does not understand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the request has an unknown or missing {0}; send it to a node of a newer version")]
@@ -38,6 +40,10 @@ pub fn proposal_to_pb(proposal: &Proposal) -> pb::Proposal {
             version: Some(version_to_pb(op.version)),
             downgrade: op.downgrade,
         }),
+        Command::Grant(op) => Encoded::LeaseGrant(leases::grant_to_pb(*op)),
+        Command::Revoke { lease } => Encoded::LeaseRevoke(pb::LeaseRevoke { id: *lease }),
+        Command::KeepAlive(op) => Encoded::LeaseKeepAlive(leases::keep_alive_to_pb(op)),
+        Command::Tick(op) => Encoded::LeaseTick(leases::tick_to_pb(*op)),
     };
     pb::Proposal {
         command: Some(command),
@@ -59,6 +65,10 @@ pub fn proposal_from_pb(proposal: pb::Proposal) -> Result<Proposal, Unknown> {
             version: version_from_pb(request.version.ok_or(Unknown("version"))?)?,
             downgrade: request.downgrade,
         }),
+        Encoded::LeaseGrant(request) => Command::Grant(leases::grant_from_pb(request)),
+        Encoded::LeaseRevoke(request) => Command::Revoke { lease: request.id },
+        Encoded::LeaseKeepAlive(request) => Command::KeepAlive(leases::keep_alive_from_pb(request)),
+        Encoded::LeaseTick(request) => Command::Tick(leases::tick_from_pb(request)),
     };
     Ok(Proposal {
         command,
@@ -214,10 +224,7 @@ pub(crate) fn is_shallow(command: &Command) -> bool {
     }
     match command {
         Command::Txn(txn) => fits(txn, TXN_DEPTH_MAX),
-        Command::Put(_)
-        | Command::Delete(_)
-        | Command::Compact { .. }
-        | Command::SetClusterVersion(_) => true,
+        _ => true,
     }
 }
 

@@ -7,6 +7,7 @@ mod addresses;
 pub mod convert;
 mod counters;
 mod full_disk;
+mod lease_pages;
 mod log;
 mod machine;
 mod membership;

@@ -183,10 +183,15 @@ impl StateMachine {
             .into_iter()
             .map(convert::proposal_from_pb)
             .collect();
-        let proposals = proposals.map_err(|error| strange(&error, writers))?;
+        let mut proposals = proposals.map_err(|error| strange(&error, writers))?;
         let outcomes = proposals
-            .iter()
-            .map(|proposal| self.machine.apply(proposal))
+            .iter_mut()
+            .map(|proposal| {
+                if let Command::Tick(op) = &mut proposal.command {
+                    *op = op.in_term(log_id.leader_id.term);
+                }
+                self.machine.apply(proposal)
+            })
             .collect();
         let moves = |proposal: &Proposal| matches!(proposal.command, Command::SetClusterVersion(_));
         if proposals.iter().any(moves) {

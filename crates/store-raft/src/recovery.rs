@@ -8,7 +8,7 @@ use std::io;
 use store_disk::{DataDir, Rows, RowsError, SnapshotStore, Wal};
 
 use crate::machine::State;
-use crate::rows::state_of;
+use crate::rows::{InRows, state_of};
 
 /// Where a store's state came from when it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(crate) struct Recovered {
     pub(crate) state: State,
     pub(crate) rows: Rows,
     /// The state that the rows hold, if they hold the one to start from.
-    pub(crate) in_rows: Option<State>,
+    pub(crate) in_rows: Option<InRows>,
     pub(crate) recovery: Recovery,
 }
 
@@ -75,11 +75,11 @@ pub(crate) fn recover(
     let (rows, in_rows) = open_rows(data, &mut damage)?;
     let snapshot = snapshots.newest();
     let snapshot_index = snapshot.as_ref().map_or(0, store_disk::Snapshot::index);
-    let rows_index = in_rows.as_ref().map_or(0, State::applied_index);
+    let rows_index = in_rows.as_ref().map_or(0, |it| it.state.applied_index());
 
     let (state, source, in_rows) = match (in_rows, snapshot) {
-        (Some(state), _) if rows_index >= snapshot_index => {
-            (state.clone(), Source::Rows, Some(state))
+        (Some(in_rows), _) if rows_index >= snapshot_index => {
+            (in_rows.state.clone(), Source::Rows, Some(in_rows))
         }
         (_, Some(snapshot)) => (State::of_snapshot(&snapshot)?, Source::Snapshot, None),
         (_, None) => (State::empty(), Source::Nothing, None),
@@ -105,10 +105,10 @@ pub(crate) fn recover(
 fn open_rows(
     data: &DataDir,
     damage: &mut Vec<String>,
-) -> Result<(Rows, Option<State>), RecoveryError> {
+) -> Result<(Rows, Option<InRows>), RecoveryError> {
     let fault = match Rows::open(data) {
         Ok((rows, loaded)) => match state_of(loaded) {
-            Ok(state) => return Ok((rows, state)),
+            Ok(in_rows) => return Ok((rows, in_rows)),
             Err(fault) => fault,
         },
         Err(error @ RowsError::Io { .. }) => return Err(error.into()),

@@ -12,8 +12,10 @@ use store_api::skeinpb as pb;
 use store_disk::{Loaded, Rows, RowsBatch};
 use store_mvcc::{ImageBuilder, KeyValue, Row, RowId};
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use crate::convert;
+use crate::lease_pages::{LeasePages, PageReader};
 use crate::log::Durable;
 use crate::machine::State;
 use crate::snapshot::{image_meta_from_pb, image_meta_to_pb};
@@ -28,7 +30,14 @@ pub(crate) struct RowsTask {
     states: watch::Receiver<State>,
     durable: Arc<Durable>,
     /// What the rows hold, once the queue is written; `None`: not what any state holds.
-    written: Option<State>,
+    written: Option<InRows>,
+}
+
+/// What the rows hold.
+#[derive(Clone)]
+pub(crate) struct InRows {
+    pub(crate) state: State,
+    pages: LeasePages,
 }
 
 impl RowsTask {
@@ -36,7 +45,7 @@ impl RowsTask {
         rows: Rows,
         states: watch::Receiver<State>,
         durable: Arc<Durable>,
-        written: Option<State>,
+        written: Option<InRows>,
     ) -> Self {
         Self {
             rows,
@@ -53,15 +62,14 @@ impl RowsTask {
             let due = self.is_due(&state);
             if due {
                 let rows = self.rows.clone();
-                let from = self.written.replace(state.clone());
+                let from = self.written.take();
                 // Off the runtime: it blocks while too much is pending.
-                let write = tokio::task::spawn_blocking(move || write(&rows, from, &state));
-                if let Err(ended) = write.await {
+                let write = tokio::task::spawn_blocking(move || write(&rows, from, state));
+                match write.await.map_err(JoinError::try_into_panic) {
+                    Ok(written) => self.written = Some(written),
                     // Its panic is this task's, so that the store tells it; else the runtime ends.
-                    match ended.try_into_panic() {
-                        Ok(panic) => std::panic::resume_unwind(panic),
-                        Err(_) => return,
-                    }
+                    Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                    Err(Err(_)) => return,
                 }
             }
             tokio::time::sleep(GATHER).await;
@@ -77,7 +85,7 @@ impl RowsTask {
         let written = self
             .written
             .as_ref()
-            .map(|state| (state.applied, state.installs));
+            .map(|InRows { state, .. }| (state.applied, state.installs));
         let newest = self.states.borrow();
         written != Some((newest.applied, newest.installs)) && newest.applied.is_some()
     }
@@ -88,24 +96,32 @@ impl RowsTask {
 }
 
 /// Queues the way from one state to another, or all of the other.
-fn write(rows: &Rows, from: Option<State>, to: &State) {
-    let applied = applied_bytes(to);
-    match from.filter(|from| from.installs == to.installs) {
-        Some(from) => {
-            let delta = to.image.delta_since(&from.image);
-            let puts = delta.added.iter().map(encode).collect();
-            let deletes = delta.removed.into_iter().map(key).collect();
+fn write(rows: &Rows, from: Option<InRows>, to: State) -> InRows {
+    let applied = applied_bytes(&to);
+    let pages = match from.filter(|from| from.state.installs == to.installs) {
+        Some(InRows { state, mut pages }) => {
+            let delta = to.image.delta_since(&state.image);
+            let leases = pages.follow(&state.image, &to.image);
+            let puts = delta.added.iter().map(encode).chain(leases.puts).collect();
+            let deletes = delta.removed.into_iter().map(key);
+            let deletes = deletes.chain(leases.deletes).collect();
             rows.write(RowsBatch {
                 puts,
                 deletes,
                 applied,
             });
+            pages
         }
         None => {
+            let mut pages = LeasePages::default();
+            let leases = pages.tell_anew(&to.image).puts;
             let all: Vec<Row> = to.image.rows().cloned().collect();
-            rows.rebuild(all.into_iter().map(|row| encode(&row)), applied);
+            let all = all.into_iter().map(|row| encode(&row));
+            rows.rebuild(all.chain(leases), applied);
+            pages
         }
-    }
+    };
+    InRows { state: to, pages }
 }
 
 fn applied_bytes(state: &State) -> Bytes {
@@ -130,7 +146,7 @@ fn key(id: RowId) -> Bytes {
 }
 
 /// The state that loaded rows hold; `None` if there are none. The error says what is wrong.
-pub(crate) fn state_of(loaded: Loaded) -> Result<Option<State>, String> {
+pub(crate) fn state_of(loaded: Loaded) -> Result<Option<InRows>, String> {
     let Some(applied) = loaded.applied else {
         return Ok(None);
     };
@@ -140,16 +156,26 @@ pub(crate) fn state_of(loaded: Loaded) -> Result<Option<State>, String> {
     let meta = wire::meta_from_pb(applied.raft.ok_or_else(missing)?).map_err(|e| text(&e))?;
     let image = image_meta_from_pb(applied.image.ok_or_else(missing)?).map_err(|e| text(&e))?;
     let mut builder = ImageBuilder::new(image);
-    for (_, value) in loaded.rows {
+    let mut pages = PageReader::default();
+    for (key, value) in loaded.rows {
+        if LeasePages::is_page(&key) {
+            pages.push(&key, value).map_err(|error| text(&error))?;
+            continue;
+        }
         let row = pb::Row::decode(value).map_err(|error| text(&error))?;
         let row = convert::row_from_pb(row).map_err(|error| text(&error))?;
         builder.push(row).map_err(|error| text(&error))?;
     }
-    Ok(Some(State {
+    let (leases, pages) = pages.finish();
+    for lease in leases {
+        builder.push_lease(lease).map_err(|error| text(&error))?;
+    }
+    let state = State {
         image: builder.finish().map_err(|error| text(&error))?,
         applied: meta.last_log_id,
         membership: Arc::new(meta.last_membership),
         bytes: 0,
         installs: 0,
-    }))
+    };
+    Ok(Some(InRows { state, pages }))
 }

@@ -12,12 +12,13 @@ use prost::Message;
 use prost::encoding::decode_varint;
 use store_api::skeinpb as pb;
 use store_disk::{SealedSnapshot, Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
-use store_mvcc::{AgreedVersion, Image, ImageBuilder, ImageMeta};
+use store_mvcc::{AgreedVersion, Image, ImageBuilder, ImageMeta, Lease};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::convert;
+use crate::convert::leases::{PAGE_LEASES, leases_from_pb, leases_to_pb};
 use crate::full_disk;
 use crate::types::{SnapshotMeta, VoteId};
 use crate::wire;
@@ -47,6 +48,7 @@ pub(crate) fn image_meta_to_pb(meta: ImageMeta) -> pb::ImageMeta {
         config_revision: meta.config_revision.0,
         cluster_version: agreed.map(|agreed| convert::version_to_pb(agreed.version)),
         downgrade: agreed.is_some_and(|agreed| agreed.downgrade),
+        lease_clock_ms: meta.lease_clock_ms,
     }
 }
 
@@ -61,6 +63,7 @@ pub(crate) fn image_meta_from_pb(meta: pb::ImageMeta) -> Result<ImageMeta, conve
         compact_revision: meta.compact_revision,
         config_revision: ConfigRevision(meta.config_revision),
         version,
+        lease_clock_ms: meta.lease_clock_ms,
     })
 }
 
@@ -77,7 +80,11 @@ pub(crate) fn write(
     let rows = image
         .rows()
         .map(|row| Kind::Row(convert::row_with_place_to_pb(row)));
-    for kind in std::iter::once(head).chain(rows) {
+    let leases: Vec<Lease> = image.leases().copied().collect();
+    let leases = leases
+        .chunks(PAGE_LEASES)
+        .map(|some| Kind::Leases(leases_to_pb(some, &[])));
+    for kind in std::iter::once(head).chain(leases).chain(rows) {
         buffer.clear();
         let record = pb::SnapshotRecord { kind: Some(kind) };
         record
@@ -111,12 +118,17 @@ pub(crate) fn read(snapshot: &Snapshot) -> io::Result<Image> {
     };
     let mut builder = ImageBuilder::new(image_meta_from_pb(meta).map_err(damaged)?);
     while let Some(kind) = records.next()? {
-        let Kind::Row(row) = kind else {
-            return Err(damaged("a second head"));
-        };
-        builder
-            .push(convert::row_from_pb(row).map_err(damaged)?)
-            .map_err(damaged)?;
+        match kind {
+            Kind::Row(row) => builder
+                .push(convert::row_from_pb(row).map_err(damaged)?)
+                .map_err(damaged)?,
+            Kind::Leases(page) => {
+                for lease in leases_from_pb(&page).map_err(damaged)? {
+                    builder.push_lease(lease).map_err(damaged)?;
+                }
+            }
+            Kind::Image(_) => return Err(damaged("a second head")),
+        }
     }
     builder.finish().map_err(damaged)
 }

@@ -1,7 +1,9 @@
 //! Round trips, and refusals of what this version does not know.
 
 use prost::Message;
+use store_mvcc::{GrantOp, KeepAliveOp, Lease, TickOp};
 
+use super::leases::{leases_from_pb, leases_to_pb};
 use super::*;
 
 fn every_kind_of_op() -> TxnOp {
@@ -55,6 +57,21 @@ fn proposals_survive_the_wire() {
             version: Version { major: 1, minor: 2 },
             downgrade: true,
         }),
+        Command::Grant(GrantOp {
+            id: -7,
+            ttl: 60,
+            age_ms: 400,
+        }),
+        Command::Revoke { lease: 7 },
+        Command::KeepAlive(KeepAliveOp {
+            ids: vec![7, i64::MAX, i64::MIN],
+            age_ms: 1,
+        }),
+        Command::Tick(TickOp {
+            from_ms: 9,
+            advance_ms: 500,
+            term: 3,
+        }),
     ];
     for command in commands {
         for config_guard in [None, Some(ConfigRevision(0)), Some(ConfigRevision(4))] {
@@ -71,8 +88,8 @@ fn proposals_survive_the_wire() {
 
 #[test]
 fn a_command_of_a_newer_version_is_an_error() {
-    // Field 9 does not exist here: it decodes as a proposal without a command.
-    let newer = pb::Proposal::decode(&b"\x4a\x03abc"[..]).unwrap();
+    // Field 14 does not exist here: it decodes as a proposal without a command.
+    let newer = pb::Proposal::decode(&b"\x72\x03abc"[..]).unwrap();
     assert_eq!(proposal_from_pb(newer), Err(Unknown("command")));
 }
 
@@ -129,4 +146,32 @@ fn a_compare_without_a_value_compares_with_nothing() {
         txn_from_pb(request).unwrap().compares[0].target,
         CompareTarget::Mod(0)
     );
+}
+
+#[test]
+fn a_keep_alive_costs_eight_bytes_a_lease() {
+    let keep_alive = |count: i64| {
+        let ids = (0..count).map(|n| i64::MAX - n).collect();
+        let op = KeepAliveOp { ids, age_ms: 0 };
+        proposal_to_pb(&Proposal::new(Command::KeepAlive(op))).encoded_len()
+    };
+    assert_eq!(keep_alive(2_000) - keep_alive(1_000), 8_000);
+}
+
+#[test]
+fn a_page_of_leases_whose_lists_differ_in_length_is_an_error() {
+    let lease = |id| Lease {
+        expires_at_ms: 5,
+        id,
+        ttl: 2,
+    };
+    let leases = [lease(-1), lease(1)];
+    let page = leases_to_pb(&leases, &[3]);
+    assert_eq!(leases_from_pb(&page), Ok(leases.to_vec()));
+    let mut short = page.clone();
+    short.ttls.pop();
+    assert!(leases_from_pb(&short).is_err());
+    let mut short = page;
+    short.expires_at_ms.pop();
+    assert!(leases_from_pb(&short).is_err());
 }

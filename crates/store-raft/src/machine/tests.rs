@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::stream;
 use store_disk::{DataDir, Wal, WalOptions};
-use store_mvcc::PutOp;
+use store_mvcc::{PutOp, TickOp};
 use tempfile::TempDir;
 
 use super::*;
@@ -62,10 +62,30 @@ async fn proposals_of_one_entry_are_revisions_of_their_own() {
 }
 
 #[tokio::test]
+async fn lease_time_of_another_term_counts_nothing() {
+    let (_dir, mut machine) = machine();
+    let tick = |from_ms, term| {
+        let op = TickOp {
+            from_ms,
+            advance_ms: 500,
+            term,
+        };
+        convert::proposal_to_pb(&Proposal::new(Command::Tick(op)))
+    };
+    let batch = pb::Batch {
+        proposals: vec![tick(0, 1), tick(500, 2), tick(500, 0)],
+        needs: None,
+    };
+    apply(&mut machine, vec![entry(1, &batch)]).await.unwrap();
+    let image = machine.published.images.borrow().clone();
+    assert_eq!(image.meta().lease_clock_ms, 500);
+}
+
+#[tokio::test]
 async fn an_unknown_command_stops_apply_and_changes_nothing() {
     let (_dir, mut machine) = machine();
-    // Field 9 of a proposal does not exist yet.
-    let newer = pb::Proposal::decode(&b"\x4a\x03abc"[..]).unwrap();
+    // Field 14 of a proposal does not exist yet.
+    let newer = pb::Proposal::decode(&b"\x72\x03abc"[..]).unwrap();
     let batch = pb::Batch {
         proposals: vec![put("a"), newer],
         needs: None,

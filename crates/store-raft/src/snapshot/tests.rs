@@ -1,7 +1,7 @@
 //! Images survive their snapshot, and damage is told.
 
 use store_disk::DataDir;
-use store_mvcc::{Command, DeleteOp, KeyRange, Machine, Proposal, PutOp};
+use store_mvcc::{Command, DeleteOp, GrantOp, KeyRange, Machine, Proposal, PutOp, TickOp};
 
 use super::*;
 
@@ -24,6 +24,23 @@ fn image() -> Image {
         Command::Delete(DeleteOp::new(KeyRange::key("k3"))),
     );
     apply(&mut machine, Command::Compact { revision: 30 });
+    // More leases than fit into one page, and keys that hang on some.
+    for id in 1..=5_000 {
+        let (ttl, age_ms) = (60, 0);
+        apply(&mut machine, Command::Grant(GrantOp { id, ttl, age_ms }));
+    }
+    for id in [1, 4_999] {
+        let put = PutOp {
+            lease: id,
+            ..PutOp::new(format!("leased/{id}"), "v")
+        };
+        apply(&mut machine, Command::Put(put));
+    }
+    let tick = TickOp {
+        advance_ms: 900,
+        ..TickOp::default()
+    };
+    apply(&mut machine, Command::Tick(tick));
     machine.image()
 }
 
@@ -34,8 +51,7 @@ fn an_image_survives_its_snapshot() {
     for image in [image(), Image::default()] {
         let snapshot = write(&store, &SnapshotMeta::default(), &image).unwrap();
         let back = read(&snapshot).unwrap();
-        assert_eq!(back.meta(), image.meta());
-        assert!(back.rows().eq(image.rows()));
+        assert_eq!(back, image);
         assert_eq!(meta(&snapshot).unwrap(), SnapshotMeta::default());
     }
 }
@@ -53,7 +69,30 @@ fn records_that_are_cut_off_or_unknown_are_damage() {
     let row_cut_off = [&head[..], &[9, 1, 2]].concat();
     let length_cut_off = [&head[..], &[0x80]].concat();
     let unknown_kind = [&head[..], &[2, 0x78, 1]].concat();
-    for bytes in [vec![], row_cut_off, length_cut_off, unknown_kind] {
+    let leases = |page: pb::LeasePage| {
+        let kind = Some(pb::snapshot_record::Kind::Leases(page));
+        let record = pb::SnapshotRecord { kind }.encode_length_delimited_to_vec();
+        [&head[..], &record].concat()
+    };
+    let lease = Lease {
+        expires_at_ms: 1,
+        id: 1,
+        ttl: 1,
+    };
+    let same_lease_twice = leases(leases_to_pb(&[lease, lease], &[]));
+    let half_a_lease = leases(pb::LeasePage {
+        ids: vec![1],
+        ..Default::default()
+    });
+    let all = [
+        vec![],
+        row_cut_off,
+        length_cut_off,
+        unknown_kind,
+        same_lease_twice,
+        half_a_lease,
+    ];
+    for bytes in all {
         let mut writer = begin(&store, &SnapshotMeta::default()).unwrap();
         writer.write_all(&bytes).unwrap();
         let snapshot = writer.finish().unwrap();

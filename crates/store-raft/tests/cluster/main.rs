@@ -9,8 +9,9 @@ mod harness;
 #[cfg(test)]
 mod interrupted;
 #[cfg(test)]
-mod recovery;
+mod leases;
 #[cfg(test)]
+mod recovery;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]

@@ -153,7 +153,7 @@ async fn rows_that_are_gone_or_damaged_are_rebuilt_from_snapshot_and_log() {
 }
 
 /// Rows are written behind the commit path, and only the next start tells how far they are.
-async fn restart_until_rows_have(mesh: &mut Mesh, index: u64) {
+pub(crate) async fn restart_until_rows_have(mesh: &mut Mesh, index: u64) {
     for _ in 0..50 {
         mesh.kill(0);
         mesh.restart(0).await;
