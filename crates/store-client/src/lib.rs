@@ -10,6 +10,7 @@ mod client;
 mod endpoint;
 mod error;
 mod kv;
+mod lease;
 mod watch;
 
 pub use call::CallChannel;
