@@ -223,6 +223,7 @@ fn serve_store(parts: &Arc<Parts>, ports: &Ports, store: &Store, shutdown: &Shut
     let (watched, tasks) = (Arc::clone(parts), &parts.tasks);
     tasks.spawn("watch hub", server.watch_task());
     tasks.spawn("autopilot", server.autopilot_task());
+    tasks.spawn("lease clock", server.lease_task());
     let ended = store.clone();
     tasks.spawn("watch over the store", async move {
         watched.tasks.record(ended.ended().await);

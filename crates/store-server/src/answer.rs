@@ -6,7 +6,9 @@
 use model::ConfigRevision;
 use store_api::errors;
 use store_api::etcdserverpb as pb;
-use store_mvcc::{CommandError, DeleteResult, PutResult, RangeResult, Response, Row, TxnResult};
+use store_mvcc::{
+    CommandError, DeleteResult, GrantResult, PutResult, RangeResult, Response, Row, TxnResult,
+};
 use store_raft::convert;
 use tonic::Status;
 
@@ -34,10 +36,17 @@ pub enum Answer {
     Compact(pb::CompactionResponse),
     /// To a change of the cluster version.
     SetClusterVersion,
+    /// To a grant.
+    Grant(pb::LeaseGrantResponse),
+    /// To a revocation.
+    Revoke(pb::LeaseRevokeResponse),
+    /// To a keep-alive: the seconds that each lease lives from now on; 0 if there is none.
+    KeepAlive(Vec<i64>),
 }
 
 impl Answer {
-    /// The answer that a response is, as of `revision`. A range is no command, so there is none.
+    /// The answer that a response is, as of `revision`. A range is no command, and a tick is
+    /// nobody's, so there is none.
     pub(crate) fn new(response: Response, revision: i64) -> Option<Self> {
         Some(match response {
             Response::Put(result) => Self::Put(put(result)),
@@ -45,7 +54,14 @@ impl Answer {
             Response::Txn(result) => Self::Txn(txn(result, revision)),
             Response::Compact => Self::Compact(pb::CompactionResponse::default()),
             Response::SetClusterVersion => Self::SetClusterVersion,
-            Response::Range(_) => return None,
+            Response::Grant(GrantResult { id, ttl }) => Self::Grant(pb::LeaseGrantResponse {
+                id,
+                ttl,
+                ..Default::default()
+            }),
+            Response::Revoke => Self::Revoke(pb::LeaseRevokeResponse::default()),
+            Response::KeepAlive(result) => Self::KeepAlive(result.ttls),
+            Response::Range(_) | Response::Tick(_) => return None,
         })
     }
 }
@@ -98,8 +114,8 @@ pub(crate) fn txn(result: TxnResult, revision: i64) -> pb::TxnResponse {
                 header,
                 ..txn(result, revision)
             }),
-            // These are no operations of a transaction.
-            Response::Compact | Response::SetClusterVersion => return None,
+            // The others are no operations of a transaction.
+            _ => return None,
         };
         Some(pb::ResponseOp {
             response: Some(part),
@@ -120,6 +136,11 @@ fn count(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// An outcome that does not fit its command would be a fault of the leader's version.
+pub(crate) fn misfit() -> Status {
+    Status::internal("skein: the leader's answer does not fit the command; see the versions")
+}
+
 /// etcd's error for a command that changed nothing.
 pub(crate) fn command_error(error: &CommandError) -> Status {
     match error {
@@ -128,6 +149,9 @@ pub(crate) fn command_error(error: &CommandError) -> Status {
         CommandError::ValueProvided => errors::value_provided(),
         CommandError::LeaseProvided => errors::lease_provided(),
         CommandError::LeaseNotFound => errors::lease_not_found(),
+        CommandError::LeaseExists => errors::lease_exists(),
+        CommandError::LeaseTtlTooLarge => errors::lease_ttl_too_large(),
+        CommandError::ConfigLease => Status::invalid_argument(format!("skein: {error}")),
         CommandError::Compacted(_) => errors::compacted(),
         CommandError::FutureRevision { .. } => errors::future_revision(),
         CommandError::DuplicateKey => errors::duplicate_key(),

@@ -162,6 +162,9 @@ fn reply(written: Written, term: u64) -> pb::ProposeReply {
         Answer::Txn(answer) => Reply::Txn(answer),
         Answer::Compact(answer) => Reply::Compaction(answer),
         Answer::SetClusterVersion => Reply::SetClusterVersion(pb::ClusterVersionSet {}),
+        Answer::Grant(answer) => Reply::LeaseGrant(answer),
+        Answer::Revoke(answer) => Reply::LeaseRevoke(answer),
+        Answer::KeepAlive(ttls) => Reply::LeaseKeepAlive(pb::LeasesKeptAlive { ttls }),
     };
     pb::ProposeReply {
         revision: written.revision,

@@ -14,7 +14,7 @@ use store_mvcc::{Command, Image, RangeResult, Row};
 use store_raft::{Store, convert};
 use tonic::{Request, Response, Status};
 
-use crate::answer::{self, Answer, Written, command_error};
+use crate::answer::{self, Answer, Written, command_error, misfit};
 use crate::header::Headers;
 use crate::limits::Limits;
 use crate::patience::Patience;
@@ -131,11 +131,6 @@ impl Consistency {
             ),
         )
     }
-}
-
-/// An outcome that does not fit its command would be a fault of the leader's version.
-fn misfit() -> Status {
-    Status::internal("skein: the leader's answer does not fit the command; see the versions")
 }
 
 #[tonic::async_trait]

@@ -175,6 +175,9 @@ fn written(reply: pb::ProposeReply) -> Result<Written, WriteError> {
         Some(Reply::Txn(answer)) => Answer::Txn(answer),
         Some(Reply::Compaction(answer)) => Answer::Compact(answer),
         Some(Reply::SetClusterVersion(_)) => Answer::SetClusterVersion,
+        Some(Reply::LeaseGrant(answer)) => Answer::Grant(answer),
+        Some(Reply::LeaseRevoke(answer)) => Answer::Revoke(answer),
+        Some(Reply::LeaseKeepAlive(answer)) => Answer::KeepAlive(answer.ttls),
         Some(Reply::Failure(failure)) => return Err(write_error(&failure)),
         None => return Err(WriteError::Final(Proposed::Unknown.mark(unknown_reply()))),
     };

@@ -21,6 +21,7 @@ mod join;
 mod kv;
 mod lane;
 mod leader_calls;
+mod lease;
 mod limits;
 mod maintenance;
 mod metrics;

@@ -47,6 +47,10 @@ pub(crate) const ADMISSIONS_MAX: usize = 8;
 /// 16 KiB. The rest is cut off.
 pub(crate) const REFUSAL_TEXT_MAX: usize = 4096;
 
+/// Leases that wait together to be kept alive through one node, while an earlier proposal is under
+/// way. More get "too many requests". (A proposal of so many has 1 MiB.)
+pub(crate) const KEEP_ALIVES_MAX: usize = 128 * 1024;
+
 /// What a test or an operator may want otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -69,6 +73,9 @@ pub struct Limits {
     pub leader_wait: Duration,
     /// How often a watcher that asked for it and had no event is told that it misses nothing.
     pub watch_progress_every: Duration,
+    /// The least time to live that a lease is granted, in seconds: shorter ones are raised to it.
+    /// As in etcd: longer than an election takes, so that there is time for a keep-alive.
+    pub lease_ttl_min: i64,
 }
 
 /// How much history is kept: revisions that can be read, and watched from. What no limit wants
@@ -104,6 +111,7 @@ impl Default for Limits {
             request_deadline: Duration::from_secs(7),
             leader_wait: Duration::from_secs(4),
             watch_progress_every: Duration::from_secs(600),
+            lease_ttl_min: 2,
         }
     }
 }

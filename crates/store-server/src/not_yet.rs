@@ -38,8 +38,6 @@ macro_rules! not_yet {
 }
 
 not_yet! {
-    /// Keys that go when their owner does.
-    LeaseNotYet = "etcdserverpb.Lease";
     /// Users, roles, permissions.
     AuthNotYet = "etcdserverpb.Auth";
     /// Locks.

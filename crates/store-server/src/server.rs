@@ -1,6 +1,6 @@
 //! All services of one node's store, wired.
 //!
-//! Owns what they share. Spawns nothing: the node runs the two tasks and serves the services.
+//! Owns what they share. Spawns nothing: the node runs the tasks and serves the services.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use lifecycle::Shutdown;
 use store_api::etcdserverpb::cluster_server::ClusterServer;
 use store_api::etcdserverpb::kv_server::KvServer;
+use store_api::etcdserverpb::lease_server::LeaseServer;
 use store_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use store_api::skeinpb::forward_server::ForwardServer;
 use store_mvcc::Image;
@@ -26,10 +27,11 @@ use crate::health::HealthService;
 use crate::history;
 use crate::kv::KvService;
 use crate::leader_calls::LeaderCalls;
+use crate::lease::{LeaseService, LeaseTime};
 use crate::limits::{Limits, REQUEST_SLACK};
 use crate::maintenance::MaintenanceService;
 use crate::metrics::StoreCollector;
-use crate::not_yet::{AuthNotYet, ElectionNotYet, LeaseNotYet, LockNotYet};
+use crate::not_yet::{AuthNotYet, ElectionNotYet, LockNotYet};
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::refusal::Admission;
@@ -43,6 +45,7 @@ pub struct StoreServer {
     store: Store,
     writes: Writes,
     reads: Reads,
+    lease_time: LeaseTime,
     hub: Arc<WatchHub>,
     headers: Headers,
     liveness: Arc<dyn Liveness>,
@@ -62,11 +65,13 @@ impl StoreServer {
     ) -> Self {
         let leader = Arc::new(LeaderCalls::new(store.status_watch()));
         let versions = Versions::new(store.clone(), liveness.clone());
+        let lease_time = LeaseTime::default();
         let writes = Writes::new(
             store.clone(),
             admission,
             versions,
             leader.clone(),
+            lease_time.clone(),
             limits.clone(),
         );
         Self {
@@ -74,6 +79,7 @@ impl StoreServer {
             reads: Reads::new(store.clone(), leader, limits.clone()),
             hub: WatchHub::new(store.images(), store.status_watch(), shutdown.clone()),
             headers: Headers::new(store.status_watch()),
+            lease_time,
             store,
             liveness,
             limits,
@@ -132,6 +138,13 @@ impl StoreServer {
             headers.clone(),
             self.limits.clone(),
         );
+        let lease = LeaseService::new(
+            writes.clone(),
+            reads.clone(),
+            headers.clone(),
+            self.limits.clone(),
+            self.shutdown.clone(),
+        );
         let maintenance = MaintenanceService::new(
             store.clone(),
             writes.clone(),
@@ -153,7 +166,7 @@ impl StoreServer {
             .add_service(ClusterServer::new(cluster))
             .add_service(MaintenanceServer::new(maintenance))
             .add_service(HealthService::new(self.store.status_watch()))
-            .add_service(LeaseNotYet)
+            .add_service(LeaseServer::new(lease))
             .add_service(AuthNotYet)
             .add_service(LockNotYet)
             .add_service(ElectionNotYet);
@@ -173,6 +186,12 @@ impl StoreServer {
     /// Hands the store's changes to watchers until the store or the node stops: run it as a task.
     pub fn watch_task(&self) -> impl Future<Output = ()> + Send + 'static {
         self.hub.clone().follow()
+    }
+
+    /// Counts the time of leases while this node leads: run it as a task.
+    pub fn lease_task(&self) -> impl Future<Output = ()> + Send + 'static {
+        let lease_time = self.lease_time.clone();
+        lease_time.run(self.store.clone(), self.shutdown.clone())
     }
 
     /// Looks after the membership, the mesh's version and the history while this node leads: run it

@@ -16,6 +16,7 @@ use crate::answer::{Answer, Written, command_error};
 use crate::history;
 use crate::lane::Lane;
 use crate::leader_calls::LeaderCalls;
+use crate::lease::LeaseTime;
 use crate::limits::Limits;
 use crate::patience::Patience;
 use crate::quota::Quota;
@@ -35,6 +36,7 @@ struct Inner {
     versions: Versions,
     quota: Quota,
     leader: Arc<LeaderCalls>,
+    lease_time: LeaseTime,
     limits: Limits,
 }
 
@@ -90,6 +92,7 @@ impl Writes {
         admission: Arc<dyn Admission>,
         versions: Versions,
         leader: Arc<LeaderCalls>,
+        lease_time: LeaseTime,
         limits: Limits,
     ) -> Self {
         let lane = Lane::new(admission);
@@ -101,6 +104,7 @@ impl Writes {
                 versions,
                 quota,
                 leader,
+                lease_time,
                 limits,
             }),
         }
@@ -180,11 +184,17 @@ impl Writes {
 
     /// Admits and proposes on this node, which should lead.
     pub(crate) async fn submit_here(&self, command: Command) -> Result<Written, WriteError> {
-        let store = &self.inner.store;
-        let ready = self.inner.versions.admit(&command);
-        ready.map_err(WriteError::Final)?;
-        let room = self.inner.quota.admit(&command);
-        room.map_err(WriteError::Final)?;
+        let Inner {
+            store,
+            versions,
+            quota,
+            lease_time,
+            limits,
+            ..
+        } = &*self.inner;
+        let command = lease_time.stamp(command, &store.image(), limits);
+        versions.admit(&command).map_err(WriteError::Final)?;
+        quota.admit(&command).map_err(WriteError::Final)?;
         let route = route(&command).map_err(|refusal| WriteError::Final(refusal.to_status()))?;
         let outcome = match route {
             Route::Direct => match command {

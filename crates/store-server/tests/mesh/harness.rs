@@ -166,6 +166,7 @@ impl Node {
         );
         runtime.spawn(server.watch_task());
         runtime.spawn(server.autopilot_task());
+        runtime.spawn(server.lease_task());
         let peers = Server::builder()
             .add_service(store.peer_service())
             .add_service(server.forward_service());

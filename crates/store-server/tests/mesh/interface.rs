@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use store_api::errors;
+use store_api::etcdserverpb::auth_client::AuthClient;
 use store_api::etcdserverpb::cluster_client::ClusterClient;
 use store_api::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
-use store_api::etcdserverpb::lease_client::LeaseClient;
 use store_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use store_api::etcdserverpb::request_op::Request as Op;
 use store_api::etcdserverpb::response_op::Response as Part;
@@ -370,8 +370,8 @@ async fn members_status_and_chores() {
 async fn what_is_not_there_yet_says_so_by_name() {
     let mesh = Mesh::form(1).await;
     let channel = mesh.node(0).channel();
-    let lease = LeaseClient::new(channel.clone())
-        .lease_grant(LeaseGrantRequest::default())
+    let auth = AuthClient::new(channel.clone())
+        .auth_enable(AuthEnableRequest {})
         .await;
     let snapshot = MaintenanceClient::new(channel.clone())
         .snapshot(SnapshotRequest {})
@@ -380,7 +380,7 @@ async fn what_is_not_there_yet_says_so_by_name() {
         .member_add(MemberAddRequest::default())
         .await;
     for (error, word) in [
-        (lease.unwrap_err(), "LeaseGrant"),
+        (auth.unwrap_err(), "AuthEnable"),
         (snapshot.unwrap_err(), "backup"),
         (member.unwrap_err(), "--join"),
     ] {

@@ -15,6 +15,8 @@ mod json;
 #[cfg(test)]
 mod lane;
 #[cfg(test)]
+mod leases;
+#[cfg(test)]
 mod versions;
 #[cfg(test)]
 mod watching;

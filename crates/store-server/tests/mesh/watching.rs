@@ -22,7 +22,7 @@ fn all(start_revision: i64) -> WatchCreateRequest {
 }
 
 /// A watch on a connection of its own, whose client reads only when the test does.
-async fn watch(node: &Node, create: WatchCreateRequest) -> Streaming<WatchResponse> {
+pub(crate) async fn watch(node: &Node, create: WatchCreateRequest) -> Streaming<WatchResponse> {
     let create = WatchRequest {
         request_union: Some(RequestUnion::CreateRequest(create)),
     };
@@ -35,7 +35,7 @@ async fn watch(node: &Node, create: WatchCreateRequest) -> Streaming<WatchRespon
     answers
 }
 
-async fn next(answers: &mut Streaming<WatchResponse>) -> WatchResponse {
+pub(crate) async fn next(answers: &mut Streaming<WatchResponse>) -> WatchResponse {
     let message = tokio::time::timeout(Duration::from_secs(20), answers.message());
     message.await.unwrap().unwrap().unwrap()
 }
