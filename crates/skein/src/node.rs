@@ -16,6 +16,7 @@ use serde::Deserialize;
 use telemetry::LogFormat;
 
 use crate::failure::Failure;
+use crate::options::duration;
 use crate::output::Output;
 
 /// The heading of the store's limits in the help.
@@ -86,6 +87,11 @@ pub(crate) struct Node {
     /// Proxy worker threads [default: one per core]
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+
+    /// Remove a member that has been dead for so long, while this node leads and three voters remain;
+    /// `never`: only by `skein member remove` [default: 72h]
+    #[arg(long, value_name = "DURATION|never")]
+    remove_dead_after: Option<String>,
 
     /// Where a Listener with `bind: ":8080"` binds [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
@@ -158,7 +164,7 @@ impl Node {
             .transpose()?
             .unwrap_or_default();
         let merged = self.over(file);
-        let limits = merged.limits(Limits::default());
+        let limits = merged.limits(Limits::default())?;
         let name = match merged.name {
             Some(name) => name,
             None => host_name()?,
@@ -191,10 +197,17 @@ impl Node {
         Ok((options, format))
     }
 
-    fn limits(&self, default: Limits) -> Limits {
+    fn limits(&self, default: Limits) -> Result<Limits, Failure> {
         let bytes = |size: Size| usize::try_from(size.0).unwrap_or(usize::MAX);
         let history = default.history;
-        Limits {
+        let remove_dead_after = match self.remove_dead_after.as_deref() {
+            None => default.remove_dead_after,
+            Some("never") => None,
+            Some(text) => Some(duration(text).map_err(|error| {
+                Failure::usage(format!("--remove-dead-after {text}: {error}, or `never`"))
+            })?),
+        };
+        Ok(Limits {
             request_bytes: self.max_request_bytes.map_or(default.request_bytes, bytes),
             txn_ops: self.max_txn_ops.unwrap_or(default.txn_ops),
             // As in etcd, 0 asks for the default.
@@ -207,8 +220,9 @@ impl Node {
                 min_revisions: self.history_min_revisions.unwrap_or(history.min_revisions),
                 max_bytes: self.history_max_bytes.map_or(history.max_bytes, |it| it.0),
             },
+            remove_dead_after,
             ..default
-        }
+        })
     }
 
     /// These flags where they were given, else what the file says.
@@ -235,6 +249,7 @@ impl Node {
             label: Vec::new(),
             labels,
             workers: self.workers.or(file.workers),
+            remove_dead_after: self.remove_dead_after.or(file.remove_dead_after),
             proxy_ip: self.proxy_ip.or(file.proxy_ip),
             quota: self.quota.or(file.quota),
             history_keep: self.history_keep.or(file.history_keep),
@@ -345,6 +360,12 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_be_meant_are_usage_errors() {
+        let resolve_dead = |text| resolve(&["--name", "n", "--remove-dead-after", text]);
+        let day = Some(std::time::Duration::from_secs(24 * 3600));
+        assert_eq!(resolve_dead("24h").unwrap().limits.remove_dead_after, day);
+        assert_eq!(resolve_dead("never").unwrap().limits.remove_dead_after, None);
+        let fault = resolve_dead("soon").unwrap_err();
+        assert!(fault.message.contains("never"), "{}", fault.message);
         let fault = resolve(&["--name", "n", "--client-addr", "192.0.2.7:2379"]).unwrap_err();
         assert_eq!(fault.kind.exit_code(), 2);
         assert!(fault.message.contains("--insecure"), "{}", fault.message);

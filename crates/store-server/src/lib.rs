@@ -39,12 +39,14 @@ mod watch;
 mod writes;
 
 pub use answer::{Answer, Written};
-pub use autopilot::{Judgement, Liveness, VOTERS_MAX};
+pub use autopilot::{Judgement, Liveness, VOTERS_MAX, VOTERS_MIN};
 pub use connections::{Connection, Speaks, connections};
 pub use forward::ForwardService;
 pub use gateway::MetricsText;
 pub use join::{JoinError, Joined, request_join, request_record};
-pub use limits::{HistoryLimits, Limits, QUOTA_BYTES, REQUEST_BYTES, TXN_OPS};
+pub use limits::{
+    HistoryLimits, Limits, QUOTA_BYTES, REMOVE_DEAD_AFTER, REQUEST_BYTES, TXN_OPS,
+};
 pub use patience::Patience;
 pub use refusal::{Admission, Refusal};
 pub use server::StoreServer;

@@ -200,6 +200,7 @@ impl StoreServer {
         let members = autopilot::run(
             self.store.clone(),
             self.liveness.clone(),
+            self.limits.remove_dead_after,
             self.shutdown.clone(),
         );
         let versions = Versions::new(self.store.clone(), self.liveness.clone());
