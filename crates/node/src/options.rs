@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use model::NodeName;
 use store_server::{Limits, QUOTA_BYTES, REQUEST_BYTES, TXN_OPS};

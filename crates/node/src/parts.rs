@@ -18,7 +18,7 @@ use proxy_server::probe::Reports;
 use store_disk::DataDir;
 use store_mvcc::Image;
 use store_raft::{Member, RaftStatus, Store};
-use store_server::{Judgement, Liveness};
+use store_server::{Introduction, Judgement, Liveness};
 use tokio::sync::watch;
 
 use crate::form;
@@ -90,6 +90,14 @@ impl Parts {
             name: self.options.name.to_string(),
             peer_addr: self.options.peer_addr.to_string(),
             client_addr: self.options.client_addr.to_string(),
+        }
+    }
+
+    /// This node as a leader sees it that is asked to take it in.
+    pub(crate) fn introduction(&self) -> Introduction {
+        Introduction {
+            node: self.own_member(),
+            promised: self.data.promise().is_some(),
         }
     }
 

@@ -132,7 +132,10 @@ impl Ports {
         let client = client.add_service(config);
         self.client.open(client.add_service(mesh(&self.parts)));
         let peer = Routes::new(store.peer_service());
-        self.peer.open(peer.add_service(server.forward_service()));
+        let introduced = Arc::clone(&self.parts);
+        let introduction = Arc::new(move || introduced.introduction());
+        self.peer
+            .open(peer.add_service(server.forward_service(introduction)));
     }
 }
 

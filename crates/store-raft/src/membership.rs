@@ -187,11 +187,12 @@ impl Store {
         self.change(change).await
     }
 
-    /// Hands leadership to `to`, or to the voter whose log is longest. Returns when another leads.
+    /// Hands leadership to the node `asked` for, or to the voter whose log is longest. Returns when
+    /// another leads, or at once if this node leads and was asked for.
     ///
     /// # Errors
     /// [`MembershipError`]; refused if nobody else votes.
-    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<(), MembershipError> {
+    pub async fn transfer_leadership(&self, asked: Option<NodeId>) -> Result<(), MembershipError> {
         let status = self.status();
         let votes = |id: &NodeId| status.voters.iter().any(|voter| voter.id == *id);
         let best = status
@@ -199,13 +200,16 @@ impl Store {
             .iter()
             .filter(|(id, _)| votes(id))
             .max_by_key(|(_, at)| *at);
-        let to = to
+        let to = asked
             .or_else(|| best.map(|(id, _)| *id))
             .filter(|id| votes(id) && *id != status.id);
         if status.role != crate::Role::Leader {
             return Err(MembershipError::NotLeader {
                 leader: status.leader,
             });
+        }
+        if asked == Some(status.id) {
+            return Ok(());
         }
         let to = to.ok_or_else(|| {
             MembershipError::Refused("there is no such other voter to hand over to".to_owned())

@@ -147,7 +147,7 @@ fn check_mesh(status: &RaftStatus, wanted: MeshId) -> Result<MeshId, Refused> {
 }
 
 /// A name and an address mean one node. Those of a dead member are free to its successor.
-fn check_claims(
+pub(crate) fn check_claims(
     status: &RaftStatus,
     member: &Member,
     judge: impl Fn(NodeId) -> Judgement,
@@ -176,7 +176,7 @@ fn check_claims(
     Ok(())
 }
 
-fn member_to_pb(member: &Member, mesh_id: MeshId) -> pb::Member {
+pub(crate) fn member_to_pb(member: &Member, mesh_id: MeshId) -> pb::Member {
     pb::Member {
         node_id: member.id.0,
         name: member.name.clone(),

@@ -175,13 +175,13 @@ fn bury(
 }
 
 /// Whether the member takes part in Raft now: this node, which leads, or one that answers it.
-fn answers(status: &RaftStatus, id: NodeId) -> bool {
+pub(crate) fn answers(status: &RaftStatus, id: NodeId) -> bool {
     id == status.id || status.answering.contains(&id)
 }
 
 /// Whether a learner could vote at once. That takes evidence that it was reached at all: a vote of
 /// a node that does not answer can cost the mesh its quorum, and with it the way back.
-fn caught_up(status: &RaftStatus, id: NodeId) -> bool {
+pub(crate) fn caught_up(status: &RaftStatus, id: NodeId) -> bool {
     let matched = status.matched.iter().find(|(member, _)| *member == id);
     let near = matched.is_some_and(|(_, index)| *index > 0 && index + LAG_MAX >= status.last_log);
     near && status.answering.contains(&id)

@@ -1,52 +1,83 @@
-//! etcd's Cluster service, as far as it makes sense here: members are listed; they come and go by
-//! joining, not by a client's request.
+//! etcd's Cluster service: who the members are, and changes of them.
 //!
-//! Owns the translation of members. Never changes the membership.
+//! Owns the way of a change to the leader. Goes on after a failure only if surely nothing was done.
+//! Never decides about a change: that is the leader's [`Members`].
 
+use std::sync::Arc;
+
+use store_api::errors;
 use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::cluster_server::Cluster;
-use store_raft::{Member, Store};
+use store_api::skeinpb::ChangedMembers;
+use store_api::skeinpb::change_members_request::Change;
+use store_api::verdict::Proposed;
+use store_raft::{Role, Store};
+use tokio::time::{Instant, timeout_at};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::header::Headers;
+use crate::leader_calls::LeaderCalls;
 use crate::limits::Limits;
+use crate::members::{Members, list};
 use crate::patience::Patience;
 use crate::reads::Reads;
+use crate::writes::WriteError;
 
 #[derive(Clone)]
 pub(crate) struct ClusterService {
-    store: Store,
-    reads: Reads,
-    headers: Headers,
-    limits: Limits,
+    pub(crate) store: Store,
+    pub(crate) reads: Reads,
+    pub(crate) members: Members,
+    pub(crate) leader: Arc<LeaderCalls>,
+    pub(crate) headers: Headers,
+    pub(crate) limits: Limits,
 }
 
 impl ClusterService {
-    pub(crate) fn new(store: Store, reads: Reads, headers: Headers, limits: Limits) -> Self {
-        Self {
-            store,
-            reads,
-            headers,
-            limits,
+    /// Membership is no part of the key space, so the header has no revision, as in etcd.
+    fn header(&self) -> Option<pb::ResponseHeader> {
+        Some(self.headers.at(0))
+    }
+
+    /// Has a change made by whichever node leads.
+    async fn change(
+        &self,
+        metadata: &MetadataMap,
+        change: Change,
+    ) -> Result<ChangedMembers, Status> {
+        let patience = Patience::of(metadata, &self.limits);
+        let deadline = Instant::now() + self.limits.request_deadline;
+        let mut status = self.store.status_watch();
+        loop {
+            let (role, leader) = {
+                let status = status.borrow_and_update();
+                (status.role, status.leader.clone())
+            };
+            let attempt = match (role, &leader) {
+                (Role::Stopped, _) => return Err(Proposed::No.mark(errors::stopped())),
+                (Role::Leader, _) => self.members.change(change.clone()).await,
+                (_, Some(leader)) => {
+                    let change = change.clone();
+                    self.leader.change_members(leader, change, deadline).await
+                }
+                (_, None) => Err(WriteError::Elsewhere(None)),
+            };
+            match attempt {
+                Ok(changed) => return Ok(changed),
+                Err(WriteError::Final(status)) => return Err(status),
+                Err(WriteError::Elsewhere(_)) if !patience.is_over() => {}
+                Err(WriteError::Elsewhere(_)) if leader.is_none() => {
+                    return Err(Proposed::No.mark(errors::no_leader()));
+                }
+                Err(WriteError::Elsewhere(_)) => {
+                    return Err(Proposed::No.mark(errors::timeout()));
+                }
+            }
+            let news = status.wait_for(|now| (now.role, &now.leader) != (role, &leader));
+            let _ = timeout_at(patience.next_look(), news).await;
         }
     }
-}
-
-fn member(member: &Member, is_learner: bool) -> pb::Member {
-    pb::Member {
-        id: member.id.0,
-        name: member.name.clone(),
-        peer_ur_ls: vec![format!("http://{}", member.peer_addr)],
-        client_ur_ls: vec![format!("http://{}", member.client_addr)],
-        is_learner,
-    }
-}
-
-fn by_joining() -> Status {
-    Status::unimplemented(
-        "skein: members come by `skein node --join` and go when they are long dead; \
-         start or stop the node instead",
-    )
 }
 
 #[tonic::async_trait]
@@ -59,40 +90,57 @@ impl Cluster for ClusterService {
             let patience = Patience::of(request.metadata(), &self.limits);
             self.reads.linearizable(patience).await?;
         }
-        let status = self.store.status();
-        let voters = status.voters.iter().map(|voter| member(voter, false));
-        let learners = status.learners.iter().map(|learner| member(learner, true));
-        // Membership is no part of the key space, so the header has no revision, as in etcd.
-        let header = Some(self.headers.at(0));
-        let members = voters.chain(learners).collect();
+        let members = list(&self.store.status());
+        let header = self.header();
         Ok(Response::new(pb::MemberListResponse { header, members }))
     }
 
     async fn member_add(
         &self,
-        _: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(by_joining())
+        let (metadata, _, request) = request.into_parts();
+        let changed = self.change(&metadata, Change::Add(request)).await?;
+        Ok(Response::new(pb::MemberAddResponse {
+            header: self.header(),
+            member: changed.added,
+            members: changed.members,
+        }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(by_joining())
+        let (metadata, _, request) = request.into_parts();
+        let changed = self.change(&metadata, Change::Remove(request)).await?;
+        Ok(Response::new(pb::MemberRemoveResponse {
+            header: self.header(),
+            members: changed.members,
+        }))
     }
 
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(by_joining())
+        let (metadata, _, request) = request.into_parts();
+        let changed = self.change(&metadata, Change::Update(request)).await?;
+        Ok(Response::new(pb::MemberUpdateResponse {
+            header: self.header(),
+            members: changed.members,
+        }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(by_joining())
+        let (metadata, _, request) = request.into_parts();
+        let changed = self.change(&metadata, Change::Promote(request)).await?;
+        Ok(Response::new(pb::MemberPromoteResponse {
+            header: self.header(),
+            members: changed.members,
+        }))
     }
 }

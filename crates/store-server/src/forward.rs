@@ -14,14 +14,15 @@ use store_api::skeinpb::failure;
 use store_api::skeinpb::forward_server::{Forward, ForwardServer};
 use store_api::skeinpb::propose_reply::Result as Reply;
 use store_api::verdict::Proposed;
-use store_raft::{Leader, ReadError, Store, convert};
+use store_raft::{Leader, Member, ReadError, Store, convert};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::admit::{Gate, Refused};
+use crate::admit::{Gate, Refused, member_to_pb};
 use crate::answer::{Answer, Written};
 use crate::autopilot::Liveness;
 use crate::leader_calls::mesh_of;
 use crate::limits::FORWARD_BYTES_MAX;
+use crate::members::Members;
 use crate::relayed;
 use crate::writes::{WriteError, Writes};
 
@@ -31,15 +32,34 @@ pub struct ForwardService {
     store: Store,
     writes: Writes,
     gate: Gate,
+    members: Members,
+    introduction: Arc<dyn Fn() -> Introduction + Send + Sync>,
+}
+
+/// Who this node is, for a leader that is asked to take it in.
+#[derive(Debug, Clone)]
+pub struct Introduction {
+    /// The member that it is, or would be.
+    pub node: Member,
+    /// Whether it promised itself to others, to found a mesh with them.
+    pub promised: bool,
 }
 
 impl ForwardService {
-    pub(crate) fn new(store: Store, writes: Writes, liveness: Arc<dyn Liveness>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        writes: Writes,
+        members: Members,
+        liveness: Arc<dyn Liveness>,
+        introduction: Arc<dyn Fn() -> Introduction + Send + Sync>,
+    ) -> Self {
         let gate = Gate::new(store.clone(), liveness);
         Self {
             store,
             writes,
             gate,
+            members,
+            introduction,
         }
     }
 
@@ -123,6 +143,40 @@ impl Forward for ForwardService {
             result: Some(result),
         }))
     }
+
+    async fn change_members(
+        &self,
+        request: Request<pb::ChangeMembersRequest>,
+    ) -> Result<Response<pb::ChangeMembersReply>, Status> {
+        use pb::change_members_reply::Result as Reply;
+        self.check_mesh(&request)?;
+        let change = request.into_inner().change.ok_or_else(|| {
+            Status::unimplemented(
+                "skein: a change of an unknown kind; run the same version everywhere",
+            )
+        })?;
+        let result = match self.members.change(change).await {
+            Ok(changed) => Reply::Changed(changed),
+            Err(error) => Reply::Failure(failure_of(error)),
+        };
+        Ok(Response::new(pb::ChangeMembersReply {
+            result: Some(result),
+        }))
+    }
+
+    /// Answered to whoever asks: nothing in it is secret to a peer.
+    async fn introduce(
+        &self,
+        _: Request<pb::IntroduceRequest>,
+    ) -> Result<Response<pb::IntroduceReply>, Status> {
+        let Introduction { node, promised } = (self.introduction)();
+        let mesh_id = self.store.mesh_id().unwrap_or_default();
+        Ok(Response::new(pb::IntroduceReply {
+            node: Some(member_to_pb(&node, mesh_id)),
+            promised,
+            version: Some(convert::version_to_pb(self.store.version())),
+        }))
+    }
 }
 
 impl ForwardService {
@@ -130,15 +184,7 @@ impl ForwardService {
     async fn propose(self, proposal: pb::Proposal) -> pb::ProposeReply {
         let result = match self.propose_checked(proposal).await {
             Ok(written) => return reply(written, self.store.status().term),
-            Err(WriteError::Elsewhere(leader)) => elsewhere(leader),
-            Err(WriteError::Final(status)) => failure(
-                &status,
-                match Proposed::of(&status) {
-                    Some(Proposed::No) => failure::Proposed::No,
-                    Some(Proposed::Unknown) => failure::Proposed::Unknown,
-                    None => failure::Proposed::Refused,
-                },
-            ),
+            Err(error) => failure_of(error),
         };
         pb::ProposeReply {
             result: Some(Reply::Failure(result)),
@@ -181,6 +227,20 @@ fn failure(status: &Status, proposed: failure::Proposed) -> pb::Failure {
         proposed: proposed.into(),
         leader_id: 0,
         leader_peer_addr: String::new(),
+    }
+}
+
+fn failure_of(error: WriteError) -> pb::Failure {
+    match error {
+        WriteError::Elsewhere(leader) => elsewhere(leader),
+        WriteError::Final(status) => {
+            let proposed = match Proposed::of(&status) {
+                Some(Proposed::No) => failure::Proposed::No,
+                Some(Proposed::Unknown) => failure::Proposed::Unknown,
+                None => failure::Proposed::Refused,
+            };
+            failure(&status, proposed)
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use tonic::Code;
 use crate::leader_calls::{client, connect, leader_of, status_of};
 
 /// How long one node may take to answer. A change of members commits in far less.
-const ANSWER_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// Nodes point to the leader they know; after so many calls the search is given up.
 const CALLS_MAX: usize = 16;
 

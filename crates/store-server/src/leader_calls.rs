@@ -10,10 +10,11 @@ use std::time::Duration;
 use model::{ConfigRevision, MeshId, NodeId};
 use store_api::errors;
 use store_api::skeinpb as pb;
+use store_api::skeinpb::change_members_request::Change;
 use store_api::skeinpb::failure;
 use store_api::skeinpb::forward_client::ForwardClient;
 use store_api::skeinpb::propose_reply::Result as Reply;
-use store_api::verdict::Proposed;
+use store_api::verdict::{Proposed, never_sent};
 use store_mvcc::{Command, Proposal};
 use store_raft::{Leader, RaftStatus, convert};
 use tokio::sync::watch;
@@ -63,6 +64,33 @@ impl LeaderCalls {
         let proposal = convert::proposal_to_pb(&Proposal::new(command));
         let reply = relay.propose(proposal, deadline).await;
         reply.map_or_else(|error| Err(lost(&error, leader)), written)
+    }
+
+    /// Has the leader change the members.
+    pub(crate) async fn change_members(
+        &self,
+        leader: &Leader,
+        change: Change,
+        deadline: Instant,
+    ) -> Result<pb::ChangedMembers, WriteError> {
+        use pb::change_members_reply::Result as Reply;
+        let mut client = self.client(&leader.peer_addr).map_err(elsewhere)?;
+        let request = pb::ChangeMembersRequest {
+            change: Some(change),
+        };
+        let reply = client.change_members(self.request(request));
+        let unknown = |status| WriteError::Final(Proposed::Unknown.mark(status));
+        let reply = match timeout_at(deadline, reply).await {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) if never_sent(&status) => return Err(elsewhere(status)),
+            Ok(Err(_)) => return Err(unknown(errors::timeout_due_to_connection_lost())),
+            Err(_elapsed) => return Err(unknown(errors::timeout())),
+        };
+        match reply.result {
+            Some(Reply::Changed(changed)) => Ok(changed),
+            Some(Reply::Failure(failure)) => Err(write_error(&failure)),
+            None => Err(unknown(unknown_reply())),
+        }
     }
 
     /// Asks the leader up to where a reader must have applied.

@@ -25,6 +25,7 @@ mod lease;
 mod limits;
 mod maintenance;
 mod metrics;
+mod members;
 mod not_yet;
 mod patience;
 mod quota;
@@ -41,7 +42,7 @@ mod writes;
 pub use answer::{Answer, Written};
 pub use autopilot::{Judgement, Liveness, VOTERS_MAX, VOTERS_MIN};
 pub use connections::{Connection, Speaks, connections};
-pub use forward::ForwardService;
+pub use forward::{ForwardService, Introduction};
 pub use gateway::MetricsText;
 pub use join::{JoinError, Joined, request_join, request_record};
 pub use limits::{

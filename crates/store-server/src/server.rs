@@ -20,7 +20,7 @@ use tonic::service::Routes;
 
 use crate::autopilot::{self, Liveness};
 use crate::cluster::ClusterService;
-use crate::forward::ForwardService;
+use crate::forward::{ForwardService, Introduction};
 use crate::gateway::{self, MetricsText, Pages};
 use crate::header::Headers;
 use crate::health::HealthService;
@@ -31,6 +31,7 @@ use crate::lease::{LeaseService, LeaseTime};
 use crate::limits::{Limits, REQUEST_SLACK};
 use crate::maintenance::MaintenanceService;
 use crate::metrics::StoreCollector;
+use crate::members::Members;
 use crate::not_yet::{AuthNotYet, ElectionNotYet, LockNotYet};
 use crate::patience::Patience;
 use crate::reads::Reads;
@@ -46,6 +47,8 @@ pub struct StoreServer {
     writes: Writes,
     reads: Reads,
     lease_time: LeaseTime,
+    leader: Arc<LeaderCalls>,
+    members: Members,
     hub: Arc<WatchHub>,
     headers: Headers,
     liveness: Arc<dyn Liveness>,
@@ -76,7 +79,9 @@ impl StoreServer {
         );
         Self {
             writes,
-            reads: Reads::new(store.clone(), leader, limits.clone()),
+            reads: Reads::new(store.clone(), leader.clone(), limits.clone()),
+            leader,
+            members: Members::new(store.clone(), liveness.clone()),
             hub: WatchHub::new(store.images(), store.status_watch(), shutdown.clone()),
             headers: Headers::new(store.status_watch()),
             lease_time,
@@ -132,12 +137,6 @@ impl StoreServer {
             headers.clone(),
             self.limits.clone(),
         );
-        let cluster = ClusterService::new(
-            store.clone(),
-            reads.clone(),
-            headers.clone(),
-            self.limits.clone(),
-        );
         let lease = LeaseService::new(
             writes.clone(),
             reads.clone(),
@@ -145,6 +144,14 @@ impl StoreServer {
             self.limits.clone(),
             self.shutdown.clone(),
         );
+        let cluster = ClusterService {
+            store: store.clone(),
+            reads: reads.clone(),
+            members: self.members.clone(),
+            leader: self.leader.clone(),
+            headers: headers.clone(),
+            limits: self.limits.clone(),
+        };
         let maintenance = MaintenanceService::new(
             store.clone(),
             writes.clone(),
@@ -173,12 +180,18 @@ impl StoreServer {
         gateway::beside(routes, pages)
     }
 
-    /// The service of the peer port, beside [`Store::peer_service`].
-    pub fn forward_service(&self) -> ForwardServer<ForwardService> {
+    /// The service of the peer port, beside [`Store::peer_service`]. `introduction` tells who this
+    /// node is, each time that somebody asks.
+    pub fn forward_service(
+        &self,
+        introduction: Arc<dyn Fn() -> Introduction + Send + Sync>,
+    ) -> ForwardServer<ForwardService> {
         ForwardService::new(
             self.store.clone(),
             self.writes.clone(),
+            self.members.clone(),
             self.liveness.clone(),
+            introduction,
         )
         .into_server()
     }

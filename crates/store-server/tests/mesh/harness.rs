@@ -15,7 +15,9 @@ use store_client::{Client, ClientOptions};
 use store_disk::{DataDir, WalOptions};
 use store_mvcc::{Command, Image, Op};
 use store_raft::{Member, Role, Store, StoreConfig};
-use store_server::{Admission, Judgement, Limits, Liveness, MetricsText, Refusal, StoreServer};
+use store_server::{
+    Admission, Introduction, Judgement, Limits, Liveness, MetricsText, Refusal, StoreServer,
+};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -167,15 +169,27 @@ impl Node {
         runtime.spawn(server.watch_task());
         runtime.spawn(server.autopilot_task());
         runtime.spawn(server.lease_task());
-        let peers = Server::builder()
-            .add_service(store.peer_service())
-            .add_service(server.forward_service());
-        let peer = serve(&runtime, peers, requested.clone());
         let metrics: MetricsText = Arc::new(|| "skein_up 1\n# EOF\n".to_owned());
         let clients = Server::builder()
             .accept_http1(true)
             .add_routes(server.client_routes(metrics));
-        let client = serve(&runtime, clients, requested);
+        let client = serve(&runtime, clients, requested.clone(), listener());
+        let listening = listener();
+        let peer = listening.local_addr().unwrap();
+        let introduction = Introduction {
+            node: Member {
+                id: store.id(),
+                name: name.to_owned(),
+                peer_addr: peer.to_string(),
+                client_addr: client.to_string(),
+            },
+            promised: false,
+        };
+        let introduction = Arc::new(move || introduction.clone());
+        let peers = Server::builder()
+            .add_service(store.peer_service())
+            .add_service(server.forward_service(introduction));
+        serve(&runtime, peers, requested, listening);
         let (name, runtime) = (name.to_owned(), Some(runtime));
         Self {
             store,
@@ -227,13 +241,18 @@ impl Node {
     }
 }
 
+fn listener() -> std::net::TcpListener {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
 fn serve(
     runtime: &Runtime,
     server: tonic::transport::server::Router,
     mut shutdown: Shutdown,
+    listener: std::net::TcpListener,
 ) -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
     let addr = listener.local_addr().unwrap();
     runtime.spawn(async move {
         let listener = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());

@@ -17,6 +17,8 @@ mod lane;
 #[cfg(test)]
 mod leases;
 #[cfg(test)]
+mod members;
+#[cfg(test)]
 mod versions;
 #[cfg(test)]
 mod watching;
