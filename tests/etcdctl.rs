@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::harness::{Lines, Mesh, Ran, Upstream, get, until};
+use crate::harness::{Lines, Mesh, Node, Ran, Upstream, get, until, until_some};
 
 const LISTENER: &str =
     r#"{"schema":1,"kind":"Listener","name":"edge","bind":":8080","protocol":"http"}"#;
@@ -246,6 +246,87 @@ fn members_and_endpoints_are_told() {
         let said = format!("{}{}", health.stdout, health.stderr);
         assert_eq!(said.matches("is healthy").count(), 3, "{said}");
     }
+}
+
+/// The member's id as etcdctl writes it, and its role, as the node at `asked` knows it.
+fn member(mesh: &Mesh, asked: usize, name: &str) -> Option<(String, String)> {
+    let members = mesh.nodes[asked].skein(&["member", "list", "-o", "json"]);
+    let members = members.ok().json();
+    let members = members["members"].as_array().expect("members").clone();
+    let member = members.into_iter().find(|one| one["name"] == name)?;
+    let id = member["id"].as_str()?.trim_start_matches('0').to_owned();
+    Some((id, member["role"].as_str()?.to_owned()))
+}
+
+#[track_caller]
+fn fails(ran: Ran, fault: &str) {
+    let ran = ran.exits(1);
+    assert!(ran.stderr.contains(fault), "{}", ran.stderr);
+}
+
+#[test]
+fn members_come_and_move_as_etcdctl_asks() {
+    if is_missing() {
+        return;
+    }
+    let mesh = Mesh::start(3);
+    // A node that looks for a mesh where none is: it waits to be taken in.
+    let nowhere = format!("{}:7946", mesh.subnet.ip(200));
+    let key = mesh.dir.path().join("gossip.key");
+    let node = Node::new("n4", mesh.subnet.ip(4).into(), mesh.dir.path());
+    let arguments = ["--gossip-key-file", key.to_str().expect("UTF-8")];
+    let mut joining = node.with(&arguments).with(&["--join", &nowhere]);
+    let urls = format!("--peer-urls=http://{}:2380", joining.ip);
+    let add = |mesh: &Mesh| etcdctl(mesh, &["member", "add", "n4", &urls, "--learner"]);
+    fails(add(&mesh), "skein node --join");
+    joining.start();
+    until("the node listens", || {
+        joining.log().contains("node started")
+    });
+    let added = add(&mesh).ok().stdout;
+    assert!(added.contains("added to cluster"), "{added}");
+    fails(add(&mesh), "etcdserver: Peer URLs already exists");
+    let (n4, _) = until_some("it is listed", || member(&mesh, 0, "n4"));
+    // Gossip has not heard of it, so it has no vote until somebody gives it one.
+    let promote = || etcdctl(&mesh, &["member", "promote", &n4]);
+    until("it is in sync and gets its vote", || promote().code == 0);
+    fails(promote(), "etcdserver: can only promote a learner member");
+    let moved = format!("--peer-urls=http://{}:2399", joining.ip);
+    etcdctl(&mesh, &["member", "update", &n4, &moved]).ok();
+    until("it is listed there", || {
+        let listed = etcdctl(&mesh, &["member", "list"]).ok().stdout;
+        listed.contains(":2399")
+    });
+}
+
+#[test]
+fn a_leader_is_chosen_and_removed_as_etcdctl_asks() {
+    if is_missing() {
+        return;
+    }
+    let mesh = Mesh::start(3);
+    let leader = mesh.leader();
+    let (next, asked) = (&mesh.nodes[(leader + 1) % 3], (leader + 2) % 3);
+    let (id, _) = member(&mesh, asked, &next.name).expect("a member");
+    let moved = etcdctl(&mesh, &["move-leader", &id]).ok().stdout;
+    assert!(moved.contains("Leadership transferred"), "{moved}");
+    until("the chosen one leads", || {
+        member(&mesh, asked, &next.name).is_some_and(|(_, role)| role == "leader")
+    });
+    let removed = etcdctl(&mesh, &["member", "remove", &id]).ok().stdout;
+    assert!(removed.contains("removed from cluster"), "{removed}");
+    let again = etcdctl(&mesh, &["member", "remove", &id]);
+    fails(again, "etcdserver: member not found");
+    until("the node knows that it was removed", || {
+        let own = next.status_of(&next.name);
+        own.is_some_and(|own| {
+            let fault = own["store_fault"].as_str().unwrap_or_default();
+            fault.contains("no longer a member")
+        })
+    });
+    mesh.nodes[asked].skein(&["put", "still", "here"]).ok();
+    let back = member(&mesh, asked, &next.name);
+    assert_eq!(back, None, "it did not come back");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod forming;
 mod harness;
 mod health;
 mod json;
+mod members;
 mod proxy;
 mod start;
 mod store;

@@ -266,6 +266,11 @@ impl Node {
     /// SIGTERM, and its exit status.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end, which was asked for, and its exit status.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.take().expect("it runs").wait().expect("it ends")
     }
 

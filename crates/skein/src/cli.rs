@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::graph::GraphCommand;
 use crate::keygen::Keygen;
 use crate::keys::{Del, Get, Put};
+use crate::member;
 use crate::members::Members;
 use crate::node::Node;
 use crate::options::Options;
@@ -31,7 +32,8 @@ use crate::watch::Watch;
 #[derive(Debug, Parser)]
 #[command(name = "skein", version = telemetry::VERSION, max_term_width = 100)]
 #[command(after_help = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 refused (the config is not valid), 4 not found.
+Exit codes: 0 done, 1 failed, 2 usage, 3 refused (the config is not valid, or the quorum would be
+endangered), 4 not found.
 SKEIN_ENDPOINTS=10.0.0.1:2379,10.0.0.2:2379 saves typing --endpoints.")]
 pub(crate) struct Cli {
     /// What to do.
@@ -145,6 +147,10 @@ Example:
   skein members")]
     Members(Remote<Members>),
 
+    /// Look at and change the members of the store (Raft)
+    #[command(subcommand)]
+    Member(MemberCommand),
+
     /// Show everyone the gossip knows
     #[command(after_help = "\
 Example:
@@ -230,6 +236,39 @@ Then begin a document with: # yaml-language-server: $schema=skein.schema.json")]
     Schema,
 }
 
+/// Every command about the store's members. They come by `skein node --join`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MemberCommand {
+    /// Show the members, as `skein members` does
+    #[command(after_help = "\
+Example:
+  skein member list")]
+    List(Remote<Members>),
+
+    /// Remove a member for good; refused where the others could not write without it
+    #[command(after_help = "\
+Examples:
+  skein member remove n3
+  skein member remove 3f2a90c1d4e5b677 -o json
+
+A node that lives goes on serving the config that it has. Its id never becomes a member again: with an
+empty data directory it joins as a new one. The leader hands over before it is removed. A dead node
+that comes back empty under its old name takes its place by itself: nothing is to be removed then.")]
+    Remove(Remote<member::Remove>),
+
+    /// Give a learner its vote; learners that have caught up get it by themselves
+    #[command(after_help = "\
+Example:
+  skein member promote n4")]
+    Promote(Remote<member::Promote>),
+
+    /// Hand leadership to another voter
+    #[command(after_help = "\
+Example:
+  skein member move-leader n2          # before work on the machine that leads")]
+    MoveLeader(Remote<member::MoveLeader>),
+}
+
 impl Command {
     /// Runs the command to its end.
     pub(crate) fn run(self) -> ExitCode {
@@ -245,6 +284,7 @@ impl Command {
             Self::Config(command) => command.run(),
             Self::Status(command) => command.run(),
             Self::Members(command) => command.run(),
+            Self::Member(command) => command.run(),
             Self::Peers(command) => command.run(),
             Self::Graph(command) => command.run(),
             Self::Explain(command) => command.run(),
@@ -264,6 +304,17 @@ impl ConfigCommand {
             Self::Export(command) => command.run(),
             Self::Validate(command) => local(command.output, |output| command.run(output)),
             Self::Schema => local(Format::Text, validate::write_schema),
+        }
+    }
+}
+
+impl MemberCommand {
+    fn run(self) -> ExitCode {
+        match self {
+            Self::List(command) => command.run(),
+            Self::Remove(command) => command.run(),
+            Self::Promote(command) => command.run(),
+            Self::MoveLeader(command) => command.run(),
         }
     }
 }

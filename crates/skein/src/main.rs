@@ -25,6 +25,7 @@ mod keygen;
 mod keys;
 mod line_diff;
 mod manifest;
+mod member;
 mod members;
 mod node;
 mod options;

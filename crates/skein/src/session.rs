@@ -65,6 +65,16 @@ impl Session {
         &self.client
     }
 
+    /// A client of one node only, for what only that node can do.
+    pub(crate) fn at(&self, endpoint: &str) -> Result<Client, Failure> {
+        connect(&[endpoint.to_owned()], self.timeout)
+    }
+
+    /// How long to wait for an answer.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// The namespace asked for, if one was.
     pub(crate) fn namespace(&self) -> Option<&str> {
         self.namespace.as_deref()

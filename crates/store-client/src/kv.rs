@@ -114,6 +114,57 @@ impl Client {
         .await
     }
 
+    /// Removes a member.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn member_remove(
+        &self,
+        request: pb::MemberRemoveRequest,
+    ) -> Result<pb::MemberRemoveResponse, ClientError> {
+        self.write(|channel| async move {
+            Ok(ClusterClient::new(channel)
+                .member_remove(request)
+                .await?
+                .into_inner())
+        })
+        .await
+    }
+
+    /// Gives a learner a vote.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn member_promote(
+        &self,
+        request: pb::MemberPromoteRequest,
+    ) -> Result<pb::MemberPromoteResponse, ClientError> {
+        self.write(|channel| async move {
+            Ok(ClusterClient::new(channel)
+                .member_promote(request)
+                .await?
+                .into_inner())
+        })
+        .await
+    }
+
+    /// Hands leadership over. Only the leader takes this call.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn move_leader(
+        &self,
+        request: pb::MoveLeaderRequest,
+    ) -> Result<pb::MoveLeaderResponse, ClientError> {
+        self.write(|channel| async move {
+            Ok(MaintenanceClient::new(channel)
+                .move_leader(request)
+                .await?
+                .into_inner())
+        })
+        .await
+    }
+
     /// The status of the first endpoint that answers.
     ///
     /// # Errors

@@ -1,0 +1,149 @@
+//! `skein member`: changes of the members by hand, and what is refused.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use store_api::etcdserverpb::PutRequest;
+use store_client::{Client, ClientOptions};
+
+use crate::harness::{Mesh, Node, until};
+
+/// How many members the node knows.
+fn members(node: &Node) -> usize {
+    let members = node.skein(&["member", "list", "-o", "json"]).ok().json();
+    members["members"].as_array().expect("members").len()
+}
+
+#[test]
+fn leadership_moves_and_members_go_by_name() {
+    let mesh = Mesh::start(3);
+    let leader = mesh.leader();
+    let (next, stays) = (&mesh.nodes[(leader + 1) % 3], &mesh.nodes[leader]);
+    let moved = mesh.skein(&["member", "move-leader", &next.name, "-o", "json"]);
+    let moved = moved.ok().json();
+    assert_eq!(moved["leader"]["name"], next.name, "{moved}");
+    assert!(
+        moved["term"].as_u64().is_some_and(|term| term > 1),
+        "{moved}"
+    );
+    // Asked again, it is so already.
+    mesh.skein(&["member", "move-leader", &next.name]).ok();
+    let unknown = mesh.skein(&["member", "remove", "n9"]).exits(4);
+    assert!(unknown.stderr.contains("n1, n2, n3"), "{}", unknown.stderr);
+    let voter = mesh.skein(&["member", "promote", &next.name]).exits(3);
+    assert!(voter.stderr.contains("votes already"), "{}", voter.stderr);
+
+    // The one that leads may go, too.
+    let removed = mesh.skein(&["member", "remove", &next.name, "-o", "json"]);
+    let mut removed = removed.ok().json();
+    assert_eq!(removed["member"]["name"], next.name);
+    removed["member"].take();
+    let left = json!({
+        "change": "removed", "member": null, "voters": 2, "quorum": 2, "may_fail": 0,
+    });
+    assert_eq!(removed, left);
+    until("the others know it", || members(stays) == 2);
+    stays.skein(&["put", "a", "1", "--timeout", "20s"]).ok();
+    until("the removed node says so", || {
+        let own = next.status_of(&next.name);
+        own.is_some_and(|own| {
+            let fault = own["store_fault"].as_str().unwrap_or_default();
+            fault.contains("no longer a member")
+        })
+    });
+}
+
+#[test]
+fn a_removal_that_would_cost_the_quorum_is_refused() {
+    let mesh = Mesh::start(3);
+    let leader = mesh.leader();
+    let (silent, living) = (&mesh.nodes[(leader + 1) % 3], &mesh.nodes[(leader + 2) % 3]);
+    silent.signal(Signal::STOP);
+    until("the leader misses it", || {
+        let seen = mesh.nodes[leader].status_of(&silent.name);
+        seen.is_some_and(|seen| seen["state"] == "DOWN")
+    });
+    let refused = mesh.nodes[leader].skein(&["member", "remove", &living.name, "-o", "json"]);
+    let text = refused.exits(3).stderr;
+    let error: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(error["error"]["kind"], "refused", "{error}");
+    let message = error["error"]["message"].as_str().expect("text");
+    assert!(message.contains("stays a member"), "{message}");
+    silent.signal(Signal::CONT);
+    assert_eq!(members(living), 3);
+}
+
+/// Writers that must not notice anything; how often each was acknowledged.
+async fn write_until(
+    endpoints: Vec<String>,
+    name: usize,
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
+) -> Vec<String> {
+    let options = ClientOptions {
+        deadline: Duration::from_secs(20),
+        ..ClientOptions::default()
+    };
+    let client = Client::new(&endpoints, options).expect("good endpoints");
+    let mut keys = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let key = format!("w/{name}/{}", keys.len());
+        let request = PutRequest {
+            key: key.clone().into(),
+            value: key.clone().into(),
+            ..Default::default()
+        };
+        let put = client.put(request).await;
+        put.unwrap_or_else(|error| panic!("{key}: {error}"));
+        keys.push(key);
+        written.fetch_add(1, Ordering::Relaxed);
+    }
+    keys
+}
+
+#[test]
+fn no_write_fails_while_the_leader_is_stopped() {
+    let mut mesh = Mesh::start(3);
+    let leader = mesh.leader();
+    let mut endpoints: Vec<String> = mesh.nodes.iter().map(Node::client).collect();
+    let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let writers: Vec<_> = (0..9)
+        .map(|name| {
+            // A third of them begins at each node, the leader too.
+            endpoints.rotate_left(1);
+            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
+            runtime.spawn(write_until(endpoints.clone(), name, stop, written))
+        })
+        .collect();
+    let more = |count: usize| {
+        let from = written.load(Ordering::Relaxed);
+        let failed = || writers.iter().any(tokio::task::JoinHandle::is_finished);
+        until("writes go on", || {
+            assert!(!failed(), "a writer failed");
+            written.load(Ordering::Relaxed) >= from + count
+        });
+    };
+    more(200);
+    mesh.nodes[leader].signal(Signal::TERM);
+    more(200);
+    assert!(mesh.nodes[leader].wait().success());
+    more(200);
+    stop.store(true, Ordering::Relaxed);
+    let keys: Vec<String> = writers
+        .into_iter()
+        .flat_map(|writer| runtime.block_on(writer).expect("no write fails"))
+        .collect();
+    let next = &mesh.nodes[(leader + 1) % 3];
+    let stored = next.skein(&["get", "w/", "--prefix", "--keys-only"]).ok();
+    let stored: BTreeSet<&str> = stored.stdout.lines().collect();
+    let lost: Vec<_> = keys
+        .iter()
+        .filter(|key| !stored.contains(&***key))
+        .collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
