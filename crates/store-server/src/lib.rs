@@ -33,6 +33,7 @@ mod reads;
 mod refusal;
 mod relay;
 mod relayed;
+mod require_leader;
 mod reserved;
 mod server;
 mod versions;

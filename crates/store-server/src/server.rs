@@ -16,7 +16,7 @@ use store_raft::Store;
 use telemetry::Registry;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::service::Routes;
+use tonic::service::{InterceptorLayer, Routes};
 
 use crate::autopilot::{self, Liveness};
 use crate::cluster::ClusterService;
@@ -36,6 +36,7 @@ use crate::not_yet::{AuthNotYet, ElectionNotYet, LockNotYet};
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::refusal::Admission;
+use crate::require_leader::RequireLeader;
 use crate::versions::Versions;
 use crate::watch::{WatchHub, WatchService};
 use crate::writes::Writes;
@@ -177,6 +178,9 @@ impl StoreServer {
             .add_service(AuthNotYet)
             .add_service(LockNotYet)
             .add_service(ElectionNotYet);
+        let required = RequireLeader::new(self.store.status_watch());
+        let required = InterceptorLayer::new(required);
+        let routes = Routes::from(routes.into_axum_router().layer(required));
         gateway::beside(routes, pages)
     }
 

@@ -28,6 +28,7 @@ use self::frame::{Frame, WatchCodec};
 use self::session::Session;
 use crate::header::Headers;
 use crate::limits::{Limits, REQUEST_SLACK};
+use crate::require_leader;
 
 /// The service for the client port. A clone serves the same hub.
 #[derive(Debug, Clone)]
@@ -68,7 +69,9 @@ impl StreamingService<WatchRequest> for OpenSession {
     type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
-        let session = Session::open(self.0.clone(), request.into_inner().boxed());
+        let wants_leader = require_leader::is_asked(request.metadata());
+        let requests = request.into_inner().boxed();
+        let session = Session::open(self.0.clone(), requests, wants_leader);
         let frames = stream::unfold(Some(session), async |session| {
             let mut session = session?;
             match session.next_frame().await {

@@ -14,6 +14,8 @@ use store_mvcc::{ChangedRow, Image, RangeEnd};
 use store_raft::{RaftStatus, Role};
 use tokio::sync::watch;
 
+use crate::require_leader;
+
 use super::batch::{Encoder, Wants};
 use super::mailbox::{Mailbox, Posted, Serial};
 
@@ -32,6 +34,8 @@ pub struct WatchHub {
     shutdown: Shutdown,
     /// Whether nothing is handed out any more.
     ended: watch::Sender<bool>,
+    /// Whether there has been no leader for too long.
+    leaderless: watch::Sender<bool>,
 }
 
 /// Watchers by what they want. One key is looked up; ranges are asked one by one.
@@ -80,6 +84,7 @@ impl WatchHub {
             status,
             shutdown,
             ended: watch::Sender::new(false),
+            leaderless: watch::Sender::new(false),
         })
     }
 
@@ -87,6 +92,17 @@ impl WatchHub {
     /// clients find what is to come at other nodes. Run it as a task of its own.
     pub async fn follow(self: Arc<Self>) {
         let _end = EndStreams(&self.ended);
+        tokio::select! {
+            () = self.follow_images() => {}
+            () = require_leader::follow(
+                self.status.clone(),
+                require_leader::patience(),
+                &self.leaderless,
+            ) => {}
+        }
+    }
+
+    async fn follow_images(&self) {
         let mut images = self.images.clone();
         let mut status = self.status.clone();
         let mut shutdown = self.shutdown.clone();
@@ -124,6 +140,11 @@ impl WatchHub {
     /// What a watcher holds while it is one.
     pub(crate) fn place(&self) -> Arc<()> {
         Arc::clone(&self.living)
+    }
+
+    /// Turns true when streams that want a leader have to end.
+    pub(crate) fn leaderless(&self) -> watch::Receiver<bool> {
+        self.leaderless.subscribe()
     }
 
     /// A name for a new watcher, used once.

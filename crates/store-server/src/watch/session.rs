@@ -50,12 +50,15 @@ pub(crate) struct Session {
     progress_due: bool,
     published: watch::Receiver<i64>,
     ended: watch::Receiver<bool>,
+    /// Turns true when there is no leader; only for a client that wants to know.
+    leaderless: Option<watch::Receiver<bool>>,
 }
 
 impl Session {
     pub(crate) fn open(
         shared: Arc<Shared>,
         requests: BoxStream<'static, Result<WatchRequest, Status>>,
+        wants_leader: bool,
     ) -> Self {
         Self {
             requests,
@@ -71,6 +74,7 @@ impl Session {
             progress_due: false,
             published: shared.hub.published(),
             ended: shared.hub.ended(),
+            leaderless: wants_leader.then(|| shared.hub.leaderless()),
             shared,
         }
     }
@@ -113,6 +117,12 @@ impl Session {
         };
         // Ends with the hub, too.
         let ended = async { drop(self.ended.wait_for(|ended| *ended).await) };
+        let leaderless = async {
+            match &mut self.leaderless {
+                Some(leaderless) => drop(leaderless.wait_for(|leaderless| *leaderless).await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             request = self.requests.next(), if self.requests_open => self.take_request(request)?,
             () = self.mailbox.arrived() => {}
@@ -122,6 +132,7 @@ impl Session {
                 self.progress_due = true;
             }
             () = ended => return Err(errors::stopped()),
+            () = leaderless => return Err(errors::no_leader()),
         }
         Ok(())
     }

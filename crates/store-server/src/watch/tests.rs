@@ -88,8 +88,13 @@ impl Bench {
     }
 
     fn client(&self) -> Client {
+        self.client_of(false)
+    }
+
+    fn client_of(&self, wants_leader: bool) -> Client {
         let (requests, inbound) = mpsc::channel(64);
-        let session = Session::open(self.shared.clone(), ReceiverStream::new(inbound).boxed());
+        let requested = ReceiverStream::new(inbound).boxed();
+        let session = Session::open(self.shared.clone(), requested, wants_leader);
         Client { requests, session }
     }
 }
@@ -573,6 +578,19 @@ async fn a_store_that_stops_ends_its_streams_and_those_that_come() {
     let mut late = bench.client();
     late.create(key("a")).await;
     assert!(in_time(late.session.next_frame()).await.is_err());
+}
+
+#[tokio::test]
+async fn without_a_leader_the_streams_end_that_want_one() {
+    let bench = Bench::new();
+    let (mut wants, mut patient) = (bench.client_of(true), bench.client());
+    wants.create(key("a")).await;
+    patient.create(key("a")).await;
+    bench.status.send_modify(|status| status.quorum = false);
+    let ended = in_time(wants.session.next_frame()).await;
+    let ended = ended.expect_err("it asked for a leader");
+    assert_eq!(ended.message(), "etcdserver: no leader");
+    assert!(patient.is_quiet().await);
 }
 
 /// Watchers come at any time, from any revision, read at any speed; all see the same history.
