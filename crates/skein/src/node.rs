@@ -363,7 +363,10 @@ mod tests {
         let resolve_dead = |text| resolve(&["--name", "n", "--remove-dead-after", text]);
         let day = Some(std::time::Duration::from_secs(24 * 3600));
         assert_eq!(resolve_dead("24h").unwrap().limits.remove_dead_after, day);
-        assert_eq!(resolve_dead("never").unwrap().limits.remove_dead_after, None);
+        assert_eq!(
+            resolve_dead("never").unwrap().limits.remove_dead_after,
+            None
+        );
         let fault = resolve_dead("soon").unwrap_err();
         assert!(fault.message.contains("never"), "{}", fault.message);
         let fault = resolve(&["--name", "n", "--client-addr", "192.0.2.7:2379"]).unwrap_err();

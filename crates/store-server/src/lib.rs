@@ -24,8 +24,8 @@ mod leader_calls;
 mod lease;
 mod limits;
 mod maintenance;
-mod metrics;
 mod members;
+mod metrics;
 mod not_yet;
 mod patience;
 mod quota;
@@ -46,9 +46,7 @@ pub use connections::{Connection, Speaks, connections};
 pub use forward::{ForwardService, Introduction};
 pub use gateway::MetricsText;
 pub use join::{JoinError, Joined, request_join, request_record};
-pub use limits::{
-    HistoryLimits, Limits, QUOTA_BYTES, REMOVE_DEAD_AFTER, REQUEST_BYTES, TXN_OPS,
-};
+pub use limits::{HistoryLimits, Limits, QUOTA_BYTES, REMOVE_DEAD_AFTER, REQUEST_BYTES, TXN_OPS};
 pub use patience::Patience;
 pub use refusal::{Admission, Refusal};
 pub use server::StoreServer;
