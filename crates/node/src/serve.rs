@@ -157,8 +157,8 @@ pub(crate) fn start(
     let ports = Ports {
         parts: Arc::clone(parts),
         answers,
-        client: Port::new(Arc::clone(parts)).with(mesh(parts)),
-        peer: Port::new(Arc::clone(parts)),
+        client: Port::for_clients(Arc::clone(parts)).with(mesh(parts)),
+        peer: Port::for_peers(Arc::clone(parts)),
     };
     let client = Server::builder()
         // For JSON. hyper tells the two by the first bytes of a connection, and gives a request's

@@ -4,6 +4,7 @@
 //! and knows no gossip: the node hands its peer service to a server and its members in.
 
 mod addresses;
+mod config;
 pub mod convert;
 mod counters;
 mod full_disk;
@@ -27,6 +28,7 @@ mod timings;
 mod types;
 mod wire;
 
+pub use config::{SnapshotLimits, StoreConfig};
 pub use counters::{Counters, SyncTimes};
 pub use membership::MembershipError;
 pub use propose::{PROPOSAL_BYTES_MAX, PROPOSALS_MAX, ProposeError, Unfit, check_fit};
@@ -34,7 +36,7 @@ pub use reads::{READERS_MAX, ReadError};
 pub use recovery::{Recovery, Source};
 pub use service::PeerService;
 pub use status::{Leader, Member, RaftStatus, Role};
-pub use store::{SnapshotLimits, StartError, Store, StoreConfig};
+pub use store::{StartError, Store};
 pub use timings::Timings;
 
 /// openraft, with our types.

@@ -11,8 +11,8 @@ use openraft::type_config::alias::WatchReceiverOf;
 use tokio::sync::watch;
 
 use crate::Raft;
+use crate::config::SnapshotLimits;
 use crate::machine::State;
-use crate::store::SnapshotLimits;
 use crate::types::Types;
 
 /// The log is known to the precision of this part of what is kept.

@@ -1,20 +1,26 @@
 //! What one gRPC port answers before the store is open, and what from then on.
 //!
-//! Owns the change from one to the other. A call is never kept waiting for the store: peers and
-//! clients are told at once that they must ask another node.
+//! Owns the change from one to the other. A peer is told at once that it must ask another node; a
+//! client's call waits a moment first, since most stores open within one.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use futures_util::future::Either;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Either};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use crate::parts::Parts;
+use crate::store_state::StoreState;
+
+/// How long a client's call waits for the store to open. Then the client asks another node.
+const CLIENT_WAIT: Duration = Duration::from_secs(2);
 
 /// The services of one port. A clone is the same port.
 #[derive(Clone)]
@@ -22,17 +28,31 @@ pub(super) struct Port {
     parts: Arc<Parts>,
     /// What needs no store, and the beginning of its paths.
     always: Option<(String, Routes)>,
-    /// Everything, once the store is open.
+    /// Everything, once the store is open...
     all: Arc<OnceLock<Routes>>,
+    /// ...which this tells those who wait.
+    opened: watch::Sender<bool>,
+    /// How long a call waits for that.
+    wait: Duration,
 }
 
 impl Port {
-    /// A port that answers nothing yet.
-    pub(super) fn new(parts: Arc<Parts>) -> Self {
+    /// A port for peers, which answers nothing yet.
+    pub(super) fn for_peers(parts: Arc<Parts>) -> Self {
         Self {
             parts,
             always: None,
             all: Arc::default(),
+            opened: watch::Sender::new(false),
+            wait: Duration::ZERO,
+        }
+    }
+
+    /// A port for clients, which answers nothing yet.
+    pub(super) fn for_clients(parts: Arc<Parts>) -> Self {
+        Self {
+            wait: CLIENT_WAIT,
+            ..Self::for_peers(parts)
         }
     }
 
@@ -58,6 +78,7 @@ impl Port {
     pub(super) fn open(&self, routes: Routes) {
         // A port opens once: the store does.
         let _ = self.all.set(routes.prepare());
+        self.opened.send_replace(true);
     }
 
     fn routes(&self, path: &str) -> Option<&Routes> {
@@ -66,6 +87,20 @@ impl Port {
             path.starts_with(prefix).then_some(routes)
         };
         self.all.get().or_else(always)
+    }
+
+    /// Answers a call that came before the store was open.
+    async fn wait(self, request: http::Request<Body>) -> Result<http::Response<Body>, Infallible> {
+        let (mut opened, mut states) = (self.opened.subscribe(), self.parts.store.subscribe());
+        tokio::select! {
+            _ = opened.wait_for(|opened| *opened) => {}
+            _ = states.wait_for(|state| matches!(state, StoreState::Failed(_))) => {}
+            () = tokio::time::sleep(self.wait) => {}
+        }
+        match self.all.get() {
+            Some(routes) => routes.clone().call(request).await,
+            None => Ok(self.refuse(&request)),
+        }
     }
 
     fn refuse(&self, request: &http::Request<Body>) -> http::Response<Body> {
@@ -86,7 +121,7 @@ impl Service<http::Request<Body>> for Port {
     type Error = Infallible;
     type Future = Either<
         <Routes as Service<http::Request<Body>>>::Future,
-        Ready<Result<Self::Response, Infallible>>,
+        BoxFuture<'static, Result<Self::Response, Infallible>>,
     >;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
@@ -97,7 +132,7 @@ impl Service<http::Request<Body>> for Port {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         match self.routes(request.uri().path()) {
             Some(routes) => Either::Left(routes.clone().call(request)),
-            None => Either::Right(ready(Ok(self.refuse(&request)))),
+            None => Either::Right(self.clone().wait(request).boxed()),
         }
     }
 }
