@@ -279,7 +279,11 @@ mod tests {
         assert_eq!(choose(&members, "twin").unwrap_err().kind, Kind::Usage);
         let missing = choose(&members, "n9").unwrap_err();
         assert_eq!(missing.kind, Kind::NotFound);
-        assert!(missing.message.contains("n1, n4, twin"), "{}", missing.message);
+        assert!(
+            missing.message.contains("n1, n4, twin"),
+            "{}",
+            missing.message
+        );
         // No id is meant by fewer digits: a name may look like some.
         assert_eq!(choose(&members, "ff").unwrap_err().kind, Kind::NotFound);
     }
