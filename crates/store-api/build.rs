@@ -5,7 +5,12 @@ use std::path::PathBuf;
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["proto/etcdserverpb.proto", "proto/skeinpb.proto"];
+    let files = [
+        "proto/etcdserverpb.proto",
+        "proto/v3lockpb.proto",
+        "proto/v3electionpb.proto",
+        "proto/skeinpb.proto",
+    ];
     println!("cargo::rerun-if-changed=proto");
     let mut descriptors = protox::compile(files, ["proto"])?;
     tonic_prost_build::configure()

@@ -25,6 +25,38 @@ pub mod etcdserverpb {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// etcd's locks.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    unreachable_pub,
+    clippy::all,
+    clippy::cast_lossless,
+    clippy::large_futures,
+    clippy::too_many_lines,
+    clippy::use_self,
+    reason = "made by the protobuf compiler; the .proto file is what people read"
+)]
+pub mod v3lockpb {
+    tonic::include_proto!("v3lockpb");
+}
+
+/// etcd's elections.
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    unreachable_pub,
+    clippy::all,
+    clippy::cast_lossless,
+    clippy::large_futures,
+    clippy::too_many_lines,
+    clippy::use_self,
+    reason = "made by the protobuf compiler; the .proto file is what people read"
+)]
+pub mod v3electionpb {
+    tonic::include_proto!("v3electionpb");
+}
+
 /// etcd's rows and events.
 #[allow(
     missing_docs,

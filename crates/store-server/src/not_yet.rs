@@ -40,10 +40,6 @@ macro_rules! not_yet {
 not_yet! {
     /// Users, roles, permissions.
     AuthNotYet = "etcdserverpb.Auth";
-    /// Locks.
-    LockNotYet = "v3lockpb.Lock";
-    /// Elections.
-    ElectionNotYet = "v3electionpb.Election";
 }
 
 fn refuse(path: &str) -> http::Response<Body> {

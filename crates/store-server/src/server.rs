@@ -11,6 +11,8 @@ use store_api::etcdserverpb::kv_server::KvServer;
 use store_api::etcdserverpb::lease_server::LeaseServer;
 use store_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use store_api::skeinpb::forward_server::ForwardServer;
+use store_api::v3electionpb::election_server::ElectionServer;
+use store_api::v3lockpb::lock_server::LockServer;
 use store_mvcc::Image;
 use store_raft::Store;
 use telemetry::Registry;
@@ -20,6 +22,7 @@ use tonic::service::{InterceptorLayer, Routes};
 
 use crate::autopilot::{self, Liveness};
 use crate::cluster::ClusterService;
+use crate::election::ElectionService;
 use crate::forward::{ForwardService, Introduction};
 use crate::gateway::{self, MetricsText, Pages};
 use crate::header::Headers;
@@ -29,14 +32,16 @@ use crate::kv::KvService;
 use crate::leader_calls::LeaderCalls;
 use crate::lease::{LeaseService, LeaseTime};
 use crate::limits::{Limits, REQUEST_SLACK};
+use crate::lock::LockService;
 use crate::maintenance::MaintenanceService;
 use crate::members::Members;
 use crate::metrics::StoreCollector;
-use crate::not_yet::{AuthNotYet, ElectionNotYet, LockNotYet};
+use crate::not_yet::AuthNotYet;
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::refusal::Admission;
 use crate::require_leader::RequireLeader;
+use crate::turns::Turns;
 use crate::versions::Versions;
 use crate::watch::{WatchHub, WatchService};
 use crate::writes::Writes;
@@ -145,6 +150,13 @@ impl StoreServer {
             self.limits.clone(),
             self.shutdown.clone(),
         );
+        let turns = Turns {
+            writes: writes.clone(),
+            reads: reads.clone(),
+            hub: self.hub.clone(),
+            headers: headers.clone(),
+            limits: self.limits.clone(),
+        };
         let cluster = ClusterService {
             store: store.clone(),
             reads: reads.clone(),
@@ -176,8 +188,8 @@ impl StoreServer {
             .add_service(HealthService::new(self.store.status_watch()))
             .add_service(LeaseServer::new(lease))
             .add_service(AuthNotYet)
-            .add_service(LockNotYet)
-            .add_service(ElectionNotYet);
+            .add_service(LockServer::new(LockService::new(turns.clone())))
+            .add_service(ElectionServer::new(ElectionService::new(turns)));
         let required = RequireLeader::new(self.store.status_watch());
         let required = InterceptorLayer::new(required);
         let routes = Routes::from(routes.into_axum_router().layer(required));

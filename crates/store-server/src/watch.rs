@@ -9,6 +9,7 @@ mod frame;
 mod hub;
 mod mailbox;
 mod session;
+mod waiting;
 mod watcher;
 
 use std::convert::Infallible;
@@ -22,6 +23,7 @@ use tonic::codegen::{BoxFuture, Service, StdError, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
+pub(crate) use self::batch::Wants;
 pub use self::hub::WatchHub;
 
 use self::frame::{Frame, WatchCodec};

@@ -19,6 +19,8 @@ mod leases;
 #[cfg(test)]
 mod members;
 #[cfg(test)]
+mod queues;
+#[cfg(test)]
 mod versions;
 #[cfg(test)]
 mod watching;
