@@ -408,3 +408,127 @@ fn valid_config_comes_into_force_and_what_is_in_use_cannot_be_deleted() {
         });
     }
 }
+
+/// The hexadecimal id in `lease ID granted with TTL(60s)`.
+fn lease_of(granted: &Ran) -> String {
+    let words: Vec<&str> = granted.stdout.split(' ').collect();
+    assert_eq!(
+        (words[0], words[2]),
+        ("lease", "granted"),
+        "{}",
+        granted.stdout
+    );
+    words[1].to_owned()
+}
+
+#[test]
+fn leases_are_granted_kept_told_and_revoked() {
+    if is_missing() {
+        return;
+    }
+    let mesh = Mesh::start(3);
+    let run = |arguments: &[&str]| etcdctl(&mesh, arguments).ok();
+    let granted = run(&["lease", "grant", "60"]);
+    assert!(
+        granted.stdout.ends_with("granted with TTL(60s)\n"),
+        "{}",
+        granted.stdout
+    );
+    let lease = &lease_of(&granted);
+    run(&["put", "a", "1", "--lease", lease]);
+    run(&["put", "b", "2", "--lease", lease]);
+    assert_eq!(lines(&run(&["lease", "list"])), ["found 1 leases", lease]);
+    let kept = run(&["lease", "keep-alive", "--once", lease]);
+    assert_eq!(
+        kept.stdout,
+        format!("lease {lease} keepalived with TTL(60)\n")
+    );
+    let told = run(&["lease", "timetolive", lease, "--keys"]);
+    assert!(
+        told.stdout.contains("granted with TTL(60s), remaining("),
+        "{}",
+        told.stdout
+    );
+    assert!(
+        told.stdout.ends_with("attached keys([a b])\n"),
+        "{}",
+        told.stdout
+    );
+    let got = run(&["get", "a", "-w", "json"]).json();
+    let id = u64::from_str_radix(lease, 16).expect("hexadecimal");
+    assert_eq!(got["kvs"][0]["lease"].as_u64(), Some(id));
+
+    assert_eq!(
+        run(&["lease", "revoke", lease]).stdout,
+        format!("lease {lease} revoked\n")
+    );
+    assert_eq!(run(&["get", "", "--prefix"]).stdout, "");
+    let gone = run(&["lease", "timetolive", lease]);
+    assert_eq!(gone.stdout, format!("lease {lease} already expired\n"));
+    let again = etcdctl(&mesh, &["lease", "revoke", lease]).exits(1);
+    let fault = "etcdserver: requested lease not found";
+    assert!(again.stderr.contains(fault), "{}", again.stderr);
+    let put = etcdctl(&mesh, &["put", "a", "1", "--lease", lease]).exits(1);
+    assert!(put.stderr.contains(fault), "{}", put.stderr);
+}
+
+#[test]
+fn a_lease_lives_as_long_as_it_is_kept_alive() {
+    if is_missing() {
+        return;
+    }
+    let mesh = Mesh::start(1);
+    let lease = lease_of(&etcdctl(&mesh, &["lease", "grant", "2"]).ok());
+    etcdctl(&mesh, &["put", "a", "1", "--lease", &lease]).ok();
+    let keeping =
+        Lines::spawn(command(&mesh, &["lease", "keep-alive", &lease]).stdin(Stdio::null()));
+    // About one in 700 ms, so longer than the lease alone would live.
+    for line in keeping.take(6) {
+        assert_eq!(line, format!("lease {lease} keepalived with TTL(2)"));
+    }
+    assert_eq!(lines(&etcdctl(&mesh, &["get", "a"]).ok()), ["a", "1"]);
+    drop(keeping);
+    until("the lease to end", || {
+        etcdctl(&mesh, &["get", "a"]).ok().stdout.is_empty()
+    });
+}
+
+#[test]
+fn a_lock_is_held_by_one_and_passed_on_when_its_holder_dies() {
+    if is_missing() {
+        return;
+    }
+    let mesh = Mesh::start(3);
+    let lock = || {
+        let arguments = ["lock", "door", "--ttl", "3"];
+        Lines::spawn(command(&mesh, &arguments).stdin(Stdio::null()))
+    };
+    let first = lock();
+    assert!(first.next().starts_with("door/"));
+    let second = lock();
+    until("the second to wait in line", || {
+        let count = etcdctl(&mesh, &["get", "door/", "--prefix", "--keys-only"]).ok();
+        lines(&count).iter().filter(|line| !line.is_empty()).count() == 2
+    });
+    // Killed, so that only its lease ends its hold.
+    drop(first);
+    assert!(second.next().starts_with("door/"));
+}
+
+#[test]
+fn an_election_is_won_and_observed() {
+    if is_missing() {
+        return;
+    }
+    let mesh = Mesh::start(3);
+    let elect = |arguments: &[&str]| {
+        let arguments = [&["elect", "chair"], arguments].concat();
+        Lines::spawn(command(&mesh, &arguments).stdin(Stdio::null()))
+    };
+    let first = elect(&["anna"]);
+    assert!(first.next().starts_with("chair/"));
+    assert_eq!(first.next(), "anna");
+    let listener = elect(&["--listen"]);
+    assert!(listener.next().starts_with("chair/"));
+    assert_eq!(listener.next(), "anna");
+}

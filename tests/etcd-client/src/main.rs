@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use etcd_client::{
-    Client, Compare, CompareOp, DeleteOptions, Error, EventType, GetOptions, PutOptions, Txn,
-    TxnOp, WatchOptions,
+    Client, Compare, CompareOp, DeleteOptions, Error, EventType, GetOptions,
+    LeaseTimeToLiveOptions, PutOptions, Txn, TxnOp, WatchOptions,
 };
 use tokio::process::Command;
 
@@ -46,6 +46,7 @@ async fn main() -> Checked {
     keys(client.clone()).await?;
     transactions(client.clone()).await?;
     watches(client.clone()).await?;
+    leases(client.clone()).await?;
     cluster(client.clone()).await?;
     refusals(client).await?;
     drop(node);
@@ -143,6 +144,31 @@ async fn watches(mut client: Client) -> Checked {
         (EventType::Put, "watch/2".to_owned()),
     ];
     assert_eq!(seen, expected);
+    Ok(())
+}
+
+async fn leases(mut client: Client) -> Checked {
+    let granted = client.lease_grant(60, None).await?;
+    let id = granted.id();
+    assert_eq!(granted.ttl(), 60);
+    let leased = PutOptions::new().with_lease(id);
+    client.put("leased", "x", Some(leased.clone())).await?;
+    let keys = LeaseTimeToLiveOptions::new().with_keys();
+    let told = client.lease_time_to_live(id, Some(keys)).await?;
+    assert_eq!((told.granted_ttl(), told.keys()), (60, &[b"leased".to_vec()][..]));
+    assert!((1..=60).contains(&told.ttl()), "{}", told.ttl());
+    assert!(client.leases().await?.leases().iter().any(|lease| lease.id() == id));
+    let (mut keeper, mut kept) = client.lease_keep_alive(id).await?;
+    for _ in 0..2 {
+        keeper.keep_alive().await?;
+        let answer = kept.message().await?.ok_or("the stream ended")?;
+        assert_eq!((answer.id(), answer.ttl()), (id, 60));
+    }
+    client.lease_revoke(id).await?;
+    assert_eq!(client.get("leased", None).await?.count(), 0);
+    assert_eq!(client.lease_time_to_live(id, None).await?.ttl(), -1);
+    let gone = client.put("leased", "x", Some(leased)).await;
+    assert_message(gone.err(), "etcdserver: requested lease not found");
     Ok(())
 }
 
