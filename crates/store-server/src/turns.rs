@@ -89,11 +89,8 @@ impl Turns {
             0 => self.own_lease(patience).await?,
             lease => lease,
         };
-        let place = self.join(name, lease, value, patience).await?;
-        let mut give_up = GiveUp {
-            turns: self.clone(),
-            place: Some(place.clone()),
-        };
+        let mut held = self.hold(name.clone(), lease, value, patience).await?;
+        let place = held.place.clone().ok_or_else(misfit)?;
         // From here on this node's images have the place.
         self.reads.linearizable(patience).await?;
         let line = line(name);
@@ -110,7 +107,7 @@ impl Turns {
         }
         // The lease may have ended meanwhile, and the place with it.
         let image = self.reads.linearizable(Patience::own(&self.limits)).await?;
-        give_up.place = None;
+        held.place = None;
         let holds = |row: &Row| row.create_revision == place.created;
         if !image.get(&place.key).is_some_and(holds) {
             return Err(Status::unknown("mutex: session is expired"));
@@ -166,6 +163,28 @@ impl Turns {
             Answer::Grant(granted) => Ok(granted.id),
             _ => Err(misfit()),
         }
+    }
+
+    /// Gets a place that is given up unless its owner waits for the turn. The caller may go away
+    /// while the place is on its way, so a task of its own sees to that it comes into hands that
+    /// give it up.
+    async fn hold(
+        &self,
+        name: Bytes,
+        lease: i64,
+        value: Bytes,
+        patience: Patience,
+    ) -> Result<GiveUp, Status> {
+        let turns = self.clone();
+        let joining = tokio::spawn(async move {
+            let place = turns.join(&name, lease, value, patience).await?;
+            Ok(GiveUp {
+                turns,
+                place: Some(place),
+            })
+        });
+        let joined = joining.await;
+        joined.map_err(|_| Status::internal("skein: this node failed while it got a place"))?
     }
 
     /// Gets a place: a new one at the end, or the one that the lease has already.
