@@ -120,6 +120,13 @@ const TABLE: &[(&str, &str, &[&str])] = &[
         "RoleRevokePermission",
         &["auth/role/revoke"],
     ),
+    ("v3lockpb.Lock", "Lock", &["lock/lock"]),
+    ("v3lockpb.Lock", "Unlock", &["lock/unlock"]),
+    ("v3electionpb.Election", "Campaign", &["election/campaign"]),
+    ("v3electionpb.Election", "Proclaim", &["election/proclaim"]),
+    ("v3electionpb.Election", "Leader", &["election/leader"]),
+    ("v3electionpb.Election", "Observe", &["election/observe"]),
+    ("v3electionpb.Election", "Resign", &["election/resign"]),
 ];
 
 /// A gRPC method that has a JSON path.

@@ -5,7 +5,7 @@ use prost::Message;
 use serde_json::{Value, json};
 use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::watch_request::RequestUnion;
-use store_api::{authpb, mvccpb};
+use store_api::{authpb, mvccpb, v3electionpb, v3lockpb};
 
 pub(super) struct Pair {
     pub(super) path: &'static str,
@@ -27,7 +27,13 @@ fn pair(
         request: request.encode_to_vec().into(),
         answer: answer.encode_to_vec().into(),
         told,
-        streams: ["watch", "lease/keepalive", "maintenance/snapshot"].contains(&path),
+        streams: [
+            "watch",
+            "lease/keepalive",
+            "maintenance/snapshot",
+            "election/observe",
+        ]
+        .contains(&path),
     }
 }
 
@@ -88,6 +94,8 @@ pub(super) fn all() -> Vec<Pair> {
         vec![txn()],
         watches(),
         leases(),
+        locks(),
+        elections(),
         members(),
         states(),
         chores(),
@@ -353,6 +361,89 @@ fn leases() -> Vec<Pair> {
         pair("kv/lease/timetolive", ask_left(), left()),
         pair("lease/leases", nothing(), all()),
         pair("kv/lease/leases", nothing(), all()),
+    ]
+}
+
+fn locks() -> Vec<Pair> {
+    let lock = v3lockpb::LockRequest {
+        name: "foo".into(),
+        lease: 9,
+    };
+    let locked = v3lockpb::LockResponse {
+        header: header(),
+        key: "bar".into(),
+    };
+    let unlock = v3lockpb::UnlockRequest { key: "bar".into() };
+    vec![
+        pair(
+            "lock/lock",
+            (json!({ "name": "Zm9v", "lease": "9" }), lock),
+            (locked, json!({ "header": head(), "key": "YmFy" })),
+        ),
+        pair(
+            "lock/unlock",
+            (json!({ "key": "YmFy" }), unlock),
+            only_header(),
+        ),
+    ]
+}
+
+fn elections() -> Vec<Pair> {
+    let place = || {
+        Some(v3electionpb::LeaderKey {
+            name: "foo".into(),
+            key: "bar".into(),
+            rev: 7,
+            lease: 9,
+        })
+    };
+    let place_json = || json!({ "name": "Zm9v", "key": "YmFy", "rev": "7", "lease": "9" });
+    let campaign = v3electionpb::CampaignRequest {
+        name: "foo".into(),
+        lease: 9,
+        value: "bar".into(),
+    };
+    let elected = v3electionpb::CampaignResponse {
+        header: header(),
+        leader: place(),
+    };
+    let proclaim = v3electionpb::ProclaimRequest {
+        leader: place(),
+        value: "bar".into(),
+    };
+    let resign = v3electionpb::ResignRequest { leader: place() };
+    let who = || {
+        let request = v3electionpb::LeaderRequest { name: "foo".into() };
+        (json!({ "name": "Zm9v" }), request)
+    };
+    let leader = || {
+        let answer = v3electionpb::LeaderResponse {
+            header: header(),
+            kv: Some(row()),
+        };
+        (answer, json!({ "header": head(), "kv": row_json() }))
+    };
+    vec![
+        pair(
+            "election/campaign",
+            (
+                json!({ "name": "Zm9v", "lease": "9", "value": "YmFy" }),
+                campaign,
+            ),
+            (elected, json!({ "header": head(), "leader": place_json() })),
+        ),
+        pair(
+            "election/proclaim",
+            (json!({ "leader": place_json(), "value": "YmFy" }), proclaim),
+            only_header(),
+        ),
+        pair("election/leader", who(), leader()),
+        pair("election/observe", who(), leader()),
+        pair(
+            "election/resign",
+            (json!({ "leader": place_json() }), resign),
+            only_header(),
+        ),
     ]
 }
 
