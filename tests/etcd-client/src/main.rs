@@ -1,7 +1,9 @@
-//! The public crate `etcd-client` against one node: `etcd-client-check PATH-TO-SKEIN`.
+//! The public crate `etcd-client` against a node, and a second one that joins it:
+//! `etcd-client-check PATH-TO-SKEIN`.
 //!
-//! Owns the node that it starts. Exits with 0 only if every call answered as etcd would.
+//! Owns the nodes that it starts. Exits with 0 only if every call answered as etcd would.
 
+use std::path::Path;
 use std::time::Duration;
 
 use etcd_client::{
@@ -19,39 +21,43 @@ async fn main() -> Checked {
         .ok_or("usage: etcd-client-check PATH-TO-SKEIN")?;
     let dir = tempfile::tempdir()?;
     // An address that nothing else uses, so that the documented ports are free.
-    let ip = format!(
-        "127.97.{}.{}",
-        std::process::id() / 250 % 250,
-        std::process::id() % 250 + 1
-    );
-    let node = Command::new(skein)
-        .args(["node", "--name", "n1", "--data-dir"])
-        .arg(dir.path().join("data"))
-        .args([
-            "--client-addr",
-            &format!("{ip}:2379"),
-            "--peer-addr",
-            &format!("{ip}:2380"),
-        ])
-        .args([
-            "--gossip-addr",
-            &format!("{ip}:7946"),
-            "--admin-addr",
-            &format!("{ip}:9901"),
-        ])
-        .args(["--proxy-ip", &ip])
-        .kill_on_drop(true)
-        .spawn()?;
+    let subnet = format!("127.97.{}", std::process::id() / 120 % 250,);
+    let host = std::process::id() % 120 * 2 + 1;
+    let (ip, second) = (format!("{subnet}.{host}"), format!("{subnet}.{}", host + 1));
+    let node = start(&skein, "n1", &ip, &dir.path().join("n1")).spawn()?;
     let client = connect(&format!("{ip}:2379")).await?;
     keys(client.clone()).await?;
     transactions(client.clone()).await?;
     watches(client.clone()).await?;
     leases(client.clone()).await?;
     cluster(client.clone()).await?;
-    refusals(client).await?;
-    drop(node);
+    refusals(client.clone()).await?;
+    member_refusals(client.clone()).await?;
+    let joining = start(&skein, "n2", &second, &dir.path().join("n2"))
+        .args(["--join", &format!("{ip}:7946")])
+        .spawn()?;
+    tokio::time::timeout(Duration::from_secs(60), move_leader(client)).await??;
+    drop((node, joining));
     println!("etcd-client: every call answered as etcd would");
     Ok(())
+}
+
+/// The command of a node on an address of its own.
+fn start(skein: &str, name: &str, ip: &str, data: &Path) -> Command {
+    let mut command = Command::new(skein);
+    command
+        .args(["node", "--name", name, "--data-dir"])
+        .arg(data);
+    for (flag, port) in [
+        ("client", 2379),
+        ("peer", 2380),
+        ("gossip", 7946),
+        ("admin", 9901),
+    ] {
+        command.args([format!("--{flag}-addr"), format!("{ip}:{port}")]);
+    }
+    command.args(["--proxy-ip", ip]).kill_on_drop(true);
+    command
 }
 
 /// A client of the node, once it can write.
@@ -155,9 +161,19 @@ async fn leases(mut client: Client) -> Checked {
     client.put("leased", "x", Some(leased.clone())).await?;
     let keys = LeaseTimeToLiveOptions::new().with_keys();
     let told = client.lease_time_to_live(id, Some(keys)).await?;
-    assert_eq!((told.granted_ttl(), told.keys()), (60, &[b"leased".to_vec()][..]));
+    assert_eq!(
+        (told.granted_ttl(), told.keys()),
+        (60, &[b"leased".to_vec()][..])
+    );
     assert!((1..=60).contains(&told.ttl()), "{}", told.ttl());
-    assert!(client.leases().await?.leases().iter().any(|lease| lease.id() == id));
+    assert!(
+        client
+            .leases()
+            .await?
+            .leases()
+            .iter()
+            .any(|lease| lease.id() == id)
+    );
     let (mut keeper, mut kept) = client.lease_keep_alive(id).await?;
     for _ in 0..2 {
         keeper.keep_alive().await?;
@@ -179,6 +195,65 @@ async fn cluster(mut client: Client) -> Checked {
     let status = client.status().await?;
     assert_eq!(status.leader(), members.members()[0].id());
     Ok(())
+}
+
+async fn member_refusals(mut client: Client) -> Checked {
+    let own = client.member_list().await?.members()[0].id();
+    let none = client
+        .member_add(["http://127.0.0.1:1".to_owned()], None)
+        .await;
+    assert_message(none.err(), "skein: no node that could become a member");
+    let bad = client.member_add(["nowhere"], None).await;
+    assert_message(bad.err(), "etcdserver: given member URLs are invalid");
+    let unknown = client.member_remove(1).await;
+    assert_message(unknown.err(), "etcdserver: member not found");
+    let last = client.member_remove(own).await;
+    assert_message(
+        last.err(),
+        "etcdserver: re-configuration failed due to not enough started members",
+    );
+    let voter = client.member_promote(own).await;
+    assert_message(voter.err(), "etcdserver: can only promote a learner member");
+    let unknown = client
+        .member_update(1, ["http://127.0.0.1:1".to_owned()])
+        .await;
+    assert_message(unknown.err(), "etcdserver: member not found");
+    let nobody = client.move_leader(1).await;
+    assert_message(nobody.err(), "etcdserver: bad leader transferee");
+    client.move_leader(own).await?;
+    Ok(())
+}
+
+/// Leadership goes to the second node, once it votes.
+async fn move_leader(mut client: Client) -> Checked {
+    for _ in 0..300 {
+        let members = client.member_list().await?;
+        let second = members
+            .members()
+            .iter()
+            .find(|member| member.name() == "n2");
+        if let Some(second) = second.filter(|member| !member.is_learner()) {
+            client.move_leader(second.id()).await?;
+            while client.status().await?.leader() != second.id() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let not_leader = client.move_leader(second.id()).await;
+            assert_message(not_leader.err(), "etcdserver: not leader");
+            // A new leader first has to hear from the others, as in etcd.
+            let mut removed = client.member_remove(second.id()).await;
+            while matches!(&removed, Err(Error::GRpcStatus(status))
+                if status.message() == "etcdserver: unhealthy cluster")
+            {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                removed = client.member_remove(second.id()).await;
+            }
+            removed?;
+            assert_eq!(client.member_list().await?.members().len(), 1);
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err("the second node did not become a voter within 30 s".into())
 }
 
 async fn refusals(mut client: Client) -> Checked {
