@@ -7,7 +7,9 @@
 //! position:  0x00     -> codec record: applied position, count of rows, sum of their checksums
 //! ```
 
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bincode::{Decode, Encode};
@@ -93,7 +95,32 @@ impl Tally {
 }
 
 pub(super) struct RowTree {
-    db: sled::Db,
+    db: Database,
+}
+
+/// sled has one lock for all databases of a process: a batch takes it alone, whatever else shares
+/// it. A flush keeps its share while it waits for sled's own thread, and that thread waits for a
+/// share, which it does not get while a batch of another database waits for the lock: for ever.
+/// Hence flushes and batches keep out of each other's way before they come to sled. A node has one
+/// database and one thread that writes, so there nobody waits here.
+static BATCHES: RwLock<()> = RwLock::new(());
+
+/// A database that is closed, and so flushed, while no batch waits.
+struct Database(Option<sled::Db>);
+
+impl Deref for Database {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        self.0.as_ref().expect("only drop takes it")
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let _alone = BATCHES.write().unwrap_or_else(PoisonError::into_inner);
+        self.0.take();
+    }
 }
 
 impl RowTree {
@@ -106,7 +133,10 @@ impl RowTree {
         let deadline = Instant::now() + LOCK_PATIENCE;
         loop {
             match config.open() {
-                Ok(db) => return Ok(Self { db }),
+                Ok(db) => {
+                    let db = Database(Some(db));
+                    return Ok(Self { db });
+                }
                 // The data directory's lock keeps other processes out, so this is our own past.
                 Err(error) if error.to_string().contains("could not acquire lock") => {
                     if Instant::now() >= deadline {
@@ -183,6 +213,7 @@ impl RowTree {
             }
         }
         batch.insert(POSITION_KEY, position_bytes(tally, applied));
+        let _others = BATCHES.read().unwrap_or_else(PoisonError::into_inner);
         Ok(self.db.apply_batch(batch)?)
     }
 
@@ -213,6 +244,7 @@ impl RowTree {
 
     /// Hands everything to the system. sled's own flush is no fsync; see the module `rows`.
     pub(super) fn flush(&self) -> Result<(), Fault> {
+        let _alone = BATCHES.write().unwrap_or_else(PoisonError::into_inner);
         self.db.flush()?;
         Ok(())
     }
