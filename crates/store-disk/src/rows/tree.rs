@@ -21,8 +21,9 @@ use crate::codec::{self, CodecError, Format};
 /// sled's page cache; its own default is 1 GiB.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// How often sled syncs by itself.
-const SYNC_EVERY_MS: u64 = 1000;
+/// How often sled syncs and tidies up by itself. Nothing waits for it: the log has what the rows
+/// lack. Each round is a moment in which a flush can meet sled's own thread, see [`BATCHES`].
+const SYNC_EVERY_MS: u64 = 10_000;
 
 /// How long to wait until the threads of an earlier opening in this process let go of the files.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
