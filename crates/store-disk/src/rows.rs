@@ -3,10 +3,9 @@
 //! Owns the folder `rows/` and the thread that writes it. Rows and position are opaque.
 //!
 //! sled 0.34 syncs rarely and is known to lose writes at a power cut, so nothing here is trusted
-//! because it was written, only because it adds up. Rows change together with the applied position
-//! in one batch of one tree; each row has a checksum, and the position carries the count of all
-//! rows and the sum of their checksums, so that a lost row shows as well as a changed one. Whoever
-//! gets [`RowsError::Damaged`] or [`RowsError::Unfinished`] wipes the rows, opens them again and
+//! because it was written, only because it adds up. Rows change together with the applied position;
+//! they are stored in sorted runs, each piece of which has a checksum and tells its place, so that a
+//! lost row shows as well as a changed one. Whoever gets [`RowsError::Damaged`] or [`RowsError::Unfinished`] wipes the rows, opens them again and
 //! rebuilds them from snapshot and log.
 
 use std::fs;
@@ -23,11 +22,12 @@ use crate::durable;
 use crate::panics;
 
 mod pending;
+mod run;
 mod tree;
 mod writer;
 
 use pending::Shared;
-use tree::RowTree;
+use tree::{Fault, RowTree};
 
 pub use pending::ROWS_PENDING_BYTES_MAX;
 
@@ -40,7 +40,7 @@ const OPENING: &str = "rows.opening";
 /// Why the rows cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsError {
-    /// An earlier opening, or an earlier rebuild, did not get to its end.
+    /// An earlier opening did not get to its end, or an earlier write failed.
     #[error(
         "the rows at {path} were left unfinished; they have to be wiped and rebuilt from snapshot and log"
     )]
@@ -130,10 +130,10 @@ impl Rows {
         });
         let (tree, loaded) = match opened {
             Ok(Ok(opened)) => opened,
-            Ok(Err(fault)) => return Err(fault.at(path)),
+            Ok(Err(Fault(fault))) => return Err(RowsError::Damaged { path, fault }),
             Err(panic) => {
-                let fault = tree::Fault::Damaged(panics::describe(&*panic));
-                return Err(fault.at(path));
+                let fault = panics::describe(&*panic);
+                return Err(RowsError::Damaged { path, fault });
             }
         };
         if let Err(source) = durable::remove_file(&marker) {
@@ -187,8 +187,8 @@ impl Rows {
     }
 
     /// Replaces all rows, as after the installation of a snapshot. Drops what is pending. The rows
-    /// are made while they are written; should that not get to its end, the next opening finds
-    /// them unfinished.
+    /// are made while they are written; should making them fail, the next opening finds them
+    /// unfinished. A crash on the way leaves what was there before.
     pub fn rebuild(
         &self,
         rows: impl Iterator<Item = (Bytes, Bytes)> + Send + 'static,

@@ -2,7 +2,7 @@
 //!
 //! Owns the bounded, merged set of pending changes and the failure that ends it. Never does I/O.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ const ROW_OVERHEAD: usize = 128;
 pub(super) struct Changes {
     pub(super) rebuild: Option<(RowsIter, Bytes)>,
     /// `None` removes the row.
-    pub(super) rows: HashMap<Bytes, Option<Bytes>>,
+    pub(super) rows: BTreeMap<Bytes, Option<Bytes>>,
     pub(super) applied: Option<Bytes>,
     /// Somebody waits until the changes are in the files.
     pub(super) flush: bool,
@@ -156,6 +156,12 @@ impl Shared {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.work.notify_one();
+    }
+
+    /// Whether somebody waits for the writer to be done.
+    pub(super) fn is_waited_for(&self) -> bool {
+        let state = self.lock();
+        state.closed || state.must_flush()
     }
 
     /// Takes all changes, once they had time to be merged. `None` when the rows are closed and

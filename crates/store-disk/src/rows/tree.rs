@@ -1,127 +1,94 @@
-//! The rows as sled holds them. The only place that names sled.
+//! The rows as sled holds them: sorted runs, and the manifest that says which.
 //!
-//! Owns the stored form of a row, the sum that all rows must add up to, and sled's settings.
+//! Owns the manifest, when runs are merged, and sled's settings. With `run`, the only place that
+//! names sled.
+//!
+//! Each batch is one run more, and one new manifest with run and position: a single insert, so that
+//! a crash leaves the one or the other. Chunks that no manifest names are what a crash left over.
+//! sled's own batches are not used: they take the one lock that sled has for all databases of a
+//! process, and a flush that waits for sled's thread while another database wants that lock stands
+//! still for ever. Without batches nobody takes it. A row costs a few copies this way, too, where
+//! an insert of its own costs some microseconds.
 //!
 //! ```text
-//! row:       0x01 key -> crc32 of key and value, u32 | value        integers little endian
-//! position:  0x00     -> codec record: applied position, count of rows, sum of their checksums
+//! manifest: 0x00 -> codec record: applied position, runs from the oldest to the newest
 //! ```
 
-use std::ops::Deref;
-use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
-use super::{Loaded, RowsError};
+use super::Loaded;
+use super::run::{Change, Merged, Run, RunWriter, chunk_key, run_of};
 use crate::codec::{self, CodecError, Format};
 
 /// sled's page cache; its own default is 1 GiB.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// How often sled syncs and tidies up by itself. Nothing waits for it: the log has what the rows
-/// lack. Each round is a moment in which a flush can meet sled's own thread, see [`BATCHES`].
+/// lack.
 const SYNC_EVERY_MS: u64 = 10_000;
 
 /// How long to wait until the threads of an earlier opening in this process let go of the files.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
-const POSITION_KEY: &[u8] = &[0];
-const ROW_PREFIX: u8 = 1;
-const CHECKSUM_BYTES: usize = 4;
+/// So many runs of one level become one of the next. Each row is written once per level.
+const RUNS_PER_LEVEL: usize = 8;
 
-const POSITION_FORMAT: Format = Format {
-    magic: *b"SKrp",
+const MANIFEST_KEY: &[u8] = &[0];
+const MANIFEST_FORMAT: Format = Format {
+    magic: *b"SKrm",
     version: 1,
 };
 
-/// The position that the rows are of, and what they must add up to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
-struct PositionRecord {
-    applied: Vec<u8>,
-    count: u64,
-    sum: u64,
+struct Manifest {
+    /// The position that the rows are of.
+    applied: Option<Vec<u8>>,
+    /// From the oldest to the newest.
+    runs: Vec<Run>,
+    /// The id of the next run.
+    next: u64,
 }
 
-/// Why the rows cannot be used or changed.
-#[derive(Debug)]
-pub(super) enum Fault {
-    Unfinished,
-    Damaged(String),
-}
-
-impl Fault {
-    pub(super) fn at(self, path: PathBuf) -> RowsError {
-        match self {
-            Self::Unfinished => RowsError::Unfinished { path },
-            Self::Damaged(fault) => RowsError::Damaged { path, fault },
+impl Manifest {
+    /// The first of the newest runs that are to become one.
+    fn merge_from(&self) -> Option<usize> {
+        let many = self.runs.len().checked_sub(RUNS_PER_LEVEL)?;
+        // What is removed or replaced must not take more room than what is there.
+        let newer: u64 = self.runs[1..].iter().map(|run| run.bytes).sum();
+        if newer >= self.runs[0].bytes {
+            return Some(0);
         }
+        let newest = &self.runs[many..];
+        let level = newest[0].level;
+        newest.iter().all(|run| run.level == level).then_some(many)
     }
 }
 
-// An error of the disk too: the rows are dispensable, and if the disk is at fault, wiping them
-// fails with the system's own words.
+/// What is wrong with the rows. An error of the disk, too: the rows are dispensable, and if the
+/// disk is at fault, wiping them fails with the system's own words.
+#[derive(Debug)]
+pub(super) struct Fault(pub(super) String);
+
 impl From<sled::Error> for Fault {
     fn from(error: sled::Error) -> Self {
-        Self::Damaged(error.to_string())
+        Self(error.to_string())
     }
 }
 
 impl From<CodecError> for Fault {
     fn from(error: CodecError) -> Self {
-        Self::Damaged(format!("the applied position: {error}"))
-    }
-}
-
-/// Count and sum of the rows, as changes go by.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Tally {
-    count: u64,
-    sum: u64,
-}
-
-impl Tally {
-    fn add(&mut self, checksum: u32) {
-        self.count += 1;
-        self.sum = self.sum.wrapping_add(u64::from(checksum));
-    }
-
-    fn remove(&mut self, checksum: u32) {
-        self.count = self.count.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(u64::from(checksum));
+        Self(format!("the list of the runs: {error}"))
     }
 }
 
 pub(super) struct RowTree {
-    db: Database,
-}
-
-/// sled has one lock for all databases of a process: a batch takes it alone, whatever else shares
-/// it. A flush keeps its share while it waits for sled's own thread, and that thread waits for a
-/// share, which it does not get while a batch of another database waits for the lock: for ever.
-/// Hence flushes and batches keep out of each other's way before they come to sled. A node has one
-/// database and one thread that writes, so there nobody waits here.
-static BATCHES: RwLock<()> = RwLock::new(());
-
-/// A database that is closed, and so flushed, while no batch waits.
-struct Database(Option<sled::Db>);
-
-impl Deref for Database {
-    type Target = sled::Db;
-
-    fn deref(&self) -> &sled::Db {
-        self.0.as_ref().expect("only drop takes it")
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        let _alone = BATCHES.write().unwrap_or_else(PoisonError::into_inner);
-        self.0.take();
-    }
+    db: sled::Db,
+    manifest: Manifest,
 }
 
 impl RowTree {
@@ -132,12 +99,9 @@ impl RowTree {
             .mode(sled::Mode::LowSpace)
             .flush_every_ms(Some(SYNC_EVERY_MS));
         let deadline = Instant::now() + LOCK_PATIENCE;
-        loop {
+        let db = loop {
             match config.open() {
-                Ok(db) => {
-                    let db = Database(Some(db));
-                    return Ok(Self { db });
-                }
+                Ok(db) => break db,
                 // The data directory's lock keeps other processes out, so this is our own past.
                 Err(error) if error.to_string().contains("could not acquire lock") => {
                     if Instant::now() >= deadline {
@@ -147,147 +111,276 @@ impl RowTree {
                 }
                 Err(error) => return Err(error.into()),
             }
-        }
+        };
+        let manifest = match db.get(MANIFEST_KEY)? {
+            Some(bytes) => codec::decode(MANIFEST_FORMAT, &bytes)?,
+            None => Manifest::default(),
+        };
+        let tree = Self { db, manifest };
+        tree.remove_leftovers()?;
+        Ok(tree)
     }
 
-    /// Reads all rows, and checks each and their sum.
+    /// Removes the chunks that no manifest names.
+    fn remove_leftovers(&self) -> Result<(), Fault> {
+        let mut from = chunk_key(0, 0);
+        while let Some(next) = self.db.range(from..).next() {
+            let (key, _) = next?;
+            let Some(run) = run_of(&key) else {
+                return Err(Fault("there is a key that is no chunk's".to_owned()));
+            };
+            from = if self.manifest.runs.iter().any(|known| known.id == run) {
+                chunk_key(run + 1, 0)
+            } else {
+                self.db.remove(&key)?;
+                key.to_vec()
+            };
+        }
+        Ok(())
+    }
+
+    /// Reads and checks all rows.
     pub(super) fn load(&self) -> Result<Loaded, Fault> {
-        let position = self.position()?;
-        let mut tally = Tally::default();
+        let mut merged = Merged::new(&self.db, &self.manifest.runs)?;
         let mut rows = Vec::new();
-        for row in self.db.scan_prefix([ROW_PREFIX]) {
-            let (key, stored) = row?;
-            let key = Bytes::copy_from_slice(&key[1..]);
-            let checksum = stored_checksum(&stored)?;
-            let value = Bytes::copy_from_slice(&stored[CHECKSUM_BYTES..]);
-            if row_checksum(&key, &value) != checksum {
-                let text = format!(
-                    "the row {:?} does not match its checksum",
-                    key.escape_ascii().to_string()
-                );
-                return Err(Fault::Damaged(text));
-            }
-            tally.add(checksum);
-            rows.push((key, value));
+        while let Some((key, value)) = merged.next()? {
+            rows.extend(value.map(|value| (key, value)));
         }
-        match position {
-            None if rows.is_empty() => Ok(Loaded::default()),
-            None => Err(Fault::Unfinished),
-            Some(PositionRecord { count, sum, .. }) if tally != (Tally { count, sum }) => {
-                let text = format!(
-                    "{} rows were found, and {count} other ones were written",
-                    tally.count
-                );
-                Err(Fault::Damaged(text))
-            }
-            Some(position) => Ok(Loaded {
-                applied: Some(position.applied.into()),
-                rows,
-            }),
-        }
+        let applied = self.manifest.applied.clone().map(Bytes::from);
+        Ok(Loaded { applied, rows })
     }
 
-    /// Changes rows and position together; `None` removes a row.
+    /// Changes rows and position together. The changes come in the order of their keys.
     pub(super) fn apply(
-        &self,
-        changes: impl IntoIterator<Item = (Bytes, Option<Bytes>)>,
+        &mut self,
+        changes: impl IntoIterator<Item = Change>,
         applied: &[u8],
     ) -> Result<(), Fault> {
-        let position = self.position()?.unwrap_or_default();
-        let mut tally = Tally {
-            count: position.count,
-            sum: position.sum,
-        };
-        let mut batch = sled::Batch::default();
-        for (key, value) in changes {
-            let stored_key = stored_key(&key);
-            if let Some(old) = self.db.get(&stored_key)? {
-                tally.remove(stored_checksum(&old)?);
-            }
-            match value {
-                Some(value) => {
-                    let checksum = row_checksum(&key, &value);
-                    tally.add(checksum);
-                    batch.insert(stored_key, stored_row(checksum, &value));
-                }
-                None => batch.remove(stored_key),
-            }
+        let mut manifest = self.manifest.clone();
+        let mut run = RunWriter::new(&self.db, manifest.next, 0);
+        for change in changes {
+            run.push(change)?;
         }
-        batch.insert(POSITION_KEY, position_bytes(tally, applied));
-        let _others = BATCHES.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.db.apply_batch(batch)?)
+        manifest.next += 1;
+        manifest.runs.extend(run.finish()?);
+        manifest.applied = Some(applied.to_vec());
+        self.switch(manifest)
     }
 
-    /// Replaces everything. Until the last step there is no position, so that an end on the way
-    /// is found out.
+    /// Replaces everything.
     pub(super) fn rebuild(
-        &self,
+        &mut self,
         rows: impl Iterator<Item = (Bytes, Bytes)>,
         applied: &[u8],
     ) -> Result<(), Fault> {
-        self.db.remove(POSITION_KEY)?;
-        self.db.clear()?;
-        let mut tally = Tally::default();
+        let mut manifest = Manifest {
+            applied: Some(applied.to_vec()),
+            runs: Vec::new(),
+            next: self.manifest.next,
+        };
+        let mut last = Bytes::new();
+        let mut run: Option<RunWriter<'_>> = None;
         for (key, value) in rows {
-            let checksum = row_checksum(&key, &value);
-            let replaced = self
-                .db
-                .insert(stored_key(&key), stored_row(checksum, &value))?;
-            if let Some(old) = replaced {
-                tally.remove(stored_checksum(&old)?);
+            // A run is in order; where the rows are not, the next one begins.
+            if key <= last
+                && let Some(full) = run.take()
+            {
+                manifest.runs.extend(full.finish()?);
             }
-            tally.add(checksum);
+            last = key.clone();
+            let run = run.get_or_insert_with(|| {
+                manifest.next += 1;
+                RunWriter::new(&self.db, manifest.next - 1, 0)
+            });
+            run.push((key, Some(value)))?;
         }
-        self.db
-            .insert(POSITION_KEY, position_bytes(tally, applied))?;
+        if let Some(last) = run {
+            manifest.runs.extend(last.finish()?);
+        }
+        self.switch(manifest)
+    }
+
+    /// Merges runs until there are few. `stop` is asked from time to time: what is not done then is
+    /// done another time.
+    pub(super) fn merge(&mut self, stop: impl Fn() -> bool) -> Result<(), Fault> {
+        while let Some(from) = self.manifest.merge_from() {
+            let mut manifest = self.manifest.clone();
+            let old = manifest.runs.split_off(from);
+            let level = old.iter().map(|run| run.level).max().unwrap_or_default();
+            let mut run = RunWriter::new(&self.db, manifest.next, level.saturating_add(1));
+            let mut merged = Merged::new(&self.db, &old)?;
+            while let Some(change) = merged.next()? {
+                // Below the oldest run there is nothing that a removal would have to hide.
+                if from == 0 && change.1.is_none() {
+                    continue;
+                }
+                if run.push(change)? && stop() {
+                    return run.abandon();
+                }
+            }
+            manifest.next += 1;
+            manifest.runs.extend(run.finish()?);
+            self.switch(manifest)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a manifest the one in force, and removes the runs that it has no more.
+    fn switch(&mut self, manifest: Manifest) -> Result<(), Fault> {
+        let record = codec::encode(MANIFEST_FORMAT, &manifest);
+        self.db.insert(MANIFEST_KEY, record)?;
+        let old = std::mem::replace(&mut self.manifest, manifest);
+        let kept = &self.manifest.runs;
+        for run in old.runs.iter().filter(|old| !kept.contains(old)) {
+            run.remove(&self.db)?;
+        }
         Ok(())
     }
 
     /// Hands everything to the system. sled's own flush is no fsync; see the module `rows`.
     pub(super) fn flush(&self) -> Result<(), Fault> {
-        let _alone = BATCHES.write().unwrap_or_else(PoisonError::into_inner);
         self.db.flush()?;
         Ok(())
     }
+}
 
-    fn position(&self) -> Result<Option<PositionRecord>, Fault> {
-        match self.db.get(POSITION_KEY)? {
-            Some(bytes) => Ok(Some(codec::decode(POSITION_FORMAT, &bytes)?)),
-            None => Ok(None),
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(number: u16) -> Bytes {
+        number.to_be_bytes().to_vec().into()
+    }
+
+    /// Values whose length depends on their number, from nothing to more than a chunk.
+    fn value(number: u16) -> Bytes {
+        vec![number as u8; usize::from(number) * 37 % 9000].into()
+    }
+
+    fn chunks(tree: &RowTree) -> usize {
+        tree.db.len() - 1
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Apply(BTreeMap<u16, Option<u16>>),
+        Rebuild(Vec<u16>),
+        Merge { stop_after: usize },
+        Reopen,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let change = (0..60_u16, proptest::option::weighted(0.7, 0..1000_u16));
+        let step = prop_oneof![
+            20 => proptest::collection::btree_map(change.clone().prop_map(|it| it.0), change.prop_map(|it| it.1), 0..20)
+                .prop_map(Step::Apply),
+            1 => proptest::collection::vec(0..60_u16, 0..40).prop_map(Step::Rebuild),
+            8 => (0..6_usize).prop_map(|stop_after| Step::Merge { stop_after }),
+            1 => Just(Step::Reopen),
+        ];
+        proptest::collection::vec(step, 1..60)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        /// Whatever is applied, rebuilt, merged, given up half-way and opened again: the rows are
+        /// those of a plain map.
+        #[test]
+        fn runs_hold_what_a_map_holds(steps in steps()) {
+            let temp = tempfile::tempdir().unwrap();
+            let mut tree = RowTree::open(temp.path()).unwrap();
+            let mut model: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+            for (at, step) in steps.into_iter().enumerate() {
+                let applied = at.to_string();
+                match step {
+                    Step::Apply(changes) => {
+                        let changes = changes.into_iter();
+                        let changes: Vec<Change> =
+                            changes.map(|(at, to)| (key(at), to.map(value))).collect();
+                        for (key, value) in changes.clone() {
+                            match value {
+                                Some(value) => drop(model.insert(key, value)),
+                                None => drop(model.remove(&key)),
+                            }
+                        }
+                        tree.apply(changes, applied.as_bytes()).unwrap();
+                    }
+                    Step::Rebuild(rows) => {
+                        let rows = rows.into_iter().map(|at| (key(at), value(at)));
+                        model = rows.clone().collect();
+                        tree.rebuild(rows, applied.as_bytes()).unwrap();
+                    }
+                    Step::Merge { stop_after } => {
+                        let asked = Cell::new(0);
+                        tree.merge(|| asked.replace(asked.get() + 1) >= stop_after).unwrap();
+                    }
+                    Step::Reopen => {
+                        drop(tree);
+                        tree = RowTree::open(temp.path()).unwrap();
+                    }
+                }
+                let expected: Vec<_> = model.clone().into_iter().collect();
+                prop_assert_eq!(tree.load().unwrap().rows, expected);
+            }
         }
     }
-}
 
-fn position_bytes(tally: Tally, applied: &[u8]) -> Vec<u8> {
-    let Tally { count, sum } = tally;
-    codec::encode(
-        POSITION_FORMAT,
-        &PositionRecord {
-            applied: applied.to_vec(),
-            count,
-            sum,
-        },
-    )
-}
+    #[test]
+    fn what_is_replaced_and_removed_gives_its_room_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut tree = RowTree::open(temp.path()).unwrap();
+        let mut most = 0;
+        for round in 0..500_u16 {
+            let changes = (0..20).map(|at| (key(at), Some(value(300 + at))));
+            tree.apply(changes, b"1").unwrap();
+            tree.merge(|| false).unwrap();
+            most = most.max(tree.manifest.runs.len());
+            assert!(chunks(&tree) < 400, "round {round}: {}", chunks(&tree));
+        }
+        assert!(most < 3 * RUNS_PER_LEVEL, "{most} runs");
+        for round in 0..u8::try_from(2 * RUNS_PER_LEVEL).unwrap() {
+            tree.apply((0..20).map(|at| (key(at), None)), &[round])
+                .unwrap();
+        }
+        tree.merge(|| false).unwrap();
+        // Removals are small, so the run that they empty may wait for the next merge of all.
+        assert_eq!(tree.load().unwrap().rows, []);
+    }
 
-fn stored_key(key: &[u8]) -> Vec<u8> {
-    [&[ROW_PREFIX], key].concat()
-}
+    #[test]
+    fn a_removal_outlives_a_merge_that_leaves_the_row_below_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut tree = RowTree::open(temp.path()).unwrap();
+        let rows: Vec<_> = (0..100).map(|at| (key(at), Some(value(at)))).collect();
+        tree.apply(rows.clone(), b"1").unwrap();
+        for at in 0..8 {
+            tree.apply([(key(at), None)], b"2").unwrap();
+        }
+        tree.merge(|| false).unwrap();
+        assert_eq!(tree.manifest.runs.len(), 2, "the oldest run stays alone");
+        let kept = rows.into_iter().skip(8);
+        let kept: Vec<_> = kept.map(|(key, value)| (key, value.unwrap())).collect();
+        assert_eq!(tree.load().unwrap().rows, kept);
+    }
 
-fn stored_row(checksum: u32, value: &[u8]) -> Vec<u8> {
-    [&checksum.to_le_bytes(), value].concat()
-}
-
-fn stored_checksum(stored: &[u8]) -> Result<u32, Fault> {
-    let bytes = stored.first_chunk::<CHECKSUM_BYTES>();
-    let bytes = bytes.ok_or_else(|| Fault::Damaged("a row has no checksum".to_owned()))?;
-    Ok(u32::from_le_bytes(*bytes))
-}
-
-fn row_checksum(key: &[u8], value: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&(key.len() as u64).to_le_bytes());
-    hasher.update(key);
-    hasher.update(value);
-    hasher.finalize()
+    #[test]
+    fn what_a_crash_left_over_is_removed() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut tree = RowTree::open(temp.path()).unwrap();
+        tree.apply([(key(1), Some(value(1)))], b"1").unwrap();
+        let chunk = tree.db.get(chunk_key(0, 0)).unwrap().unwrap();
+        for (run, place) in [(1, 0), (1, 1), (7, 0)] {
+            tree.db.insert(chunk_key(run, place), &chunk).unwrap();
+        }
+        drop(tree);
+        let tree = RowTree::open(temp.path()).unwrap();
+        assert_eq!(chunks(&tree), 1);
+        assert_eq!(tree.load().unwrap().rows, [(key(1), value(1))]);
+    }
 }

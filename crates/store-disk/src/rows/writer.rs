@@ -23,12 +23,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Writes until the rows are closed or fail.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         while let Some((changes, queued)) = self.shared.take() {
             let flush = changes.flush;
             // sled answers some damage with a panic.
             let outcome = panic::catch_unwind(AssertUnwindSafe(|| self.write(changes)))
-                .unwrap_or_else(|panic| Err(Fault::Damaged(describe(&*panic))));
+                .unwrap_or_else(|panic| Err(Fault(describe(&*panic))));
             if let Err(fault) = outcome {
                 return self.fail(&fault);
             }
@@ -38,7 +38,7 @@ impl Writer {
         }
     }
 
-    fn write(&self, changes: Changes) -> Result<(), Fault> {
+    fn write(&mut self, changes: Changes) -> Result<(), Fault> {
         if let Some((rows, applied)) = changes.rebuild {
             self.tree.rebuild(rows, &applied)?;
         }
@@ -47,17 +47,14 @@ impl Writer {
         }
         // Otherwise sled writes when it likes: the rows may lag, and the log has the disk.
         if changes.flush {
-            self.tree.flush()
-        } else {
-            Ok(())
+            self.tree.flush()?;
         }
+        // Meanwhile changes gather: the rows lag, and nobody waits for them.
+        self.tree.merge(|| self.shared.is_waited_for())
     }
 
     fn fail(&self, fault: &Fault) {
-        let text = match fault {
-            Fault::Unfinished => "unfinished".to_owned(),
-            Fault::Damaged(text) => text.clone(),
-        };
+        let Fault(text) = fault;
         if let Err(error) = durable::replace_file(&self.marker, b"") {
             tracing::error!(path = %self.marker.display(), %error, "cannot mark the rows");
         }
@@ -65,6 +62,6 @@ impl Writer {
             fault = text,
             "the rows failed; this node works on without them and rebuilds them at its next start"
         );
-        self.shared.fail(text);
+        self.shared.fail(text.clone());
     }
 }
