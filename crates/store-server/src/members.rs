@@ -1,10 +1,11 @@
 //! Changes of the members that somebody asks for, decided and made by the leader.
 //!
-//! Owns etcd's rules and refusals: what would cost the mesh its quorum is not done. Never waits for
+//! Owns etcd's rules and refusals: what would cost the mesh its quorum is not done. Never adds
 //! a member that is not there: whoever is added runs already, since its disk mints its id.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{MeshId, NodeId, Version};
 use store_api::errors;
@@ -22,6 +23,10 @@ use crate::join::ANSWER_WAIT;
 use crate::leader_calls::{client, connect};
 use crate::versions::Versions;
 use crate::writes::WriteError;
+
+/// How long voters get to answer before they are judged. A leader of a moment ago has not heard
+/// them yet.
+const VOTERS_ANSWER_WAIT: Duration = Duration::from_secs(1);
 
 /// The members, for whoever leads. A clone is another handle.
 #[derive(Clone)]
@@ -43,7 +48,7 @@ impl Members {
 
     /// Makes a change on this node, which should lead; returns when it is committed.
     pub(crate) async fn change(&self, change: Change) -> Result<pb::ChangedMembers, WriteError> {
-        let status = self.store.status();
+        let status = self.settled().await;
         match status.role {
             Role::Leader if status.quorum => {}
             Role::Leader => return Err(fault(errors::unhealthy())),
@@ -69,6 +74,18 @@ impl Members {
         let members = list(&self.store.status());
         let added = added.map(|added| to_etcd(&added, true));
         Ok(pb::ChangedMembers { added, members })
+    }
+
+    /// The status once all voters answer this leader, or have had the time to.
+    async fn settled(&self) -> RaftStatus {
+        let mut statuses = self.store.status_watch();
+        let is_settled = |status: &RaftStatus| {
+            let all = || status.voters.iter().all(|voter| answers(status, voter.id));
+            status.role != Role::Leader || (status.quorum && all())
+        };
+        // Whoever is silent after that, or a store that ended, is for the checks to name.
+        let _ = timeout(VOTERS_ANSWER_WAIT, statuses.wait_for(is_settled)).await;
+        self.store.status()
     }
 
     /// Takes in the node that runs at the address. A member that is only announced would count for
