@@ -1,4 +1,4 @@
-"""The store's rows: puts and linearizable gets, three members, fsync on.
+"""The store's rows: operations, watchers, memory, fail-over; three members, fsync on.
 
 The stores run one after the other, each alone, on folders of the same disk.
 """
@@ -13,7 +13,14 @@ from .process import BenchError
 from .table import Figure, Section
 
 # Operation, connections, clients: DESIGN's modes.
-MODES = [("put", 1, 1), ("put", 8, 64), ("put", 16, 256), ("get", 16, 256)]
+MODES = [("put", 1, 1), ("put", 8, 64), ("put", 16, 256), ("get", 16, 256),
+         ("serializable-get", 16, 256), ("txn", 8, 64), ("lease-grant", 8, 64)]
+
+# Watchers, streams.
+WATCHERS = [(1_000, 12), (10_000, 24)]
+
+RANGE_KEYS = 100_000
+MILLION = 1_000_000
 
 
 def stores(run):
@@ -22,7 +29,7 @@ def stores(run):
 
 
 def measure(run):
-    """Puts at 1, 64 and 256 clients, gets at 256, and the memory after that."""
+    """Every mode, and the memory after that."""
     found = {}
     for kind in stores(run):
         with run.stage() as stage:
@@ -49,20 +56,112 @@ def _section(found):
     figures = []
     for mode in MODES:
         op, _, clients = mode
-        values = lambda field: {name: one[mode][field] for name, one in found.items()}
         title = f"{op}, {clients} client{'s' * (clients > 1)}"
-        rate = Figure(title, "1/s", values("per_second"))
+        rate = Figure(title, "1/s", _values(found, mode, "per_second"))
+        p50 = Figure(f"{title}: p50", "ms", _values(found, mode, "p50_ms"))
+        p99 = Figure(f"{title}: p99", "ms", _values(found, mode, "p99_ms"))
+        cpu = Figure(f"{title}: CPU of all members each", "µs", _values(found, mode, "cpu_us"))
         if (op, clients) == ("put", 64):
             rate.reach("≥ etcd", 1, of="etcd", at_least=True)
-        figures += [
-            rate,
-            Figure(f"{title}: p50", "ms", values("p50_ms")),
-            Figure(f"{title}: p99", "ms", values("p99_ms")),
-            Figure(f"{title}: CPU of all members per {op}", "µs", values("cpu_us")),
-        ]
+        if clients == 1:
+            p50.reach("≤ 0.5 ×", 0.5, of="etcd")
+        else:
+            rate.reach("≥ 3 ×", 3, of="etcd", at_least=True)
+        if clients > 1 and op == "put":
+            cpu.reach("≤ 0.3 ×", 0.3, of="etcd")
+        if op.endswith("get"):
+            cpu.reach("≤ 0.15 ×", 0.15, of="etcd")
+        figures += [rate, p50, p99, cpu]
     resident = {name: one["resident"] for name, one in found.items()}
     figures.append(Figure("resident after that, the largest member", "MB", resident))
     return Section("store, 3 members", ["etcd"], figures)
+
+
+def _values(found, mode, field):
+    return {name: one[mode][field] for name, one in found.items()}
+
+
+def measure_watch(run):
+    """How late events come to many watchers, and what each costs the members."""
+    found = {}
+    for kind in stores(run):
+        with run.stage() as stage:
+            store = kind(stage, run.tools, run.folder("watch") / kind.name)
+            store.leader()
+            found[kind.name] = {}
+            for watchers, streams in WATCHERS:
+                run.say(f"watch: {kind.name}, watchers: {watchers:,}")
+                figures = store.load("watch", "--watchers", watchers, "--streams", streams,
+                                     "--seconds", run.seconds)
+                figures["cpu_us"] = figures["cpu_seconds"] / figures["events"] * 1e6
+                found[kind.name][watchers] = figures
+    figures = []
+    for watchers, _ in WATCHERS:
+        title = f"{watchers:,} watchers"
+        figures += [
+            Figure(f"{title}: p50", "ms", _values(found, watchers, "p50_ms")),
+            Figure(f"{title}: p99", "ms",
+                   _values(found, watchers, "p99_ms")).reach("≤ 0.5 ×", 0.5, of="etcd"),
+            Figure(f"{title}: CPU of all members per event", "µs",
+                   _values(found, watchers, "cpu_us")).reach("≤ 0.3 ×", 0.3, of="etcd"),
+        ]
+    return Section("watchers, 20,000 events/s in all", ["etcd"], figures)
+
+
+def measure_beside(run):
+    """Puts of 64 clients alone, and while another client reads 100,000 keys in a loop."""
+    found = {}
+    for kind in stores(run):
+        with run.stage() as stage:
+            store = kind(stage, run.tools, run.folder("beside") / kind.name)
+            store.leader()
+            run.say(f"beside: {kind.name}, {RANGE_KEYS:,} keys")
+            store.load("fill", "--keys", RANGE_KEYS)
+            alone = _one(run, store, "put", 8, 64)
+            reader = run.tools.start_load(
+                "store", "--op", "range", "--connections", 1, "--clients", 1,
+                "--seconds", run.seconds * 2, "--endpoints", store.clients[0])
+            beside = _one(run, store, "put", 8, 64)
+            ranges = run.tools.finish_load(reader)
+            found[kind.name] = {"alone": alone, "beside": beside, "ranges": ranges}
+    figures = [
+        Figure("put alone, p99", "ms", _values(found, "alone", "p99_ms")),
+        Figure("put beside ranges, 1/s", "1/s", _values(found, "beside", "per_second")),
+        Figure("put beside ranges, p99", "ms",
+               _values(found, "beside", "p99_ms")).reach("≤ 0.5 ×", 0.5, of="etcd"),
+        Figure("range of 100,000 keys, p50", "ms", _values(found, "ranges", "p50_ms")),
+    ]
+    return Section("puts of 64 clients beside large ranges", ["etcd"], figures)
+
+
+def measure_million(run):
+    """A million keys of 256 bytes: memory, and a member's restart until it serves."""
+    found = {}
+    for kind in stores(run):
+        with run.stage() as stage:
+            store = kind(stage, run.tools, run.folder("million") / kind.name)
+            store.leader()
+            run.say(f"million: {kind.name}")
+            filled = store.load("fill", "--keys", MILLION)
+            resident = store.resident_mb()
+            store.stop()
+            began = time.monotonic()
+            for at in range(store.count):
+                store.restart(at)
+            store.leader()
+            restart = time.monotonic() - began
+            found[kind.name] = {"fill": filled["seconds"], "resident": resident,
+                                "restart": restart, "again": store.resident_mb()}
+    values = lambda field: {name: one[field] for name, one in found.items()}
+    figures = [
+        Figure("written in transactions of 100 puts", "s", values("fill")),
+        Figure("resident, the largest member", "MB",
+               values("resident")).reach("≤ 1.0 ×", 1, of="etcd"),
+        Figure("all three restarted, until each takes a put", "s",
+               values("restart")).reach("≤ 5 s", 5).reach("≤ etcd", 1, of="etcd"),
+        Figure("resident then", "MB", values("again")),
+    ]
+    return Section("a million keys of 256 B", ["etcd"], figures)
 
 
 def measure_syncs(run):

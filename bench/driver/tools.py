@@ -58,11 +58,20 @@ class Tools:
 
     def load(self, *arguments):
         """Runs the load program and returns its figures."""
-        command = [self.load_program, *arguments]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise BenchError(f"{' '.join(map(str, command[1:]))}: {done.stderr.strip()}")
-        return json.loads(done.stdout)
+        return self.finish_load(self.start_load(*arguments))
+
+    def start_load(self, *arguments):
+        """Runs the load program beside what comes next."""
+        command = [str(part) for part in (self.load_program, *arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    @staticmethod
+    def finish_load(process):
+        """Waits for a load and returns its figures."""
+        output, faults = process.communicate()
+        if process.returncode != 0:
+            raise BenchError(f"{' '.join(process.args[1:])}: {faults.strip()}")
+        return json.loads(output)
 
 
 def build(folder=None):

@@ -6,8 +6,10 @@
 mod config;
 mod failover;
 mod figures;
+mod fill;
 mod leader;
 mod store;
+mod watch;
 
 use std::io::Write;
 
@@ -25,8 +27,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Puts or gets in a closed loop
+    /// Operations of one kind in a closed loop
     Store(store::Arguments),
+    /// Fills a store with keys
+    Fill(fill::Arguments),
+    /// Puts at a steady pace, and how late many watchers hear of them
+    Watch(watch::Arguments),
     /// Waits until every endpoint takes a put, and names the leader
     Leader(leader::Arguments),
     /// Kills the leader and tells when the next put succeeded
@@ -40,6 +46,8 @@ enum What {
 async fn main() -> anyhow::Result<()> {
     let figures = match Arguments::parse().what {
         What::Store(arguments) => store::run(arguments).await?,
+        What::Fill(arguments) => fill::run(arguments).await?,
+        What::Watch(arguments) => watch::run(arguments).await?,
         What::Leader(arguments) => leader::run(arguments).await?,
         What::Failover(arguments) => failover::run(arguments).await?,
         What::Config(arguments) => config::run(arguments).await?,

@@ -1,4 +1,4 @@
-//! Puts and linearizable gets in a closed loop: as many clients as asked for, each with one request
+//! Operations of one kind in a closed loop: as many clients as asked for, each with one request
 //! in flight, over connections that are spread over the endpoints.
 
 use std::rc::Rc;
@@ -9,7 +9,11 @@ use bytes::Bytes;
 use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::{Value, json};
 use store_api::etcdserverpb::kv_client::KvClient;
-use store_api::etcdserverpb::{PutRequest, RangeRequest};
+use store_api::etcdserverpb::lease_client::LeaseClient;
+use store_api::etcdserverpb::{
+    Compare, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
+    request_op,
+};
 use tokio::task::LocalSet;
 use tonic::transport::{Channel, Endpoint};
 
@@ -17,6 +21,11 @@ use crate::figures::Durations;
 
 /// A request that takes longer counts as failed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// No lease ends while the load runs.
+const LEASE_SECONDS: i64 = 3600;
+
+pub(crate) const PREFIX: &str = "bench/";
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -41,7 +50,14 @@ pub(crate) struct Arguments {
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Op {
     Put,
+    /// Linearizable
     Get,
+    SerializableGet,
+    /// A compare that holds, and a put
+    Txn,
+    LeaseGrant,
+    /// All keys at once, linearizable
+    Range,
 }
 
 /// A connection to one endpoint.
@@ -70,7 +86,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
         .map(|client| {
             let channel = channels[client % channels.len()].clone();
             let client = Client {
-                kv: KvClient::new(channel),
+                lease: LeaseClient::new(channel.clone()),
+                // A range of everything is larger than a client takes by default.
+                kv: KvClient::new(channel).max_decoding_message_size(usize::MAX),
                 rng: SmallRng::seed_from_u64(client as u64),
                 arguments: arguments.clone(),
             };
@@ -102,6 +120,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
 
 struct Client {
     kv: KvClient<Channel>,
+    lease: LeaseClient<Channel>,
     rng: SmallRng,
     arguments: Rc<Arguments>,
 }
@@ -139,24 +158,69 @@ impl Client {
     }
 
     async fn once(&mut self, value: Bytes) -> Result<(), tonic::Status> {
-        let key = self.rng.random_range(0..self.arguments.keys);
-        let key = Bytes::from(format!("bench/{key:08}"));
+        let key = key(self.rng.random_range(0..self.arguments.keys));
+        let get = |key| RangeRequest {
+            key,
+            ..RangeRequest::default()
+        };
         match self.arguments.op {
-            Op::Put => {
-                let request = PutRequest {
-                    key,
-                    value,
-                    ..PutRequest::default()
-                };
-                self.kv.put(request).await.map(drop)
-            }
-            Op::Get => {
+            Op::Put => self.kv.put(put(key, value)).await.map(drop),
+            Op::Get => self.kv.range(get(key)).await.map(drop),
+            Op::SerializableGet => {
                 let request = RangeRequest {
-                    key,
-                    ..RangeRequest::default()
+                    serializable: true,
+                    ..get(key)
+                };
+                self.kv.range(request).await.map(drop)
+            }
+            Op::Txn => {
+                let holds = Compare {
+                    result: compare::CompareResult::Greater.into(),
+                    target: compare::CompareTarget::Version.into(),
+                    key: key.clone(),
+                    target_union: Some(compare::TargetUnion::Version(-1)),
+                    ..Compare::default()
+                };
+                let request = TxnRequest {
+                    compare: vec![holds],
+                    success: vec![put_op(key, value)],
+                    ..TxnRequest::default()
+                };
+                self.kv.txn(request).await.map(drop)
+            }
+            Op::LeaseGrant => {
+                let request = LeaseGrantRequest {
+                    ttl: LEASE_SECONDS,
+                    id: 0,
+                };
+                self.lease.lease_grant(request).await.map(drop)
+            }
+            Op::Range => {
+                let request = RangeRequest {
+                    // One above the prefix's last byte.
+                    range_end: Bytes::from_static(b"bench0"),
+                    ..get(Bytes::from_static(PREFIX.as_bytes()))
                 };
                 self.kv.range(request).await.map(drop)
             }
         }
+    }
+}
+
+pub(crate) fn key(number: u32) -> Bytes {
+    format!("{PREFIX}{number:08}").into()
+}
+
+fn put(key: Bytes, value: Bytes) -> PutRequest {
+    PutRequest {
+        key,
+        value,
+        ..PutRequest::default()
+    }
+}
+
+pub(crate) fn put_op(key: Bytes, value: Bytes) -> RequestOp {
+    RequestOp {
+        request: Some(request_op::Request::RequestPut(put(key, value))),
     }
 }
