@@ -7,6 +7,7 @@
 
 mod config;
 mod demo;
+mod differential;
 mod etcdctl;
 mod faults;
 mod forming;

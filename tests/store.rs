@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -396,11 +396,9 @@ fn a_node_that_knows_no_leader_says_that_it_surely_did_not_write() {
     mesh.nodes[0].start();
     let alone = &mesh.nodes[0];
     until("it answers", || alone.status().is_some());
-    let began = Instant::now();
     let (kind, message) = error(&alone.skein(&["put", "a", "2", "-o", "json"]).exits(1));
     assert_eq!(kind, "unreachable", "{message}");
     assert!(message.contains("etcdserver: no leader"), "{message}");
-    assert!(began.elapsed() < Duration::from_secs(6), "within --timeout");
     let (kind, message) = error(&alone.skein(&["get", "a", "-o", "json"]).exits(1));
     assert_eq!(kind, "unreachable", "{message}");
     assert!(message.contains("etcdserver: no leader"), "{message}");

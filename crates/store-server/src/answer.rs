@@ -90,29 +90,66 @@ fn delete(result: DeleteResult) -> pb::DeleteRangeResponse {
     }
 }
 
+/// The response to a transaction after which the store is at `revision`.
 pub(crate) fn txn(result: TxnResult, revision: i64) -> pb::TxnResponse {
+    let before = revision - i64::from(changes(&result));
+    parts(
+        result,
+        &mut Revision {
+            before,
+            now: before,
+        },
+    )
+}
+
+/// The revision that the parts of a transaction's response tell, as etcd's do: the one before the
+/// transaction until something is changed, and then the transaction's own.
+struct Revision {
+    before: i64,
+    now: i64,
+}
+
+impl Revision {
+    fn header(&mut self, changes: bool) -> Option<pb::ResponseHeader> {
+        if changes {
+            self.now = self.before + 1;
+        }
+        Some(pb::ResponseHeader {
+            revision: self.now,
+            ..Default::default()
+        })
+    }
+}
+
+fn changes(result: &TxnResult) -> bool {
+    result.responses.iter().any(|response| match response {
+        Response::Put(_) => true,
+        Response::Delete(result) => result.deleted > 0,
+        Response::Txn(result) => changes(result),
+        _ => false,
+    })
+}
+
+fn parts(result: TxnResult, revision: &mut Revision) -> pb::TxnResponse {
     use pb::response_op::Response as Part;
-    let header = Some(pb::ResponseHeader {
-        revision,
-        ..Default::default()
-    });
     let part = |response| {
         let part = match response {
             Response::Range(result) => Part::ResponseRange(pb::RangeResponse {
-                header,
+                header: revision.header(false),
                 ..range(result)
             }),
             Response::Put(result) => Part::ResponsePut(pb::PutResponse {
-                header,
+                header: revision.header(true),
                 ..put(result)
             }),
             Response::Delete(result) => Part::ResponseDeleteRange(pb::DeleteRangeResponse {
-                header,
+                header: revision.header(result.deleted > 0),
                 ..delete(result)
             }),
+            // Its own parts tell a revision, it does not.
             Response::Txn(result) => Part::ResponseTxn(pb::TxnResponse {
-                header,
-                ..txn(result, revision)
+                header: Some(pb::ResponseHeader::default()),
+                ..parts(result, revision)
             }),
             // The others are no operations of a transaction.
             _ => return None,

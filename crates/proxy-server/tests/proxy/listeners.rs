@@ -11,7 +11,7 @@ use proxy_server::BindError;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::rig::{
     Backend, Client, PATIENCE, Rig, config, eventually, fresh_address, ok, read_request,
@@ -112,7 +112,17 @@ async fn a_closing_listener_ends_its_connections_in_good_order() {
 }
 
 #[tokio::test]
-async fn idle_connections_of_a_closed_listener_end_soon_and_stuck_ones_at_the_deadline() {
+async fn idle_connections_of_a_closed_listener_end_while_it_drains() {
+    let backend = Backend::saying("hi").await;
+    let gone = fresh_address();
+    let mut rig = Rig::start(&listeners(&[("gone", gone)], backend.address, "1h")).await;
+    let mut idle = Client::connect(gone).await;
+    rig.apply(&listeners(&[], backend.address, "1h")).await;
+    assert!(idle.ends().await);
+}
+
+#[tokio::test]
+async fn stuck_connections_of_a_closed_listener_end_at_its_deadline() {
     let backend = Backend::raw(|mut stream, _| async move {
         read_request(&mut stream, &mut Vec::new(), 0).await;
         sleep(PATIENCE * 2).await;
@@ -120,7 +130,6 @@ async fn idle_connections_of_a_closed_listener_end_soon_and_stuck_ones_at_the_de
     .await;
     let gone = fresh_address();
     let mut rig = Rig::start(&listeners(&[("gone", gone)], backend.address, "2s")).await;
-    let mut idle = Client::connect(gone).await;
     let mut stuck = Client::connect(gone).await;
     stuck.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     eventually("a request", || {
@@ -129,8 +138,6 @@ async fn idle_connections_of_a_closed_listener_end_soon_and_stuck_ones_at_the_de
     .await;
     let began = Instant::now();
     rig.apply(&listeners(&[], backend.address, "2s")).await;
-    assert!(idle.ends().await);
-    assert!(began.elapsed() < Duration::from_millis(1900));
     assert!(stuck.ends().await);
     assert!(began.elapsed() >= Duration::from_millis(1900));
 }
@@ -143,9 +150,9 @@ async fn draining_the_proxy_ends_everything() {
     let mut client = rig.connect().await;
     client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(client.response().await.status, 200);
-    let began = Instant::now();
-    rig.proxy.drain(Duration::from_secs(5)).await;
-    assert!(began.elapsed() < Duration::from_secs(4));
+    // Nothing is under way, so it does not take its hour.
+    let drained = timeout(PATIENCE, rig.proxy.drain(Duration::from_secs(3600)));
+    drained.await.expect("an idle proxy drains at once");
     assert!(client.ends().await);
     assert!(TcpStream::connect(address).await.is_err());
 }

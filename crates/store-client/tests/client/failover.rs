@@ -1,12 +1,13 @@
 //! Which failures let a call go on to the next endpoint.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use store_api::errors;
 use store_api::etcdserverpb::kv_client::KvClient;
 use store_api::etcdserverpb::{PutRequest, RangeRequest};
 use store_api::verdict::{CONFIG_REFUSED, Proposed};
 use store_client::{Client, ClientError, ClientOptions};
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use crate::fake::{Behaviour, Fake, client, closed_port};
@@ -186,8 +187,11 @@ async fn when_nobody_answers_every_endpoint_and_its_reason_is_named() {
     let (closed, silent, garbage) = (closed_port(), Fake::silent(), Fake::garbage());
     let endpoints = [closed, silent.address, garbage.address];
     let client = client(&endpoints, Duration::from_secs(2));
-    let begun = Instant::now();
-    let error = client.range(range()).await.expect_err("nobody");
+    let asked = timeout(DEADLINE, client.range(range()));
+    let error = asked
+        .await
+        .expect("the deadline holds")
+        .expect_err("nobody");
     let ClientError::Unavailable { tried } = &error else {
         panic!("{error}")
     };
@@ -196,10 +200,6 @@ async fn when_nobody_answers_every_endpoint_and_its_reason_is_named() {
     assert!(tried[0].reason.contains("refused"), "{error}");
     assert!(tried[1].reason.contains("no answer within"), "{error}");
     assert!(error.to_string().contains("--endpoints"), "{error}");
-    assert!(
-        begun.elapsed() < Duration::from_secs(6),
-        "the deadline holds: {error}"
-    );
 }
 
 #[tokio::test]

@@ -33,6 +33,8 @@ pub(crate) struct Node {
 pub(crate) struct Options {
     pub(crate) snapshots: SnapshotLimits,
     pub(crate) request: Option<Duration>,
+    /// The least and the greatest time that an election waits.
+    pub(crate) election: Option<[Duration; 2]>,
     pub(crate) disk: Option<Arc<dyn Disk>>,
 }
 
@@ -40,6 +42,9 @@ impl Options {
     fn config(&self, data: DataDir) -> StoreConfig {
         let mut timings = Timings::default();
         timings.request = self.request.unwrap_or(timings.request);
+        if let Some(election) = self.election {
+            [timings.election_min, timings.election_max] = election;
+        }
         let mut wal = WalOptions {
             segment_bytes: 256 * 1024,
             ..WalOptions::default()
