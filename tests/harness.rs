@@ -3,6 +3,7 @@
 //! Every test claims loopback addresses of its own, so that all run at one time on the documented
 //! ports. Everything that a test starts ends with it.
 
+mod certificates;
 mod http;
 mod lines;
 mod mesh;
@@ -11,6 +12,7 @@ mod subnet;
 mod traffic;
 mod upstream;
 
+pub(crate) use certificates::{Authority, Pair};
 pub(crate) use http::{Answer, Connection, get, request, send_raw};
 pub(crate) use lines::Lines;
 pub(crate) use mesh::{Mesh, Node};

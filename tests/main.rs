@@ -19,4 +19,5 @@ mod proxy;
 mod start;
 mod store;
 mod tidy;
+mod tls;
 mod without_store;

@@ -19,6 +19,7 @@ const HOUSE: &[(&str, u8, &str)] = &[
     ("store-api", 2, "store"),
     ("store-disk", 2, "store"),
     ("control-api", 2, ""),
+    ("tls", 2, ""),
     ("store-raft", 3, "store"),
     ("store-server", 3, "store"),
     ("store-client", 3, "store"),
@@ -49,6 +50,8 @@ const ENGINES: &[(&str, &str)] = &[
     ("sled", "store-disk"),
     ("bincode", "store-disk"),
     ("chitchat", "mesh-gossip"),
+    ("rustls", "tls"),
+    ("tokio-rustls", "tls"),
 ];
 
 /// What no pure crate may depend on: it would bring sockets, clocks or threads.

@@ -32,6 +32,8 @@ pub(crate) struct Node {
     log: PathBuf,
     access_log: PathBuf,
     arguments: Vec<String>,
+    /// How `skein` commands reach it: their arguments for TLS.
+    pub(crate) tls: Vec<String>,
     child: Option<Child>,
 }
 
@@ -93,7 +95,8 @@ impl Mesh {
     /// Runs a `skein` command against the whole mesh.
     pub(crate) fn skein(&self, arguments: &[&str]) -> Ran {
         let endpoints = self.endpoints();
-        skein::skein(&[arguments, &["--endpoints", &endpoints]].concat())
+        let tls: Vec<&str> = self.nodes[0].tls.iter().map(String::as_str).collect();
+        skein::skein(&[arguments, &tls, &["--endpoints", &endpoints]].concat())
     }
 
     /// Applies this YAML and waits until it is in force on all living nodes.
@@ -185,6 +188,7 @@ impl Node {
             access_log: log.with_extension("access"),
             log,
             arguments,
+            tls: Vec::new(),
             child: None,
         }
     }
@@ -315,7 +319,8 @@ impl Node {
 
     /// Runs a `skein` command against this node alone.
     pub(crate) fn skein(&self, arguments: &[&str]) -> Ran {
-        skein::skein(&[arguments, &["--endpoints", &self.client()]].concat())
+        let tls: Vec<&str> = self.tls.iter().map(String::as_str).collect();
+        skein::skein(&[arguments, &tls, &["--endpoints", &self.client()]].concat())
     }
 
     /// What it says of all nodes; `None` while it does not answer.

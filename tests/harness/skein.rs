@@ -53,6 +53,9 @@ pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
     command
         .env_remove("SKEIN_ENDPOINTS")
+        .env_remove("SKEIN_CACERT")
+        .env_remove("SKEIN_CERT")
+        .env_remove("SKEIN_KEY")
         .env_remove("SKEIN_LOG")
         .stdin(Stdio::null());
     command

@@ -30,6 +30,7 @@ fn facts(id: u64) -> Facts {
         promise: None,
         bootstrap_expect: None,
         client_addr: None,
+        client_tls: false,
         peer_addr: None,
         admin_addr: None,
         gossip_addr: None,

@@ -57,6 +57,9 @@ pub struct Identity {
     /// Where it serves clients.
     #[serde(default)]
     pub client_addr: Option<SocketAddr>,
+    /// Whether it speaks TLS there.
+    #[serde(default)]
+    pub client_tls: bool,
     /// Where it serves Raft.
     #[serde(default)]
     pub peer_addr: Option<SocketAddr>,

@@ -31,6 +31,7 @@ fn facts(id: u64, name: &str) -> Facts {
         promise: None,
         bootstrap_expect: Some(3),
         client_addr: Some(([127, 0, 0, 1], 2379).into()),
+        client_tls: false,
         peer_addr: None,
         admin_addr: None,
         gossip_addr: None,

@@ -14,7 +14,7 @@ use store_raft::{Member, Store};
 use store_server::JoinError;
 
 use crate::formation::{FoundingSet, Other, Own, Step, next_step};
-use crate::parts::Parts;
+use crate::parts::{Parts, client_address};
 use crate::standing;
 
 /// How often the view of gossip is looked at again.
@@ -207,7 +207,7 @@ fn founder(parts: &Parts, id: NodeId, address: SocketAddr, peers: &Peers) -> Opt
         peer_addr: address.to_string(),
         client_addr: identity
             .client_addr
-            .map(|a| a.to_string())
+            .map(|address| client_address(address, identity.client_tls))
             .unwrap_or_default(),
     })
 }

@@ -5,6 +5,7 @@
 
 mod admission;
 mod answers;
+mod certificates;
 mod control;
 mod form;
 mod formation;
@@ -23,6 +24,6 @@ mod standing;
 mod status;
 mod store_state;
 
-pub use options::{NodeOptions, OptionsError};
+pub use options::{NodeOptions, OptionsError, TlsFiles};
 pub use run::{RunError, run};
 pub use store_server::{HistoryLimits, Limits};

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use model::NodeName;
 use store_server::{Limits, QUOTA_BYTES, REQUEST_BYTES, TXN_OPS};
+use tls::{Files, Named};
 
 /// The largest founding set: more voters cost every write and gain nothing.
 const EXPECT_MAX: usize = 9;
@@ -47,6 +48,69 @@ pub struct NodeOptions {
     pub proxy_ip: IpAddr,
     /// The store's limits.
     pub limits: Limits,
+    /// The certificates of the client port.
+    pub client_tls: TlsFiles,
+}
+
+/// The files of one port's TLS, all in PEM; none: it speaks plain text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The port's certificate.
+    pub cert: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
+    /// The CA of those who may connect.
+    pub trusted_ca: Option<PathBuf>,
+}
+
+/// The settings of one port's [`TlsFiles`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct TlsFlags {
+    cert: &'static str,
+    key: &'static str,
+    trusted_ca: &'static str,
+}
+
+const CLIENT_TLS: TlsFlags = TlsFlags {
+    cert: "--client-cert-file",
+    key: "--client-key-file",
+    trusted_ca: "--client-trusted-ca-file",
+};
+
+impl TlsFiles {
+    /// Whether any of them is given.
+    pub(crate) fn are_given(&self) -> bool {
+        self.cert.is_some() || self.key.is_some() || self.trusted_ca.is_some()
+    }
+
+    fn check(&self, flags: TlsFlags) -> Result<(), OptionsError> {
+        let missing = match (&self.cert, &self.key) {
+            (None, _) if self.are_given() => Some(flags.cert),
+            (Some(_), None) => Some(flags.key),
+            _ => None,
+        };
+        let given = [
+            self.key.as_ref().map(|_| flags.key),
+            self.cert.as_ref().map(|_| flags.cert),
+            self.trusted_ca.as_ref().map(|_| flags.trusted_ca),
+        ];
+        match (missing, given.into_iter().flatten().next()) {
+            (Some(missing), Some(given)) => Err(OptionsError::HalfTls { given, missing }),
+            _ => Ok(()),
+        }
+    }
+
+    fn files(&self, flags: TlsFlags) -> Option<Files> {
+        let named = |setting, path: &Option<PathBuf>| {
+            let path = path.as_ref()?;
+            Some(Named::new(setting, path))
+        };
+        let own = named(flags.cert, &self.cert).zip(named(flags.key, &self.key));
+        own.map(|own| Files {
+            own: Some(own),
+            trusted_ca: named(flags.trusted_ca, &self.trusted_ca),
+        })
+    }
 }
 
 /// The settings cannot be meant.
@@ -65,14 +129,24 @@ pub enum OptionsError {
     },
     /// Plain text off loopback.
     #[error(
-        "--{flag} {address} is not on loopback, and this version speaks plain text there; use a \
-         loopback address, or give --insecure if the network is trusted"
+        "--{flag} {address} is not on loopback and speaks plain text; {remedy}use a loopback \
+         address, or give --insecure if the network is trusted"
     )]
     Plain {
         /// The flag.
         flag: &'static str,
         /// Its value.
         address: SocketAddr,
+        /// The settings that help, if there are.
+        remedy: &'static str,
+    },
+    /// A certificate without its key, or the like.
+    #[error("{given} needs {missing}, too; give both, or none")]
+    HalfTls {
+        /// The setting that is given.
+        given: &'static str,
+        /// The one that is missing.
+        missing: &'static str,
     },
     /// A published gossip key off loopback.
     #[error(
@@ -127,6 +201,7 @@ impl NodeOptions {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             proxy_ip: Ipv4Addr::UNSPECIFIED.into(),
             limits: Limits::default(),
+            client_tls: TlsFiles::default(),
         }
     }
 
@@ -143,20 +218,12 @@ impl NodeOptions {
             }
         }
         if !self.insecure {
-            let plain = [
-                ("client-addr", self.client_addr),
-                ("peer-addr", self.peer_addr),
-                ("admin-addr", self.admin_addr),
-            ];
-            for (flag, address) in plain {
-                if !address.ip().is_loopback() {
-                    return Err(OptionsError::Plain { flag, address });
-                }
-            }
+            self.check_plain()?;
             if !self.gossip_addr.ip().is_loopback() && self.gossip_key_file.is_none() {
                 return Err(OptionsError::NoGossipKey(self.gossip_addr));
             }
         }
+        self.client_tls.check(CLIENT_TLS)?;
         if !(1..=EXPECT_MAX).contains(&self.bootstrap_expect) {
             return Err(OptionsError::Expect(self.bootstrap_expect));
         }
@@ -167,6 +234,35 @@ impl NodeOptions {
             return Err(OptionsError::Workers(self.workers));
         }
         self.check_limits()
+    }
+
+    /// The files of the client port, if it speaks TLS.
+    pub(crate) fn client_files(&self) -> Option<Files> {
+        self.client_tls.files(CLIENT_TLS)
+    }
+
+    fn check_plain(&self) -> Result<(), OptionsError> {
+        let remedy = "give --client-cert-file and --client-key-file, ";
+        let plain = [
+            (
+                "client-addr",
+                self.client_addr,
+                remedy,
+                self.client_tls.are_given(),
+            ),
+            ("peer-addr", self.peer_addr, "", false),
+            ("admin-addr", self.admin_addr, "", false),
+        ];
+        for (flag, address, remedy, is_tls) in plain {
+            if !is_tls && !address.ip().is_loopback() {
+                return Err(OptionsError::Plain {
+                    flag,
+                    address,
+                    remedy,
+                });
+            }
+        }
+        Ok(())
     }
 
     fn check_limits(&self) -> Result<(), OptionsError> {
@@ -204,15 +300,49 @@ mod tests {
             client_addr: lan,
             ..options()
         };
-        assert_eq!(
-            node.check(),
-            Err(OptionsError::Plain {
-                flag: "client-addr",
-                address: lan
-            })
-        );
+        let fault = node.check().unwrap_err().to_string();
+        for part in [
+            "--client-addr 192.0.2.1:2379",
+            "--client-cert-file",
+            "--insecure",
+        ] {
+            assert!(fault.contains(part), "{fault}");
+        }
         node.insecure = true;
         assert_eq!(node.check(), Ok(()));
+        node.insecure = false;
+        node.client_tls.cert = Some("a.pem".into());
+        node.client_tls.key = Some("a.key".into());
+        assert_eq!(node.check(), Ok(()), "TLS is no plain text");
+    }
+
+    #[test]
+    fn half_of_tls_is_none() {
+        let check = |cert: bool, key: bool, ca: bool| {
+            let file = |given: bool| given.then(|| "x.pem".into());
+            let client_tls = TlsFiles {
+                cert: file(cert),
+                key: file(key),
+                trusted_ca: file(ca),
+            };
+            let node = NodeOptions {
+                client_tls,
+                ..options()
+            };
+            node.check().err().map(|fault| fault.to_string())
+        };
+        let needs = |given, missing| {
+            Some(format!(
+                "--client-{given}-file needs --client-{missing}-file, too; give both, or none"
+            ))
+        };
+        assert_eq!(check(true, false, false), needs("cert", "key"));
+        assert_eq!(check(true, false, true), needs("cert", "key"));
+        assert_eq!(check(false, true, false), needs("key", "cert"));
+        assert_eq!(check(false, false, true), needs("trusted-ca", "cert"));
+        assert_eq!(check(false, true, true), needs("key", "cert"));
+        assert_eq!(check(true, true, false), None);
+        assert_eq!(check(true, true, true), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! handed this.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Instant, SystemTime};
@@ -21,6 +22,7 @@ use store_raft::{Member, RaftStatus, Store};
 use store_server::{Introduction, Judgement, Liveness};
 use tokio::sync::watch;
 
+use crate::certificates::Certificates;
 use crate::form;
 use crate::options::NodeOptions;
 use crate::reconcile::InForce;
@@ -36,6 +38,7 @@ pub(crate) struct Parts {
     pub(crate) knew_peers: bool,
     pub(crate) started: SystemTime,
     pub(crate) data: DataDir,
+    pub(crate) certificates: Certificates,
     /// The store, or how far it is.
     pub(crate) store: watch::Sender<StoreState>,
     pub(crate) mesh: Arc<Mesh>,
@@ -89,7 +92,10 @@ impl Parts {
             id: self.node_id,
             name: self.options.name.to_string(),
             peer_addr: self.options.peer_addr.to_string(),
-            client_addr: self.options.client_addr.to_string(),
+            client_addr: client_address(
+                self.options.client_addr,
+                self.options.client_tls.are_given(),
+            ),
         }
     }
 
@@ -173,14 +179,27 @@ impl Parts {
             ));
         }
         let standing = self.standing.borrow().clone();
-        self.store_stopped().or(standing).or_else(|| {
-            let faults = self.tasks.faults();
-            let first = faults.first()?;
-            Some(format!(
-                "the task `{}` ended: {}; restart this node",
-                first.task, first.fault
-            ))
-        })
+        let doubt = || self.certificates.doubt();
+        self.store_stopped()
+            .or(standing)
+            .or_else(doubt)
+            .or_else(|| {
+                let faults = self.tasks.faults();
+                let first = faults.first()?;
+                Some(format!(
+                    "the task `{}` ended: {}; restart this node",
+                    first.task, first.fault
+                ))
+            })
+    }
+}
+
+/// Where clients reach a node, as its member record has it: a scheme says that it is not plain.
+pub(crate) fn client_address(address: SocketAddr, is_tls: bool) -> String {
+    if is_tls {
+        format!("https://{address}")
+    } else {
+        address.to_string()
     }
 }
 
@@ -193,6 +212,7 @@ pub(crate) fn first_facts(options: &NodeOptions, data: &DataDir) -> Facts {
         promise: data.promise().as_ref().map(form::to_gossip),
         bootstrap_expect: u32::try_from(options.bootstrap_expect).ok(),
         client_addr: Some(options.client_addr),
+        client_tls: options.client_tls.are_given(),
         peer_addr: Some(options.peer_addr),
         admin_addr: Some(options.admin_addr),
         gossip_addr: None,

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::sync::watch::error::RecvError;
 
 use crate::admission::ConfigAdmission;
+use crate::certificates::Certificates;
 use crate::options::NodeOptions;
 use crate::parts::{GossipLiveness, Parts, first_facts};
 use crate::serve::{self, Ports, Sockets};
@@ -46,6 +47,9 @@ pub enum RunError {
     /// The gossip key cannot be used.
     #[error("{0}")]
     GossipKey(#[from] KeyError),
+    /// A certificate, its key or a CA cannot be used.
+    #[error("{0}")]
+    Tls(#[from] tls::Fault),
     /// Gossip cannot start.
     #[error("{0}")]
     Gossip(#[from] mesh_gossip::StartError),
@@ -104,6 +108,7 @@ struct Assembled {
 
 async fn assemble(options: NodeOptions) -> Result<Assembled, RunError> {
     let data = DataDir::open(&options.data_dir)?;
+    let certificates = Certificates::load(&options)?;
     let mut registry = Registry::default();
     // A port that is taken must be said before any traffic is taken.
     let sockets = Sockets::bind(&options).await?;
@@ -114,6 +119,7 @@ async fn assemble(options: NodeOptions) -> Result<Assembled, RunError> {
     let knew_peers = !known_peers.is_empty();
     let mesh = Arc::new(start_mesh(&options, known_peers, &data, generation)?);
     mesh.counters().register(&mut registry);
+    certificates.register(&mut registry);
     let prober = Prober::new();
     prober.register(&mut registry);
     let parts = Arc::new(Parts {
@@ -122,6 +128,7 @@ async fn assemble(options: NodeOptions) -> Result<Assembled, RunError> {
         knew_peers,
         started,
         data,
+        certificates,
         store: watch::Sender::new(StoreState::Opening),
         mesh,
         proxy,
@@ -288,6 +295,7 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
         mesh.tasks.record(mesh.mesh.ended().await);
         std::future::pending().await
     });
+    parts.certificates.follow(tasks);
     tasks.spawn("last-known-good", reconcile::save(Arc::clone(parts)));
     tasks.spawn("reconcile", reconcile::follow(Arc::clone(parts)));
     tasks.spawn("health", health::share(Arc::clone(parts), prober));

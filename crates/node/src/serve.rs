@@ -168,14 +168,19 @@ pub(crate) fn start(
         .max_concurrent_streams(CLIENT_STREAMS_MAX)
         .serve_with_incoming_shutdown(
             ports.client.clone(),
-            connections(sockets.client, Speaks::Http1Or2, at_client),
+            connections(
+                sockets.client,
+                Speaks::Http1Or2,
+                parts.certificates.client.clone(),
+                at_client,
+            ),
             requested(shutdown.clone()),
         );
     let peer = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .serve_with_incoming_shutdown(
             ports.peer.clone(),
-            connections(sockets.peer, Speaks::Http2, at_peer),
+            connections(sockets.peer, Speaks::Http2, None, at_peer),
             requested(shutdown.clone()),
         );
     let serving = Serving {

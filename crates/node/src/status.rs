@@ -13,6 +13,7 @@ use model::{ConfigRevision, NodeId};
 use store_mvcc::Image;
 use store_raft::{RaftStatus, Role};
 
+use crate::parts::client_address;
 use crate::revision_clock::RevisionClock;
 
 /// Remembers when each config revision was first heard of.
@@ -155,7 +156,10 @@ pub(crate) fn addresses(facts: &Facts) -> v1::Addresses {
     };
     let identity = &facts.identity;
     v1::Addresses {
-        client: text(identity.client_addr),
+        client: identity
+            .client_addr
+            .map(|address| client_address(address, identity.client_tls))
+            .unwrap_or_default(),
         peer: text(identity.peer_addr),
         gossip: text(identity.gossip_addr),
         admin: text(identity.admin_addr),

@@ -34,7 +34,8 @@ use crate::watch::Watch;
 #[command(after_help = "\
 Exit codes: 0 done, 1 failed, 2 usage, 3 refused (the config is not valid, or the quorum would be
 endangered), 4 not found.
-SKEIN_ENDPOINTS=10.0.0.1:2379,10.0.0.2:2379 saves typing --endpoints.")]
+SKEIN_ENDPOINTS=10.0.0.1:2379,10.0.0.2:2379 saves typing --endpoints; SKEIN_CACERT, SKEIN_CERT and
+SKEIN_KEY name the files of TLS.")]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -72,12 +72,11 @@ impl MeshCommand for MoveLeader {
         if before != to.id {
             let leader = members.iter().find(|member| member.id == before);
             let url = leader.and_then(|leader| leader.client_ur_ls.first());
-            let address = url.map(|url| url.trim_start_matches("http://"));
-            let address = address.ok_or_else(|| {
+            let url = url.ok_or_else(|| {
                 Failure::new(Kind::Unreachable, "no leader is known; see `skein status`")
             })?;
             let request = MoveLeaderRequest { target_id: to.id };
-            let moved = session.at(address)?.move_leader(request).await;
+            let moved = session.at(url)?.move_leader(request).await;
             moved.map_err(|error| refusal(error, &to))?;
         }
         let (leader, term) = next_leader(session, before, to.id).await?;

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use model::NodeName;
-use node::{HistoryLimits, Limits, NodeOptions};
+use node::{HistoryLimits, Limits, NodeOptions, TlsFiles};
 use proxy_config::{Size, Time};
 use serde::Deserialize;
 use telemetry::LogFormat;
@@ -21,6 +21,8 @@ use crate::output::Output;
 
 /// The heading of the store's limits in the help.
 const STORE_LIMITS: &str = "Limits of the store";
+/// The heading of the certificates in the help.
+const TLS: &str = "TLS (PEM files; looked at again while the node runs)";
 
 /// The flags of `skein node`. In the bootstrap file they have the same names.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -96,6 +98,21 @@ pub(crate) struct Node {
     /// Where a Listener with `bind: ":8080"` binds [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
     proxy_ip: Option<IpAddr>,
+
+    /// Certificate of the client port, which then speaks TLS only; etcd's --cert-file
+    #[arg(long, alias = "cert-file", value_name = "FILE", help_heading = TLS)]
+    #[serde(alias = "cert-file")]
+    client_cert_file: Option<PathBuf>,
+
+    /// Private key of that certificate; etcd's --key-file
+    #[arg(long, alias = "key-file", value_name = "FILE", help_heading = TLS)]
+    #[serde(alias = "key-file")]
+    client_key_file: Option<PathBuf>,
+
+    /// Clients must show a certificate of this CA; etcd's --trusted-ca-file
+    #[arg(long, alias = "trusted-ca-file", value_name = "FILE", help_heading = TLS)]
+    #[serde(alias = "trusted-ca-file")]
+    client_trusted_ca_file: Option<PathBuf>,
 
     /// What the store may hold, current and past; 0B: the default [default: 2GiB]
     ///
@@ -189,6 +206,11 @@ impl Node {
             workers: merged.workers.unwrap_or(default.workers),
             proxy_ip: merged.proxy_ip.unwrap_or(default.proxy_ip),
             limits,
+            client_tls: TlsFiles {
+                cert: merged.client_cert_file,
+                key: merged.client_key_file,
+                trusted_ca: merged.client_trusted_ca_file,
+            },
             name: default.name,
         };
         options
@@ -251,6 +273,9 @@ impl Node {
             workers: self.workers.or(file.workers),
             remove_dead_after: self.remove_dead_after.or(file.remove_dead_after),
             proxy_ip: self.proxy_ip.or(file.proxy_ip),
+            client_cert_file: self.client_cert_file.or(file.client_cert_file),
+            client_key_file: self.client_key_file.or(file.client_key_file),
+            client_trusted_ca_file: self.client_trusted_ca_file.or(file.client_trusted_ca_file),
             quota: self.quota.or(file.quota),
             history_keep: self.history_keep.or(file.history_keep),
             history_min_revisions: self.history_min_revisions.or(file.history_min_revisions),

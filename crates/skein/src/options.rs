@@ -1,16 +1,21 @@
 //! The options that every command which talks to a mesh has.
 //!
-//! Owns their names, defaults and text forms. Never connects.
+//! Owns their names, defaults and text forms, and the files of TLS. Never connects.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use tls::{Dialer, Files, Named};
+
+use crate::failure::Failure;
 use crate::output::Format;
 
 /// How to reach the mesh, and how to answer.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Connection and output")]
 pub(crate) struct Options {
-    /// Client addresses of some nodes of the mesh; the next one is asked when one is down
+    /// Client addresses of some nodes of the mesh; the next one is asked when one is down.
+    /// `https://HOST:PORT` asks for TLS, as --cacert does for all that do not say `http://`
     #[arg(
         long,
         value_name = "HOST:PORT,…",
@@ -20,6 +25,38 @@ pub(crate) struct Options {
         default_value = "127.0.0.1:2379"
     )]
     pub(crate) endpoints: Vec<String>,
+
+    /// CA that signed the nodes' certificates (PEM) [default for https://: those of this system]
+    #[arg(
+        long,
+        id = "tls_cacert",
+        value_name = "FILE",
+        env = "SKEIN_CACERT",
+        hide_env_values = true
+    )]
+    pub(crate) cacert: Option<PathBuf>,
+
+    /// Certificate that this command shows to the nodes (PEM); with --key
+    #[arg(
+        long,
+        id = "tls_cert",
+        value_name = "FILE",
+        env = "SKEIN_CERT",
+        hide_env_values = true,
+        requires = "tls_key"
+    )]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// Private key of that certificate (PEM); with --cert
+    #[arg(
+        long,
+        id = "tls_key",
+        value_name = "FILE",
+        env = "SKEIN_KEY",
+        hide_env_values = true,
+        requires = "tls_cert"
+    )]
+    pub(crate) key: Option<PathBuf>,
 
     /// Namespace of config resources that do not say theirs [default: `default`; for `config list`
     /// and `config export`: all]
@@ -39,6 +76,29 @@ pub(crate) struct Options {
     /// How long to wait for an answer, over all endpoints
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
+}
+
+impl Options {
+    /// How TLS is spoken, if one of its settings or an endpoint asks for it.
+    pub(crate) fn tls(&self) -> Result<Option<Dialer>, Failure> {
+        let is_https = |endpoint: &String| endpoint.trim().starts_with("https://");
+        let is_asked = self.cacert.is_some() || self.cert.is_some();
+        if !is_asked && !self.endpoints.iter().any(is_https) {
+            return Ok(None);
+        }
+        let named = |setting, path: &Option<PathBuf>| {
+            let path = path.as_ref()?;
+            Some(Named::new(setting, path))
+        };
+        let files = Files {
+            own: named("--cert", &self.cert).zip(named("--key", &self.key)),
+            trusted_ca: named("--cacert", &self.cacert),
+        };
+        let dialer = Dialer::tls(files);
+        Ok(Some(
+            dialer.map_err(|fault| Failure::failed(fault.to_string()))?,
+        ))
+    }
 }
 
 /// Reads `500ms`, `2s`, `1m` or `1h`: a whole number above 0 and its unit.

@@ -10,6 +10,7 @@ use control_api::v1;
 use control_api::v1::config_client::ConfigClient;
 use control_api::v1::mesh_client::MeshClient;
 use store_client::{CallChannel, Client, ClientOptions};
+use tls::Dialer;
 
 use crate::failure::Failure;
 use crate::options::Options;
@@ -28,6 +29,7 @@ pub(crate) trait MeshCommand {
 pub(crate) struct Session {
     client: Client,
     timeout: Duration,
+    tls: Option<Dialer>,
     namespace: Option<String>,
 }
 
@@ -51,11 +53,13 @@ pub(crate) fn run(
 impl Session {
     /// A session with the options' endpoints; connects when first used.
     pub(crate) fn open(options: &Options) -> Result<Self, Failure> {
-        let client = connect(&options.endpoints, options.timeout)?;
+        let tls = options.tls()?;
+        let client = connect(&options.endpoints, options.timeout, tls.clone())?;
         let (timeout, namespace) = (options.timeout, options.namespace.clone());
         Ok(Self {
             client,
             timeout,
+            tls,
             namespace,
         })
     }
@@ -67,7 +71,7 @@ impl Session {
 
     /// A client of one node only, for what only that node can do.
     pub(crate) fn at(&self, endpoint: &str) -> Result<Client, Failure> {
-        connect(&[endpoint.to_owned()], self.timeout)
+        connect(&[endpoint.to_owned()], self.timeout, self.tls.clone())
     }
 
     /// How long to wait for an answer.
@@ -135,9 +139,8 @@ impl Session {
         let answer = match node {
             None => self.client.read(call).await,
             Some(name) => {
-                connect(&[self.client_address(name).await?], self.timeout)?
-                    .read(call)
-                    .await
+                let address = self.client_address(name).await?;
+                self.at(&address)?.read(call).await
             }
         };
         Ok(answer?)
@@ -169,10 +172,15 @@ impl Session {
     }
 }
 
-fn connect(endpoints: &[String], timeout: Duration) -> Result<Client, Failure> {
+fn connect(
+    endpoints: &[String],
+    timeout: Duration,
+    tls: Option<Dialer>,
+) -> Result<Client, Failure> {
     let options = ClientOptions {
         deadline: timeout,
         connect_timeout: timeout.min(CONNECT_TIMEOUT),
+        tls,
     };
     Ok(Client::new(endpoints, options)?)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tls::Dialer;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
@@ -15,13 +16,15 @@ use crate::call::CallChannel;
 use crate::endpoint::Endpoint;
 use crate::error::{ClientError, Tried, WriteFailure, read_elsewhere, reason, sort_write};
 
-/// Times of a client.
+/// How a client connects, and its times.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// How long one call may take over all endpoints together.
     pub deadline: Duration,
     /// How long one endpoint may take to accept a connection.
     pub connect_timeout: Duration,
+    /// How TLS is spoken: with endpoints that are `https://…`, and those without a scheme.
+    pub tls: Option<Dialer>,
 }
 
 impl Default for ClientOptions {
@@ -29,6 +32,7 @@ impl Default for ClientOptions {
         Self {
             deadline: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
+            tls: None,
         }
     }
 }
@@ -43,7 +47,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the nodes at `endpoints` (`HOST:PORT`), tried in this order. Connects on first
+    /// A client of the nodes at `endpoints` (`HOST:PORT`, perhaps after `http://` or `https://`),
+    /// tried in this order. Connects on first
     /// use; must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -54,7 +59,9 @@ impl Client {
     ) -> Result<Self, ClientError> {
         let endpoints = endpoints
             .into_iter()
-            .map(|text| Endpoint::parse(text.as_ref(), options.connect_timeout))
+            .map(|text| {
+                Endpoint::parse(text.as_ref(), options.connect_timeout, options.tls.as_ref())
+            })
             .collect::<Result<Arc<[_]>, _>>()?;
         if endpoints.is_empty() {
             return Err(ClientError::NoEndpoint);

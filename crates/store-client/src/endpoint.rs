@@ -1,10 +1,11 @@
 //! One endpoint: its address as the user wrote it, and the connection to it.
 //!
-//! Owns parsing and the transport settings. Connects when first used, and again when a connection
+//! Owns parsing and the transport settings; `https://` asks for TLS. Connects when first used, and again when a connection
 //! is lost; never retries a call.
 
 use std::time::Duration;
 
+use tls::Dialer;
 use tonic::transport::{Channel, Endpoint as Transport};
 
 use crate::error::ClientError;
@@ -22,30 +23,41 @@ pub(crate) struct Endpoint {
 }
 
 impl Endpoint {
-    /// Reads `HOST:PORT` or `http://HOST:PORT`. Must be called inside a tokio runtime, because the
+    /// Reads `HOST:PORT`, `http://HOST:PORT` or `https://HOST:PORT`; without a scheme TLS is spoken
+    /// if `tls` is there. Must be called inside a tokio runtime, because the
     /// channel's worker is spawned here; nothing is connected yet.
-    pub(crate) fn parse(text: &str, connect_timeout: Duration) -> Result<Self, ClientError> {
+    pub(crate) fn parse(
+        text: &str,
+        connect_timeout: Duration,
+        tls: Option<&Dialer>,
+    ) -> Result<Self, ClientError> {
         let bad = |reason: &str| ClientError::BadEndpoint {
             endpoint: text.to_owned(),
             reason: reason.to_owned(),
         };
         let address = text.trim().trim_end_matches('/');
-        let address = address.strip_prefix("http://").unwrap_or(address);
-        if address.contains("://") {
-            return Err(bad("only http:// is spoken so far; write HOST:PORT"));
-        }
+        let (dialer, address) = match address.split_once("://") {
+            None => (tls, address),
+            Some(("http", address)) => (None, address),
+            Some(("https", address)) if tls.is_some() => (tls, address),
+            Some(("https", _)) => {
+                return Err(bad("TLS needs the CA of its certificate; give --cacert"));
+            }
+            Some(_) => return Err(bad("write HOST:PORT, or https://HOST:PORT")),
+        };
         let Some((host, port)) = address.rsplit_once(':') else {
             return Err(bad("the port is missing; write HOST:PORT"));
         };
         if host.is_empty() || port.parse::<u16>().is_err() {
             return Err(bad("write HOST:PORT with a port from 1 to 65535"));
         }
-        let channel = Transport::from_shared(format!("http://{address}"))
+        let scheme = if dialer.is_some() { "https" } else { "http" };
+        let channel = Transport::from_shared(format!("{scheme}://{address}"))
             .map_err(|_| bad("not an address; write HOST:PORT"))?
             .connect_timeout(connect_timeout)
             .http2_keep_alive_interval(KEEP_ALIVE_EVERY)
             .keep_alive_timeout(KEEP_ALIVE_WAIT)
-            .connect_lazy();
+            .connect_with_connector_lazy(dialer.cloned().unwrap_or_else(Dialer::plain));
         Ok(Self {
             address: address.to_owned(),
             channel,
@@ -64,10 +76,10 @@ mod tests {
             "http://127.0.0.1:2379",
             " http://127.0.0.1:2379/ ",
         ] {
-            let endpoint = Endpoint::parse(text, Duration::from_secs(1)).expect(text);
+            let endpoint = Endpoint::parse(text, Duration::from_secs(1), None).expect(text);
             assert_eq!(endpoint.address, "127.0.0.1:2379");
         }
-        assert!(Endpoint::parse("[::1]:2379", Duration::from_secs(1)).is_ok());
+        assert!(Endpoint::parse("[::1]:2379", Duration::from_secs(1), None).is_ok());
     }
 
     #[tokio::test]
@@ -77,10 +89,10 @@ mod tests {
             "localhost",
             ":2379",
             "localhost:http",
-            "https://a:1",
+            "ftp://a:1",
             "a b:1",
         ] {
-            let error = Endpoint::parse(text, Duration::from_secs(1))
+            let error = Endpoint::parse(text, Duration::from_secs(1), None)
                 .unwrap_err()
                 .to_string();
             assert!(error.contains("HOST:PORT"), "{text}: {error}");

@@ -111,7 +111,8 @@ pub(crate) enum WriteFailure {
 /// Sorts a failed write. Where nothing is said, only codes that a store gives before it proposes
 /// count as final.
 pub(crate) fn sort_write(status: &Status) -> WriteFailure {
-    if verdict::never_sent(status) {
+    // Turned away in the handshake, it was sent and never read.
+    if verdict::never_sent(status) || tls::was_refused(&reason(status)) {
         return WriteFailure::Elsewhere;
     }
     match (Proposed::of(status), status.code()) {

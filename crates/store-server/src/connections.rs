@@ -1,6 +1,7 @@
 //! Connections as clients and strangers open them.
 //!
-//! Counts those that do not open as HTTP does: they end without a word to anybody. And owns one leniency. etcdctl 3.4 names an endpoint that was given as a URL by that URL, scheme
+//! Counts those that do not open as the port does, with TLS or as HTTP: they end without a word to
+//! anybody. And owns one leniency. etcdctl 3.4 names an endpoint that was given as a URL by that URL, scheme
 //! included (`:authority: http://host:port`), and HTTP/2 takes this for a malformed request. The
 //! name of the server decides nothing here, so it is made well-formed, in place and at the same
 //! length, before HTTP/2 sees it. Never looks past the first request of a connection: later ones
@@ -8,14 +9,16 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use prometheus_client::metrics::counter::Counter;
+use tls::{Credentials, ServerStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tonic::transport::server::{Connected, TcpIncoming};
+use tokio::net::TcpListener;
+use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 
 mod opening;
 
@@ -26,17 +29,31 @@ pub use opening::Speaks;
 /// silent for ever, and has no pings of its own.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Accepts connections; those that turn out to speak something else are counted as `strangers`.
+/// Accepts connections, of TLS if there are credentials; those that turn out to speak something
+/// else are counted as `strangers`.
 pub fn connections(
     listener: TcpListener,
     speaks: Speaks,
+    tls: Option<Arc<Credentials>>,
     strangers: Counter,
-) -> impl Stream<Item = io::Result<Connection<TcpStream>>> {
+) -> impl Stream<Item = io::Result<Connection<ServerStream>>> {
     let incoming = TcpIncoming::from(listener)
         .with_nodelay(Some(true))
         .with_keepalive(Some(KEEPALIVE));
     incoming.map(move |accepted| {
-        accepted.map(|stream| Connection::new(stream, speaks, strangers.clone()))
+        accepted.map(|stream| {
+            let info = stream.connect_info();
+            let stream = match &tls {
+                None => ServerStream::plain(stream),
+                Some(credentials) => {
+                    let counter = strangers.clone();
+                    credentials.accept(stream, move || {
+                        counter.inc();
+                    })
+                }
+            };
+            Connection::new(stream, info, speaks, strangers.clone())
+        })
     })
 }
 
@@ -44,15 +61,17 @@ pub fn connections(
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: S,
+    info: TcpConnectInfo,
     /// Until the first request is through.
     opening: Option<Opening>,
     strangers: Counter,
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, speaks: Speaks, strangers: Counter) -> Self {
+    fn new(stream: S, info: TcpConnectInfo, speaks: Speaks, strangers: Counter) -> Self {
         Self {
             stream,
+            info,
             opening: Some(Opening::new(speaks)),
             strangers,
         }
@@ -119,10 +138,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 }
 
-impl<S: Connected> Connected for Connection<S> {
-    type ConnectInfo = S::ConnectInfo;
+impl<S> Connected for Connection<S> {
+    type ConnectInfo = TcpConnectInfo;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.info.clone()
     }
 }

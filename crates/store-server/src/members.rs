@@ -284,8 +284,17 @@ fn to_etcd(member: &Member, is_learner: bool) -> etcd::Member {
         id: member.id.0,
         name: member.name.clone(),
         peer_ur_ls: vec![format!("http://{}", member.peer_addr)],
-        client_ur_ls: vec![format!("http://{}", member.client_addr)],
+        client_ur_ls: vec![client_url(&member.client_addr)],
         is_learner,
+    }
+}
+
+/// The URL of a client address, which has a scheme if it is not a plain one.
+fn client_url(address: &str) -> String {
+    if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
     }
 }
 

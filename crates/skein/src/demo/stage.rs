@@ -363,6 +363,9 @@ const RETRY: &str = "    retry: { when: [connect-failure, reset], times: 2 }\n";
 
 fn session(endpoints: Vec<String>) -> Result<Session, Failure> {
     Session::open(&Options {
+        cacert: None,
+        cert: None,
+        key: None,
         endpoints,
         namespace: None,
         output: Format::Text,

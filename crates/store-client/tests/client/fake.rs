@@ -166,6 +166,7 @@ pub(crate) fn client(endpoints: &[SocketAddr], deadline: Duration) -> Client {
     let options = ClientOptions {
         deadline,
         connect_timeout: Duration::from_millis(500),
+        ..ClientOptions::default()
     };
     Client::new(endpoints.iter().map(SocketAddr::to_string), options).expect("a client")
 }

@@ -1,0 +1,322 @@
+//! The certificates of one port, in force and on disk.
+//!
+//! Owns what is in force: new handshakes take it, connections that stand keep what they began with.
+//! The files are looked at again and again; new ones that cannot be used change nothing but the
+//! standing. Never decides what to do about an expired certificate.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::server::NoServerSessionStorage;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use crate::client::client_config;
+use crate::files::{Contents, Fault, Files};
+use crate::material::{Material, check_peer, client_verifier, provider};
+use crate::server::{HANDSHAKES_MAX, ServerStream};
+
+/// How often the files are looked at.
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What a port's certificates are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// A port for clients, who speak HTTP/1.1 or HTTP/2. With a trusted CA, a client must show a
+    /// certificate of it.
+    Clients,
+    /// A port for other nodes, and calls to theirs: both sides show a certificate and check the
+    /// other's. They call this one at this address.
+    Peers(IpAddr),
+}
+
+/// How the certificates of a port stand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The last second of the certificate in force, since the Unix epoch.
+    pub expires: u64,
+    /// How often new files came into force.
+    pub reloads: u64,
+    /// Why those on disk are not in force, if so.
+    pub refused: Option<Fault>,
+}
+
+/// The certificates of one port.
+pub struct Credentials {
+    files: Files,
+    purpose: Use,
+    state: Mutex<State>,
+    handshakes: Arc<Semaphore>,
+}
+
+struct State {
+    server: Arc<ServerConfig>,
+    client: Option<Arc<ClientConfig>>,
+    /// What the files held when they came into force...
+    in_force: Contents,
+    /// ...and why they were no good at the last look, if so.
+    doubt: Option<Fault>,
+    standing: Standing,
+}
+
+/// What the files make.
+struct Made {
+    server: ServerConfig,
+    client: Option<ClientConfig>,
+    expires: u64,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the state: it has the private key.
+        let Self { files, purpose, .. } = self;
+        write!(f, "Credentials({purpose:?}, {files:?})")
+    }
+}
+
+impl Credentials {
+    /// Reads and checks `files`, which must have a certificate of one's own, and for
+    /// [`Use::Peers`] a trusted CA.
+    ///
+    /// # Errors
+    /// [`Fault`] names the file, what is wrong with it, and what helps.
+    ///
+    /// # Panics
+    /// Without those files: whoever takes the settings checks that they are given.
+    pub fn load(files: Files, purpose: Use) -> Result<Arc<Self>, Fault> {
+        let in_force = Contents::read(&files)?;
+        let made = make(&files, &in_force, purpose)?;
+        let state = State {
+            server: Arc::new(made.server),
+            client: made.client.map(Arc::new),
+            in_force,
+            doubt: None,
+            standing: Standing {
+                expires: made.expires,
+                ..Standing::default()
+            },
+        };
+        Ok(Arc::new(Self {
+            files,
+            purpose,
+            state: Mutex::new(state),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+        }))
+    }
+
+    /// A connection that somebody opened; its handshake goes on as it is read or written.
+    /// `stranger` is called once if it comes to nothing and was more than a look whether somebody
+    /// is here.
+    pub fn accept(
+        &self,
+        stream: TcpStream,
+        stranger: impl FnOnce() + Send + 'static,
+    ) -> ServerStream {
+        let config = Arc::clone(&self.state().server);
+        let permit = Arc::clone(&self.handshakes).try_acquire_owned().ok();
+        ServerStream::tls(stream, config, permit, Box::new(stranger))
+    }
+
+    /// How they stand.
+    pub fn standing(&self) -> Standing {
+        self.state().standing.clone()
+    }
+
+    /// Looks at the files from time to time, for as long as it is polled.
+    pub async fn follow(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let looking = Arc::clone(&self);
+            // A file system that hangs must not hold a thread of the runtime.
+            let looked = tokio::task::spawn_blocking(move || looking.look());
+            // Only a panic ends it otherwise, and the next look may do better.
+            let _ = looked.await;
+        }
+    }
+
+    /// Looks at the files once. What cannot be used is told only if it was no better at the look
+    /// before: certificate and key are two files, and one of them comes first.
+    pub(crate) fn look(&self) {
+        let made = Contents::read(&self.files).and_then(|read| {
+            let unchanged = read == self.state().in_force;
+            let made = (!unchanged).then(|| make(&self.files, &read, self.purpose));
+            Ok(made.transpose()?.map(|made| (read, made)))
+        });
+        let mut state = self.state();
+        match made {
+            Ok(None) => state.all_is_well(),
+            Ok(Some((read, made))) => {
+                state.server = Arc::new(made.server);
+                state.client = made.client.map(Arc::new);
+                state.in_force = read;
+                state.standing.expires = made.expires;
+                state.standing.reloads += 1;
+                state.all_is_well();
+                let expires = crate::validity::date(made.expires);
+                tracing::info!(files = %Shown(&self.files), %expires, "new certificates are in force");
+            }
+            Err(fault) => {
+                let again = state.doubt.as_ref() == Some(&fault);
+                if again && state.standing.refused.as_ref() != Some(&fault) {
+                    tracing::error!(%fault, "the new certificates cannot be used; the old ones stay in force");
+                    state.standing.refused = Some(fault.clone());
+                }
+                state.doubt = Some(fault);
+            }
+        }
+    }
+
+    pub(crate) fn client(&self) -> Option<Arc<ClientConfig>> {
+        self.state().client.clone()
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn all_is_well(&mut self) {
+        self.doubt = None;
+        self.standing.refused = None;
+    }
+}
+
+/// The names of the files, for a line in the log.
+struct Shown<'a>(&'a Files);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((certificate, key)) = &self.0.own {
+            write!(f, "{certificate} {key}")?;
+        }
+        match &self.0.trusted_ca {
+            Some(ca) => write!(f, " {ca}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Now, in seconds since the Unix epoch.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn make(files: &Files, contents: &Contents, purpose: Use) -> Result<Made, Fault> {
+    let now = now();
+    let material = Material::of(files, contents, now)?;
+    let own = material
+        .own
+        .expect("settings without a certificate of one's own make no port");
+    let client = match purpose {
+        Use::Clients => None,
+        Use::Peers(address) => {
+            let roots = material.roots.as_ref();
+            let roots = roots.expect("settings without a CA make no port for peers");
+            check_peer(files, &own, roots, address, now)?;
+            Some(client_config(Arc::clone(roots), Some(&own)))
+        }
+    };
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring has the suites of these versions");
+    let builder = match (&files.trusted_ca, &material.roots) {
+        (Some(file), Some(roots)) => {
+            builder.with_client_cert_verifier(client_verifier(file, roots)?)
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(own.resolver());
+    server.alpn_protocols = match purpose {
+        Use::Clients => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        Use::Peers(_) => vec![b"h2".to_vec()],
+    };
+    // Nothing is resumed: each handshake checks the certificates anew, by the CA of now.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.send_tls13_tickets = 0;
+    Ok(Made {
+        server,
+        client,
+        expires: own.not_after,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::files::Named;
+
+    /// A new certificate and its key, in PEM.
+    fn pair() -> (String, String) {
+        let parameters = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    fn files(dir: &Path) -> Files {
+        let named = |setting, name: &str| Named::new(setting, dir.join(name));
+        Files {
+            own: Some((named("--cert", "a.crt"), named("--key", "a.key"))),
+            trusted_ca: None,
+        }
+    }
+
+    #[test]
+    fn a_pair_may_arrive_in_two_steps_and_a_lasting_fault_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        let (certificate, key) = pair();
+        write("a.crt", &certificate);
+        write("a.key", &key);
+        let credentials = Credentials::load(files(dir.path()), Use::Clients).unwrap();
+        let standing = || credentials.standing();
+        credentials.look();
+        assert_eq!((standing().reloads, standing().refused), (0, None));
+
+        let (other_certificate, other_key) = pair();
+        write("a.key", &other_key);
+        credentials.look();
+        assert_eq!(standing().refused, None, "the other one may be on its way");
+        write("a.crt", &other_certificate);
+        credentials.look();
+        assert_eq!((standing().reloads, standing().refused), (1, None));
+
+        write("a.key", &key);
+        credentials.look();
+        credentials.look();
+        let fault = standing().refused.unwrap().to_string();
+        assert!(
+            fault.starts_with("--key ") && fault.contains("not the key"),
+            "{fault}"
+        );
+        assert_eq!(standing().reloads, 1);
+        write("a.key", &other_key);
+        credentials.look();
+        assert_eq!((standing().reloads, standing().refused), (1, None));
+    }
+
+    #[test]
+    fn nothing_private_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = pair();
+        std::fs::write(dir.path().join("a.crt"), certificate).unwrap();
+        std::fs::write(dir.path().join("a.key"), &key).unwrap();
+        let credentials = Credentials::load(files(dir.path()), Use::Clients).unwrap();
+        let shown = format!("{credentials:?}");
+        let line = key.lines().nth(1).unwrap();
+        assert!(shown.contains("a.key") && !shown.contains(line), "{shown}");
+    }
+}
