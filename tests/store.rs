@@ -396,10 +396,13 @@ fn a_node_that_knows_no_leader_says_that_it_surely_did_not_write() {
     mesh.nodes[0].start();
     let alone = &mesh.nodes[0];
     until("it answers", || alone.status().is_some());
-    let (kind, message) = error(&alone.skein(&["put", "a", "2", "-o", "json"]).exits(1));
+    // Longer than the node itself waits for a leader, however busy the machine is.
+    let put = ["put", "a", "2", "-o", "json", "--timeout", "30s"];
+    let (kind, message) = error(&alone.skein(&put).exits(1));
     assert_eq!(kind, "unreachable", "{message}");
     assert!(message.contains("etcdserver: no leader"), "{message}");
-    let (kind, message) = error(&alone.skein(&["get", "a", "-o", "json"]).exits(1));
+    let get = ["get", "a", "-o", "json", "--timeout", "30s"];
+    let (kind, message) = error(&alone.skein(&get).exits(1));
     assert_eq!(kind, "unreachable", "{message}");
     assert!(message.contains("etcdserver: no leader"), "{message}");
     assert_eq!(alone.skein(&["get", "a", "--local"]).ok().stdout, "1\n");

@@ -184,18 +184,26 @@ impl Mesh {
         self.address
     }
 
-    /// Replaces what this node tells about itself; peers hear of it within a round.
-    pub fn publish(&self, facts: &Facts) -> Result<(), PublishError> {
-        let mut told = BTreeMap::new();
-        say_facts(&mut told, facts, self.address)?;
-        self.say(facts.identity.mesh_id, |values| values.extend(told));
-        Ok(())
+    /// Replaces what this node tells about itself; peers hear of it within a round. The facts are
+    /// gathered while nobody else publishes any: whoever publishes last tells what is newest.
+    ///
+    /// # Errors
+    /// The facts are too large; what was told before stands.
+    pub fn publish(&self, facts: impl FnOnce() -> Facts) -> Result<(), PublishError> {
+        let mut outcome = Ok(());
+        self.say(|said, mesh_id| {
+            let facts = facts();
+            outcome = say_facts(said, &facts, self.address);
+            if outcome.is_ok() {
+                *mesh_id = facts.identity.mesh_id;
+            }
+        });
+        outcome
     }
 
     /// Replaces this node's health reports, by cluster (`namespace/name`).
     pub fn publish_reports(&self, reports: &BTreeMap<Arc<str>, Report>) {
-        let mesh_id = self.said.borrow().mesh_id;
-        self.say(mesh_id, |values| {
+        self.say(|values, _| {
             values.retain(|key, _| !key.starts_with(HEALTH_PREFIX));
             values.extend(
                 reports.iter().map(|(cluster, report)| {
@@ -247,10 +255,10 @@ impl Mesh {
         self.tasks.stop();
     }
 
-    fn say(&self, mesh_id: Option<MeshId>, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+    fn say(&self, change: impl FnOnce(&mut BTreeMap<String, String>, &mut Option<MeshId>)) {
         self.said.send_if_modified(|said| {
-            let mut values = (*said.values).clone();
-            change(&mut values);
+            let (mut values, mut mesh_id) = ((*said.values).clone(), said.mesh_id);
+            change(&mut values, &mut mesh_id);
             let changed = values != *said.values || mesh_id != said.mesh_id;
             if changed {
                 *said = Said {

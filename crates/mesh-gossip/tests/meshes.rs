@@ -9,7 +9,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use mesh_gossip::{
@@ -120,7 +121,7 @@ async fn three_nodes_find_each_other_and_tell_their_facts() {
 
     let mut news = facts(2, "node-2");
     news.state.config_revision = ConfigRevision(5);
-    meshes[1].publish(&news).unwrap();
+    meshes[1].publish(|| news.clone()).unwrap();
     for mesh in [&meshes[0], &meshes[2]] {
         until(mesh, "the new revision", |peers| {
             peers.peer(NodeId(2)).unwrap().facts.state.config_revision == ConfigRevision(5)
@@ -150,6 +151,44 @@ async fn a_node_that_dies_is_down_within_five_seconds() {
             "node-3"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_publishes_last_tells_what_is_newest() {
+    let meshes = converged(2).await;
+    let teller: Arc<[Mesh]> = meshes.into();
+    let newest = Arc::new(AtomicU64::new(1));
+    let facts = |revision: u64| {
+        let mut facts = facts(2, "node-2");
+        facts.state.config_revision = ConfigRevision(revision);
+        facts
+    };
+    let (gathers, gathering) = mpsc::channel();
+    let slow = std::thread::spawn({
+        let (teller, newest) = (teller.clone(), newest.clone());
+        move || {
+            let gather = || {
+                let revision = newest.load(Ordering::SeqCst);
+                gathers.send(()).unwrap();
+                // Were the other let through, it would be done long before.
+                std::thread::sleep(Duration::from_millis(300));
+                facts(revision)
+            };
+            teller[1].publish(gather).unwrap();
+        }
+    });
+    gathering.recv_timeout(PATIENCE).unwrap();
+    newest.store(2, Ordering::SeqCst);
+    let gather = || facts(newest.load(Ordering::SeqCst));
+    teller[1].publish(gather).unwrap();
+    slow.join().unwrap();
+    until(&teller[0], "the newest", |peers| {
+        let told = peers
+            .peer(NodeId(2))
+            .map(|peer| peer.facts.state.config_revision);
+        told == Some(ConfigRevision(2))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -128,7 +128,7 @@ impl Parts {
 
     /// Tells the others what changed here.
     pub(crate) fn publish(&self) {
-        if let Err(fault) = self.mesh.publish(&self.facts()) {
+        if let Err(fault) = self.mesh.publish(|| self.facts()) {
             tracing::warn!(%fault, "this node's state is not told to the others");
         }
     }
