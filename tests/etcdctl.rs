@@ -532,3 +532,25 @@ fn an_election_is_won_and_observed() {
     assert!(listener.next().starts_with("chair/"));
     assert_eq!(listener.next(), "anna");
 }
+
+#[test]
+fn a_snapshot_is_saved_and_skein_reads_it() {
+    if is_missing() {
+        return;
+    }
+    let mesh = Mesh::start(1);
+    etcdctl(&mesh, &["put", "a", "1"]).ok();
+    let file = mesh.dir.path().join("etcdctl.skein");
+    let file = file.to_str().expect("UTF-8");
+    etcdctl(&mesh, &["snapshot", "save", file]).ok();
+    let status = crate::harness::skein(&["snapshot", "status", file, "-o", "json"]);
+    let status = status.ok().json();
+    assert_eq!(
+        (&status["keys"], &status["revision"]),
+        (&1.into(), &2.into())
+    );
+    let hashes = etcdctl(&mesh, &["endpoint", "hashkv", "-w", "json"])
+        .ok()
+        .json();
+    assert_eq!(hashes[0]["HashKV"]["hash"], status["hash"]);
+}

@@ -16,6 +16,7 @@ mod health;
 mod json;
 mod members;
 mod proxy;
+mod snapshots;
 mod start;
 mod store;
 mod tidy;

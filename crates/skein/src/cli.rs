@@ -24,6 +24,7 @@ use crate::options::Options;
 use crate::output::{Format, Output};
 use crate::peers::Peers;
 use crate::session::{self, MeshCommand};
+use crate::snapshot::SnapshotCommand;
 use crate::status::Status;
 use crate::validate::{self, Validate};
 use crate::watch::Watch;
@@ -151,6 +152,10 @@ Example:
     /// Look at and change the members of the store (Raft)
     #[command(subcommand)]
     Member(MemberCommand),
+
+    /// Save the store as one file, and look at such files
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
 
     /// Show everyone the gossip knows
     #[command(after_help = "\
@@ -286,6 +291,7 @@ impl Command {
             Self::Status(command) => command.run(),
             Self::Members(command) => command.run(),
             Self::Member(command) => command.run(),
+            Self::Snapshot(command) => command.run(),
             Self::Peers(command) => command.run(),
             Self::Graph(command) => command.run(),
             Self::Explain(command) => command.run(),
@@ -330,7 +336,10 @@ impl<C: Args + MeshCommand> Remote<C> {
 }
 
 /// Runs a command that needs no mesh.
-fn local(format: Format, command: impl FnOnce(&mut Output<'_>) -> Result<(), Failure>) -> ExitCode {
+pub(crate) fn local(
+    format: Format,
+    command: impl FnOnce(&mut Output<'_>) -> Result<(), Failure>,
+) -> ExitCode {
     let mut output = Output::standard(format);
     let result = command(&mut output);
     output.finish(result)

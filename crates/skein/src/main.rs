@@ -33,6 +33,7 @@ mod output;
 mod peers;
 mod row;
 mod session;
+mod snapshot;
 mod status;
 mod table;
 mod validate;

@@ -3,7 +3,7 @@
 //! Owns the two formats and what a failure looks like in each. Never knows what is reported: each
 //! command brings a [`Report`].
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -31,12 +31,19 @@ pub(crate) struct Output<'a> {
     format: Format,
     out: Box<dyn Write + 'a>,
     notes: Box<dyn Write + 'a>,
+    /// Somebody watches the notes, on a terminal.
+    watched: bool,
 }
 
 impl Output<'static> {
     /// The process's own standard output and standard error.
     pub(crate) fn standard(format: Format) -> Self {
-        Self::new(format, io::BufWriter::new(io::stdout()), io::stderr())
+        let notes = io::stderr();
+        let watched = notes.is_terminal();
+        Self {
+            watched,
+            ..Self::new(format, io::BufWriter::new(io::stdout()), notes)
+        }
     }
 }
 
@@ -47,6 +54,7 @@ impl<'a> Output<'a> {
             format,
             out: Box::new(out),
             notes: Box::new(notes),
+            watched: false,
         }
     }
 
@@ -89,6 +97,15 @@ impl<'a> Output<'a> {
     pub(crate) fn note(&mut self, line: &str) {
         if self.format == Format::Text {
             let _ = writeln!(self.notes, "{line}");
+        }
+    }
+
+    /// Shows how far something is, in place of what was shown before; `""` removes it. Only on a
+    /// terminal.
+    pub(crate) fn progress(&mut self, line: &str) {
+        if self.format == Format::Text && self.watched {
+            let _ = write!(self.notes, "\r\x1b[K{line}");
+            let _ = self.notes.flush();
         }
     }
 

@@ -28,6 +28,7 @@ pub(crate) trait MeshCommand {
 /// What a command needs to talk to the mesh.
 pub(crate) struct Session {
     client: Client,
+    endpoints: Vec<String>,
     timeout: Duration,
     tls: Option<Dialer>,
     namespace: Option<String>,
@@ -58,10 +59,16 @@ impl Session {
         let (timeout, namespace) = (options.timeout, options.namespace.clone());
         Ok(Self {
             client,
+            endpoints: options.endpoints.clone(),
             timeout,
             tls,
             namespace,
         })
+    }
+
+    /// The endpoints, in the order in which they are tried.
+    pub(crate) fn endpoints(&self) -> &[String] {
+        &self.endpoints
     }
 
     /// The store's client, for etcd's calls.

@@ -11,10 +11,12 @@ mod endpoint;
 mod error;
 mod kv;
 mod lease;
+mod snapshot;
 mod watch;
 
 pub use call::CallChannel;
 pub use client::{Client, ClientOptions};
 pub use error::{ClientError, Tried};
 pub use kv::prefix_end;
+pub use snapshot::SnapshotStream;
 pub use watch::{WatchBatch, WatchError, Watcher};

@@ -23,11 +23,12 @@ mod rows;
 mod snapshot;
 mod wal;
 
-pub use data_dir::{DataDir, Identity, OpenError, Promise, SaveError};
+pub use data_dir::{DataDir, FreshDataDir, FreshError, Identity, OpenError, Promise, SaveError};
 pub use durable::replace_file;
 pub use rows::{Loaded, ROWS_PENDING_BYTES_MAX, Rows, RowsBatch, RowsError};
 pub use snapshot::{
-    DamagedSnapshot, SealedSnapshot, Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter,
+    Archive, ArchiveError, ArchiveWriter, DamagedSnapshot, SealedSnapshot, Snapshot,
+    SnapshotBlocks, SnapshotStore, SnapshotWriter, archive_bytes,
 };
 pub use wal::{
     Disk, Done, ENTRY_BYTES_MAX, Purged, QUEUE_BYTES_MAX, QUEUE_JOBS_MAX, RealDisk, Recovered,

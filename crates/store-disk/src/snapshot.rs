@@ -21,10 +21,12 @@ use crate::codec::Format;
 use crate::data_dir::DataDir;
 use crate::durable;
 
+mod archive;
 mod block;
 mod reader;
 mod writer;
 
+pub use archive::{Archive, ArchiveError, ArchiveWriter, archive_bytes};
 pub use reader::{Snapshot, SnapshotBlocks};
 pub use writer::{SealedSnapshot, SnapshotWriter};
 

@@ -4,6 +4,8 @@
 //! rows older than all kept history that can still be read, in any order; then come the rows of the
 //! history, as they were written.
 
+use crc32fast::Hasher;
+
 use crate::edit::Edit;
 use crate::{Image, ImageMeta, Lease, Row, RowsError};
 
@@ -21,6 +23,26 @@ impl Image {
         current
             .chain(replaced)
             .chain(changes().map(|change| &change.row))
+    }
+
+    /// A checksum of all rows up to `revision`, equal on members with the same history.
+    pub fn hash(&self, revision: i64) -> u32 {
+        let mut hasher = Hasher::new();
+        for row in self.rows().filter(|row| row.mod_revision <= revision) {
+            for number in [
+                row.create_revision,
+                row.mod_revision,
+                row.version,
+                row.lease,
+            ] {
+                hasher.update(&number.to_le_bytes());
+            }
+            for bytes in [&row.key, &row.value] {
+                hasher.update(&(bytes.len() as u64).to_le_bytes());
+                hasher.update(bytes);
+            }
+        }
+        hasher.finalize()
     }
 
     /// Rebuilds an image from its counters, its [`Image::rows`] and its [`Image::leases`].

@@ -4,6 +4,7 @@
 //! and knows no gossip: the node hands its peer service to a server and its members in.
 
 mod addresses;
+mod archive;
 mod config;
 pub mod convert;
 mod counters;
@@ -28,6 +29,7 @@ mod timings;
 mod types;
 mod wire;
 
+pub use archive::{ArchiveInfo, ArchiveReadError, Outgoing, read_archive};
 pub use config::{SnapshotLimits, StoreConfig};
 pub use counters::{Counters, SyncTimes};
 pub use membership::MembershipError;

@@ -3,6 +3,7 @@
 //! Owns the record format, sending and receiving. Never lets a received snapshot count before Raft
 //! accepts it: until then it is an unfinished file that a crash removes.
 
+use std::convert::Infallible;
 use std::io::{self, Write};
 
 use bytes::{Bytes, BytesMut};
@@ -73,9 +74,41 @@ pub(crate) fn write(
     meta: &SnapshotMeta,
     image: &Image,
 ) -> io::Result<Snapshot> {
-    use pb::snapshot_record::Kind;
     let mut writer = begin(store, meta)?;
+    write_records(image, &mut writer)?;
+    writer.finish()
+}
+
+/// Writes all that an image is made of.
+pub(crate) fn write_records(image: &Image, out: &mut impl Write) -> io::Result<()> {
     let mut buffer = BytesMut::new();
+    each_record(image, |record| {
+        buffer.clear();
+        record
+            .encode_length_delimited(&mut buffer)
+            .expect("the buffer grows");
+        out.write_all(&buffer)
+    })
+}
+
+/// How many bytes [`write_records`] writes.
+pub(crate) fn record_bytes(image: &Image) -> u64 {
+    let mut bytes = 0;
+    let counted: Result<(), Infallible> = each_record(image, |record| {
+        let length = record.encoded_len();
+        bytes += (prost::length_delimiter_len(length) + length) as u64;
+        Ok(())
+    });
+    match counted {
+        Ok(()) => bytes,
+    }
+}
+
+fn each_record<E>(
+    image: &Image,
+    mut visit: impl FnMut(pb::SnapshotRecord) -> Result<(), E>,
+) -> Result<(), E> {
+    use pb::snapshot_record::Kind;
     let head = Kind::Image(image_meta_to_pb(image.meta()));
     let rows = image
         .rows()
@@ -84,15 +117,8 @@ pub(crate) fn write(
     let leases = leases
         .chunks(PAGE_LEASES)
         .map(|some| Kind::Leases(leases_to_pb(some, &[])));
-    for kind in std::iter::once(head).chain(leases).chain(rows) {
-        buffer.clear();
-        let record = pb::SnapshotRecord { kind: Some(kind) };
-        record
-            .encode_length_delimited(&mut buffer)
-            .expect("the buffer grows");
-        writer.write_all(&buffer)?;
-    }
-    writer.finish()
+    let mut records = std::iter::once(head).chain(leases).chain(rows);
+    records.try_for_each(|kind| visit(pb::SnapshotRecord { kind: Some(kind) }))
 }
 
 fn begin(store: &SnapshotStore, meta: &SnapshotMeta) -> io::Result<SnapshotWriter> {

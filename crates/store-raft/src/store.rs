@@ -20,7 +20,7 @@ use crate::addresses::Addresses;
 use crate::config::StoreConfig;
 use crate::counters::{Counters, Counting, SyncTimes};
 use crate::log::LogStore;
-use crate::machine::{Published, StateMachine, check_version};
+use crate::machine::{Published, State, StateMachine, check_version};
 use crate::mesh::MeshSeat;
 use crate::network::Network;
 use crate::propose::{ProposeError, Proposer};
@@ -318,6 +318,10 @@ impl Store {
             tracing::warn!("the status did not follow the stop");
         }
         self.inner.tasks.stopped().await;
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.inner.published.states.borrow().clone()
     }
 
     pub(crate) fn raft(&self) -> &Raft {

@@ -26,6 +26,11 @@ pub(crate) const JSON_BYTES_MAX: usize = 6 << 20;
 pub(crate) const JSON_BODY_WAIT: Duration = Duration::from_secs(30);
 /// From so many bytes on, JSON is read and written on a thread where that may take its time.
 pub(crate) const JSON_BLOCKING_BYTES: usize = 128 << 10;
+/// Snapshots that clients take away from one node at one time: each keeps an old state in memory and
+/// a thread busy. One more gets "too many requests".
+pub(crate) const SNAPSHOTS_MAX: usize = 4;
+/// A client that takes nothing of its snapshot for so long has lost it: its stream ends.
+pub(crate) const SNAPSHOT_STALL: Duration = Duration::from_secs(30);
 /// Pages of metrics that are put together at one time; more wait.
 pub(crate) const METRICS_AT_ONCE_MAX: usize = 2;
 /// The largest request between nodes on the `Forward` service, in bytes: more than the largest

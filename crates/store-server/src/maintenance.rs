@@ -2,21 +2,24 @@
 //!
 //! Owns the translation of the status. Never stops the store for a chore.
 
-use crc32fast::Hasher;
-use futures_util::stream::BoxStream;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use lifecycle::Shutdown;
 use model::NodeId;
 use store_api::errors;
 use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::AlarmType;
 use store_api::etcdserverpb::alarm_request::AlarmAction;
 use store_api::etcdserverpb::maintenance_server::Maintenance;
-use store_mvcc::Image;
 use store_raft::{MembershipError, Role, Store};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use crate::downgrade;
 use crate::header::Headers;
-use crate::limits::Limits;
+use crate::limits::{Limits, SNAPSHOT_STALL, SNAPSHOTS_MAX};
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::writes::Writes;
@@ -31,15 +34,20 @@ pub(crate) struct MaintenanceService {
     reads: Reads,
     headers: Headers,
     limits: Limits,
+    /// Turns at taking a snapshot away.
+    snapshots: Arc<Semaphore>,
+    shutdown: Shutdown,
 }
 
 impl MaintenanceService {
+    /// On `shutdown` snapshots under way end with an error.
     pub(crate) fn new(
         store: Store,
         writes: Writes,
         reads: Reads,
         headers: Headers,
         limits: Limits,
+        shutdown: Shutdown,
     ) -> Self {
         Self {
             store,
@@ -47,32 +55,49 @@ impl MaintenanceService {
             reads,
             headers,
             limits,
+            snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
+            shutdown,
         }
     }
 }
 
-fn not_yet(what: &str) -> Status {
-    Status::unimplemented(format!("skein: {what} is not supported yet"))
+/// A snapshot on its way to one client.
+struct Pieces {
+    header: pb::ResponseHeader,
+    /// Bytes that are still to come.
+    left: u64,
+    pieces: BoxStream<'static, Bytes>,
+    shutdown: Shutdown,
+    _turn: OwnedSemaphorePermit,
 }
 
-/// A checksum of all rows up to `revision`, equal on members with the same history.
-fn hash(image: &Image, revision: i64) -> u32 {
-    let mut hasher = Hasher::new();
-    for row in image.rows().filter(|row| row.mod_revision <= revision) {
-        for number in [
-            row.create_revision,
-            row.mod_revision,
-            row.version,
-            row.lease,
-        ] {
-            hasher.update(&number.to_le_bytes());
-        }
-        for bytes in [&row.key, &row.value] {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        }
+impl Pieces {
+    /// The next answer. The end comes without an error only after the last byte: whoever saves a
+    /// snapshot takes a quiet end for a whole one.
+    async fn next(&mut self) -> Result<Option<pb::SnapshotResponse>, Status> {
+        let piece = tokio::select! {
+            biased;
+            () = self.shutdown.requested() => return Err(errors::stopped()),
+            piece = self.pieces.next() => piece,
+        };
+        let blob = match piece {
+            Some(blob) => blob,
+            None if self.left == 0 => return Ok(None),
+            None => {
+                let stall = SNAPSHOT_STALL.as_secs();
+                return Err(Status::aborted(format!(
+                    "skein: nothing of the snapshot was taken for {stall} s; save it anew"
+                )));
+            }
+        };
+        self.left = self.left.saturating_sub(blob.len() as u64);
+        Ok(Some(pb::SnapshotResponse {
+            header: Some(self.header),
+            remaining_bytes: self.left,
+            blob,
+            version: API_VERSION.to_owned(),
+        }))
     }
-    hasher.finalize()
 }
 
 #[tonic::async_trait]
@@ -152,7 +177,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::HashResponse>, Status> {
         let image = self.store.image();
         let header = Some(self.headers.at(image.revision()));
-        let hash = hash(&image, image.revision());
+        let hash = image.hash(image.revision());
         Ok(Response::new(pb::HashResponse { header, hash }))
     }
 
@@ -169,7 +194,7 @@ impl Maintenance for MaintenanceService {
         };
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.headers.at(image.revision())),
-            hash: hash(&image, revision),
+            hash: image.hash(revision),
             compact_revision: image.compact_revision(),
             hash_revision: revision,
         }))
@@ -179,7 +204,24 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(not_yet("a backup over this interface"))
+        let turn = self.snapshots.clone().try_acquire_owned();
+        let turn = turn.map_err(|_| errors::too_many_requests())?;
+        let archive = self.store.archive().await;
+        let answers = Pieces {
+            header: self.headers.at(archive.revision()),
+            left: archive.bytes(),
+            pieces: archive.pieces(SNAPSHOT_STALL),
+            shutdown: self.shutdown.clone(),
+            _turn: turn,
+        };
+        let answers = stream::unfold(Some(answers), async |answers| {
+            let mut answers = answers?;
+            match answers.next().await.transpose()? {
+                Ok(answer) => Some((Ok(answer), Some(answers))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn move_leader(

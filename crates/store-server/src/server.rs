@@ -171,6 +171,7 @@ impl StoreServer {
             reads.clone(),
             headers.clone(),
             self.limits.clone(),
+            self.shutdown.clone(),
         );
         let watch = WatchService::new(self.hub.clone(), headers.clone(), self.limits.clone());
         let pages = Pages::new(

@@ -12,11 +12,13 @@ use control_api::v1::config_server::{Config, ConfigServer};
 use control_api::v1::mesh_server::{Mesh, MeshServer};
 use control_api::v1::{self, ApplyRequest, ExplainRequest};
 use store_api::etcdserverpb::kv_server::{Kv, KvServer};
+use store_api::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use store_api::etcdserverpb::{self as pb, ResponseHeader};
 use store_api::mvccpb::KeyValue;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
 /// What the node will answer, and what it was asked.
@@ -28,8 +30,22 @@ pub(crate) struct Script {
     pub(crate) explain: Bytes,
     pub(crate) graph: Bytes,
     pub(crate) keys: BTreeMap<Bytes, Bytes>,
+    /// The pieces of a snapshot, and how its stream goes on after them.
+    pub(crate) snapshot: (Vec<Bytes>, Ending),
     pub(crate) applied: Vec<ApplyRequest>,
     pub(crate) explained: Vec<ExplainRequest>,
+}
+
+/// How a stream goes on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It ends.
+    #[default]
+    End,
+    /// The node stops.
+    Stop,
+    /// Nothing more comes, ever.
+    Silence,
 }
 
 /// A running node; it ends when dropped.
@@ -55,6 +71,7 @@ impl FakeNode {
             tonic::transport::Server::builder()
                 .add_service(ConfigServer::new(service.clone()))
                 .add_service(MeshServer::new(service.clone()))
+                .add_service(MaintenanceServer::new(service.clone()))
                 .add_service(KvServer::new(service))
                 .serve_with_incoming(TcpListenerStream::new(listener)),
         );
@@ -226,5 +243,87 @@ impl Kv for Service {
         _: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         Err(Status::unimplemented("no command uses it"))
+    }
+}
+
+fn unused<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("no command uses it"))
+}
+
+#[tonic::async_trait]
+impl Maintenance for Service {
+    type SnapshotStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let (pieces, ending) = self.0.lock().unwrap().snapshot.clone();
+        let answer = |blob| {
+            Ok(pb::SnapshotResponse {
+                header: header(),
+                blob,
+                ..Default::default()
+            })
+        };
+        let pieces = tokio_stream::iter(pieces).map(answer);
+        Ok(Response::new(match ending {
+            Ending::End => Box::pin(pieces),
+            Ending::Stop => {
+                let stopped = Status::unavailable("etcdserver: server stopped");
+                Box::pin(pieces.chain(tokio_stream::once(Err(stopped))))
+            }
+            Ending::Silence => Box::pin(pieces.chain(tokio_stream::pending())),
+        }))
+    }
+
+    async fn alarm(
+        &self,
+        _: Request<pb::AlarmRequest>,
+    ) -> Result<Response<pb::AlarmResponse>, Status> {
+        unused()
+    }
+
+    async fn status(
+        &self,
+        _: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        unused()
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        unused()
+    }
+
+    async fn hash(
+        &self,
+        _: Request<pb::HashRequest>,
+    ) -> Result<Response<pb::HashResponse>, Status> {
+        unused()
+    }
+
+    async fn hash_kv(
+        &self,
+        _: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        unused()
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        unused()
+    }
+
+    async fn downgrade(
+        &self,
+        _: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        unused()
     }
 }

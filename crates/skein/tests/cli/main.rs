@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails here fails its test")]
 
 mod fake_node;
+mod snapshot;
 
 use std::ffi::OsStr;
 use std::io::Write;

@@ -52,7 +52,7 @@ pub(super) fn header(kind: Kind, ordinal: u32, payload: &[u8]) -> io::Result<[u8
 pub(super) fn read(file: &File, at: &mut u64, ordinal: u32) -> io::Result<Block> {
     let begin = *at;
     let mut header = [0; HEADER_BYTES];
-    read_exact(file, &mut header, begin)?;
+    read_exact(file, &mut header, ordinal, begin)?;
     let u32_at = |at: usize| {
         u32::from_le_bytes(
             header[at..at + 4]
@@ -64,16 +64,18 @@ pub(super) fn read(file: &File, at: &mut u64, ordinal: u32) -> io::Result<Block>
         1 => Kind::Head,
         2 => Kind::Data,
         3 => Kind::End,
-        _ => return Err(damage(begin, "there is no block")),
+        _ => return Err(damage_in(ordinal, begin, "there is no block")),
     };
     let length = u32_at(4) as usize;
     if u32_at(8) != ordinal || length > PAYLOAD_BYTES_MAX {
-        return Err(damage(begin, "the block is not the one that belongs here"));
+        let fault = "the block is not the one that belongs here";
+        return Err(damage_in(ordinal, begin, fault));
     }
     let mut payload = vec![0; length];
-    read_exact(file, &mut payload, begin + HEADER_BYTES as u64)?;
+    read_exact(file, &mut payload, ordinal, begin + HEADER_BYTES as u64)?;
     if u32_at(0) != checksum(&header, &payload) {
-        return Err(damage(begin, "the block does not match its checksum"));
+        let fault = "the block does not match its checksum";
+        return Err(damage_in(ordinal, begin, fault));
     }
     *at = begin + (HEADER_BYTES + length) as u64;
     Ok(Block {
@@ -87,10 +89,18 @@ pub(super) fn damage(offset: u64, fault: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
-fn read_exact(file: &File, bytes: &mut [u8], at: u64) -> io::Result<()> {
+/// As [`damage`], where the block is known.
+pub(super) fn damage_in(ordinal: u32, offset: u64, fault: &str) -> io::Error {
+    let text = format!("the snapshot is damaged in block {ordinal}, at offset {offset}: {fault}");
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+fn read_exact(file: &File, bytes: &mut [u8], ordinal: u32, at: u64) -> io::Result<()> {
     file.read_exact_at(bytes, at)
         .map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => damage(at, "the file ends in the middle of a block"),
+            io::ErrorKind::UnexpectedEof => {
+                damage_in(ordinal, at, "the file ends in the middle of a block")
+            }
             _ => error,
         })
 }

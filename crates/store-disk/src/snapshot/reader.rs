@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::block::{self, Kind};
 use super::{END_FORMAT, EndRecord, HEAD_FORMAT, HeadRecord};
-use crate::codec::{self, CodecError};
+use crate::codec::{self, CodecError, Format};
 
 /// An intact snapshot. Its blocks stay readable while a clone exists, even when newer snapshots
 /// have replaced it.
@@ -30,13 +30,18 @@ impl Snapshot {
     /// Opens a snapshot file and reads all of it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = Arc::new(File::open(path)?);
+        Ok(Self::read(path, file, HEAD_FORMAT)?.0)
+    }
+
+    /// Reads all of an open file, whose head has this format. Beside it: where its end block ends.
+    pub(super) fn read(path: &Path, file: Arc<File>, format: Format) -> io::Result<(Self, u64)> {
         let mut at = 0;
         let head = block::read(&file, &mut at, 0)?;
         if head.kind != Kind::Head {
-            return Err(block::damage(0, "the head block is missing"));
+            return Err(block::damage_in(0, 0, "the head block is missing"));
         }
         let HeadRecord { index, meta } =
-            codec::decode(HEAD_FORMAT, &head.payload).map_err(from_codec)?;
+            codec::decode(format, &head.payload).map_err(from_codec)?;
         let path = path.to_owned();
         let mut snapshot = Self {
             index,
@@ -46,12 +51,11 @@ impl Snapshot {
             file,
             data_at: at,
         };
-        let mut data_bytes = 0;
-        for block in snapshot.blocks() {
-            data_bytes += block?.len() as u64;
+        let mut blocks = snapshot.blocks();
+        for block in &mut blocks {
+            snapshot.data_bytes += block?.len() as u64;
         }
-        snapshot.data_bytes = data_bytes;
-        Ok(snapshot)
+        Ok((snapshot, blocks.at))
     }
 
     /// The same under its final name.

@@ -11,10 +11,10 @@ use tonic::codegen::Service;
 use crate::harness::{Mesh, Node, get, put};
 
 /// What came back: the head and the body, as they were sent.
-struct Told {
-    status: u16,
+pub(crate) struct Told {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Told {
@@ -41,7 +41,7 @@ fn posting(path: &str, headers: &str, length: usize) -> String {
     format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n")
 }
 
-async fn post(node: &Node, path: &str, body: &Value) -> Told {
+pub(crate) async fn post(node: &Node, path: &str, body: &Value) -> Told {
     let body = body.to_string();
     let head = posting(path, "connection: close\r\n", body.len());
     send(node, &(head + &body)).await

@@ -21,6 +21,8 @@ mod members;
 #[cfg(test)]
 mod queues;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod versions;
 #[cfg(test)]
 mod watching;
