@@ -14,6 +14,7 @@ mod forming;
 mod harness;
 mod health;
 mod json;
+mod losses;
 mod members;
 mod proxy;
 mod snapshots;

@@ -23,6 +23,7 @@ use crate::node::Node;
 use crate::options::Options;
 use crate::output::{Format, Output};
 use crate::peers::Peers;
+use crate::recover::Recover;
 use crate::session::{self, MeshCommand};
 use crate::snapshot::SnapshotCommand;
 use crate::status::Status;
@@ -156,6 +157,17 @@ Example:
     /// Save the store as one file, and look at such files
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+
+    /// Make a new mesh from what one node has left, after the loss of the quorum
+    #[command(after_help = "\
+Examples:
+  skein recover --data-dir /var/lib/skein          # what is there, what may be lost; then asks
+  skein recover --data-dir /var/lib/skein --yes
+
+For the stopped node that has most, when a majority of the voters will never come back. Refused, exit
+code 3, while the members that answer could be a quorum. What was there before is kept in a folder
+beside the new content. The other nodes then join with empty data directories.")]
+    Recover(Recover),
 
     /// Show everyone the gossip knows
     #[command(after_help = "\
@@ -292,6 +304,7 @@ impl Command {
             Self::Members(command) => command.run(),
             Self::Member(command) => command.run(),
             Self::Snapshot(command) => command.run(),
+            Self::Recover(command) => local(command.output, |output| command.run(output)),
             Self::Peers(command) => command.run(),
             Self::Graph(command) => command.run(),
             Self::Explain(command) => command.run(),

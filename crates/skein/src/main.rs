@@ -31,6 +31,7 @@ mod node;
 mod options;
 mod output;
 mod peers;
+mod recover;
 mod row;
 mod session;
 mod snapshot;

@@ -17,6 +17,7 @@ use crate::cli::{Remote, local};
 use crate::failure::{Failure, Kind};
 use crate::output::{Format, Output, Report};
 
+mod restore;
 mod save;
 mod unfinished;
 
@@ -42,6 +43,19 @@ Examples:
 
 A file that is damaged, cut off, newer than this binary or something else is refused, exit code 3.")]
     Status(Status),
+
+    /// Make a new mesh from a file: the data directory of its first node
+    #[command(after_help = "\
+Examples:
+  skein snapshot restore nightly.skein --data-dir /var/lib/skein
+  skein snapshot restore nightly.skein --data-dir /var/lib/skein --bump-revision 1000000
+  skein node --data-dir /var/lib/skein …                        # the mesh is there again, of one node
+  skein node --join 10.0.0.1:7946 …                             # on each of the others, with empty disks
+
+Restore on one machine only; the others get everything from it. Revisions, history, leases with the time
+they had left and config are kept; the members are not. A file that is not whole is refused, exit code 3,
+before the directory is touched; a directory that is not empty stays as it is.")]
+    Restore(restore::Restore),
 }
 
 impl SnapshotCommand {
@@ -49,6 +63,7 @@ impl SnapshotCommand {
         match self {
             Self::Save(command) => command.run(),
             Self::Status(command) => local(command.output, |output| command.run(output)),
+            Self::Restore(command) => local(command.output, |output| command.run(output)),
         }
     }
 }

@@ -16,6 +16,10 @@ use crate::codec::{self, CodecError, Format};
 use crate::durable;
 
 mod error;
+mod fresh;
+mod replace;
+
+pub use fresh::{FreshDataDir, FreshError};
 
 pub use error::{OpenError, SaveError};
 
@@ -23,6 +27,10 @@ const LOCK: &str = "LOCK";
 const IDENTITY: &str = "identity";
 const MESH: &str = "mesh";
 const PROMISE: &str = "promise";
+/// Is there while the directory is being made.
+const MARKER: &str = "UNFINISHED";
+/// Is there while its content is exchanged.
+const REPLACING: &str = "REPLACING";
 
 /// What only ever appears in a directory that has an identity.
 const LATER_NAMES: [&str; 6] = [MESH, PROMISE, "log-begun", "wal", "snapshots", "rows"];
@@ -100,6 +108,13 @@ impl DataDir {
         let path = path.as_ref().to_owned();
         create(&path)?;
         let lock = acquire(&path)?;
+        if let Some(unfinished) = OpenError::unfinished(&path) {
+            return Err(unfinished);
+        }
+        Self::with_lock(path, lock)
+    }
+
+    fn with_lock(path: PathBuf, lock: File) -> Result<Self, OpenError> {
         let identity = match load(&path, IDENTITY, IDENTITY_FORMAT)? {
             Some(IdentityRecord { node_id }) => Identity {
                 node_id: NodeId(node_id),

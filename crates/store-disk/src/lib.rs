@@ -5,6 +5,9 @@
 //!
 //! ```text
 //! <data-dir>/LOCK            one process at a time
+//! <data-dir>/UNFINISHED      it is being made from a snapshot, or never was finished
+//! <data-dir>/REPLACING       its content is being exchanged, or never was to the end
+//! <data-dir>/recovered/      the content that is to come
 //! <data-dir>/identity        the node id, minted with the directory
 //! <data-dir>/mesh            the mesh this node belongs to
 //! <data-dir>/promise         the one set of founding members this node promised itself to

@@ -129,6 +129,16 @@ impl LogStore {
         Ok(snapshot::meta(&older)?.last_log_id)
     }
 
+    /// The index of the last entry held.
+    pub(crate) fn last_index(&self) -> Option<u64> {
+        self.wal.state().last
+    }
+
+    /// The entries of a range.
+    pub(crate) fn entries(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
+        self.read(range, usize::MAX)
+    }
+
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let entries = self.wal.read_up_to(range, bytes_max)?;
         entries

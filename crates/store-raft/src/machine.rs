@@ -135,7 +135,8 @@ impl StateMachine {
         }
     }
 
-    fn state(&self) -> State {
+    /// What is applied so far.
+    pub(crate) fn state(&self) -> State {
         State {
             image: self.machine.image(),
             applied: self.applied,
@@ -145,7 +146,12 @@ impl StateMachine {
         }
     }
 
-    fn apply_entry(&mut self, log_id: LogId, payload: Payload) -> io::Result<Vec<Outcome>> {
+    /// Applies the entry after the last one. Publishes nothing.
+    pub(crate) fn apply_entry(
+        &mut self,
+        log_id: LogId,
+        payload: Payload,
+    ) -> io::Result<Vec<Outcome>> {
         let outcomes = match payload {
             EntryPayload::Blank => Vec::new(),
             EntryPayload::Normal(batch) => self.apply_batch(&log_id, batch)?,
@@ -238,7 +244,7 @@ pub(crate) fn check_version(own: Version, image: &Image) -> Result<(), Misfit> {
     }
 }
 
-type Payload = EntryPayload<EncodedBatch, model::NodeId, crate::types::MemberInfo>;
+pub(crate) type Payload = EntryPayload<EncodedBatch, model::NodeId, crate::types::MemberInfo>;
 
 impl RaftStateMachine<Types> for StateMachine {
     type SnapshotData = SnapshotFile;

@@ -293,7 +293,7 @@ fn fatal(metrics: &RaftMetrics<Types>) -> Option<String> {
 }
 
 /// Voters and learners, by id.
-fn members(membership: &StoredMembership) -> (Arc<[Member]>, Arc<[Member]>) {
+pub(crate) fn members(membership: &StoredMembership) -> (Arc<[Member]>, Arc<[Member]>) {
     let voters: Vec<NodeId> = membership.voter_ids().collect();
     let all = membership.nodes().map(|(id, info)| member(*id, info));
     let (voters, learners): (Vec<_>, Vec<_>) = all.partition(|it| voters.contains(&it.id));

@@ -34,6 +34,16 @@ pub enum OpenError {
         /// The other process, as far as the lock file tells.
         holder: String,
     },
+    /// It was never finished.
+    #[error(
+        "the data directory {path} was being made or changed and never finished (`{marker}` in it says by what); do that again"
+    )]
+    Unfinished {
+        /// The path as given.
+        path: PathBuf,
+        /// The file in it that says so.
+        marker: &'static str,
+    },
     /// A newer binary wrote it.
     #[error(
         "{path} has format version {found}, and this binary reads up to {known}; run the newer skein that wrote it"

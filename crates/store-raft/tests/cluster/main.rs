@@ -13,6 +13,8 @@ mod leases;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod renewal;
+#[cfg(test)]
 mod storm;
 #[cfg(test)]
 mod takeover;
