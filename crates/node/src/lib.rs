@@ -19,11 +19,12 @@ mod parts;
 mod reconcile;
 mod revision_clock;
 mod run;
+mod scheduled;
 mod serve;
 mod standing;
 mod status;
 mod store_state;
 
-pub use options::{NodeOptions, OptionsError, TlsFiles};
+pub use options::{NodeOptions, OptionsError, SnapshotSchedule, TlsFiles};
 pub use run::{RunError, run};
 pub use store_server::{HistoryLimits, Limits};

@@ -37,6 +37,9 @@ impl Collector for NodeCollector {
         };
         let mut figures = Vec::from(config(&parts));
         figures.push(load(&parts));
+        if parts.options.snapshots.is_some() {
+            figures.extend(snapshots(&parts));
+        }
         if let Some(open) = parts.store() {
             figures.extend(store(&open));
             figures.extend(raft(&open));
@@ -82,6 +85,22 @@ fn load(parts: &Parts) -> Figure {
     let help = "The share of the proxy workers' time that was used in the last second";
     let percent = parts.load_percent.load(Ordering::Relaxed);
     ("skein_load_percent", help, i64::from(percent))
+}
+
+fn snapshots(parts: &Parts) -> [Figure; 2] {
+    let tally = &parts.snapshots;
+    [
+        (
+            "skein_snapshot_saved_unix_seconds",
+            "When the last scheduled snapshot was saved; 0 for none since the start",
+            tally.saved_unix.load(Ordering::Relaxed),
+        ),
+        (
+            "skein_snapshot_failures",
+            "Scheduled snapshots that were not saved, since the start",
+            tally.failures.load(Ordering::Relaxed),
+        ),
+    ]
 }
 
 fn store(store: &Store) -> [Figure; 4] {

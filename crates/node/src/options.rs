@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use model::NodeName;
 use store_server::{Limits, QUOTA_BYTES, REQUEST_BYTES, TXN_OPS};
@@ -50,6 +51,19 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// The certificates of the client port.
     pub client_tls: TlsFiles,
+    /// Where and how often it saves snapshots by itself, if it does.
+    pub snapshots: Option<SnapshotSchedule>,
+}
+
+/// When a node saves snapshots by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotSchedule {
+    /// The folder; made if it is missing.
+    pub dir: PathBuf,
+    /// The time between two.
+    pub every: Duration,
+    /// How many of this node's are kept: the newest.
+    pub keep: usize,
 }
 
 /// The files of one port's TLS, all in PEM; none: it speaks plain text.
@@ -176,6 +190,15 @@ pub enum OptionsError {
     /// Transactions of nothing, or endless ones.
     #[error("--max-txn-ops {0}: give {low} to {high}", low = TXN_OPS.start(), high = TXN_OPS.end())]
     TxnOps(usize),
+    /// Snapshots without end, or none at all.
+    #[error("--snapshot-every must be at least 1s, and --snapshot-keep at least 1")]
+    Schedule,
+    /// Snapshots that would be lost together with what they are of.
+    #[error(
+        "--snapshot-dir {0} is within the data directory, and would be lost together with it; give a \
+         folder elsewhere, best on another disk"
+    )]
+    SnapshotsInside(PathBuf),
     /// A store without room.
     #[error("--quota {0}B: give at least {least}MiB, or 0B for the default", least = QUOTA_BYTES.start() >> 20)]
     Quota(u64),
@@ -202,6 +225,7 @@ impl NodeOptions {
             proxy_ip: Ipv4Addr::UNSPECIFIED.into(),
             limits: Limits::default(),
             client_tls: TlsFiles::default(),
+            snapshots: None,
         }
     }
 
@@ -232,6 +256,14 @@ impl NodeOptions {
         }
         if !(1..=WORKERS_MAX).contains(&self.workers) {
             return Err(OptionsError::Workers(self.workers));
+        }
+        if let Some(schedule) = &self.snapshots {
+            if schedule.every < Duration::from_secs(1) || schedule.keep == 0 {
+                return Err(OptionsError::Schedule);
+            }
+            if schedule.dir.starts_with(&self.data_dir) {
+                return Err(OptionsError::SnapshotsInside(schedule.dir.clone()));
+            }
         }
         self.check_limits()
     }
@@ -394,6 +426,27 @@ mod tests {
             quota.to_string(),
             "--quota 7B: give at least 1MiB, or 0B for the default"
         );
+    }
+
+    #[test]
+    fn snapshots_are_kept_and_lie_elsewhere() {
+        let check = |dir: &str, seconds, keep| {
+            let schedule = SnapshotSchedule {
+                dir: dir.into(),
+                every: Duration::from_secs(seconds),
+                keep,
+            };
+            let node = NodeOptions {
+                snapshots: Some(schedule),
+                ..options()
+            };
+            node.check()
+        };
+        assert_eq!(check("/backup", 3_600, 24), Ok(()));
+        assert_eq!(check("/backup", 0, 24), Err(OptionsError::Schedule));
+        assert_eq!(check("/backup", 60, 0), Err(OptionsError::Schedule));
+        let inside = check("./skein-data/backup", 60, 1).unwrap_err();
+        assert!(inside.to_string().contains("another disk"), "{inside}");
     }
 
     #[test]

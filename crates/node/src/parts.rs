@@ -26,6 +26,7 @@ use crate::certificates::Certificates;
 use crate::form;
 use crate::options::NodeOptions;
 use crate::reconcile::InForce;
+use crate::scheduled::Tally;
 use crate::status::{Sources, StatusBoard};
 use crate::store_state::StoreState;
 
@@ -56,6 +57,8 @@ pub(crate) struct Parts {
     /// Why the mesh does not have this node as a member as it is, if so.
     pub(crate) standing: watch::Sender<Option<String>>,
     pub(crate) board: StatusBoard,
+    /// How the scheduled snapshots went.
+    pub(crate) snapshots: Tally,
     pub(crate) tasks: Tasks,
 }
 

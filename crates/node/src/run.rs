@@ -25,6 +25,7 @@ use crate::admission::ConfigAdmission;
 use crate::certificates::Certificates;
 use crate::options::NodeOptions;
 use crate::parts::{GossipLiveness, Parts, first_facts};
+use crate::scheduled::{self, Tally};
 use crate::serve::{self, Ports, Sockets};
 use crate::store_state::StoreState;
 use crate::{form, health, known_peers, load, reconcile};
@@ -136,6 +137,7 @@ async fn assemble(options: NodeOptions) -> Result<Assembled, RunError> {
         health: watch::channel(Arc::new(HealthView::default())).0,
         standing: watch::channel(None).0,
         board: crate::status::StatusBoard::default(),
+        snapshots: Tally::default(),
         tasks: Tasks::default(),
         reports: prober.reports(),
         load_percent: AtomicU8::new(0),
@@ -300,6 +302,7 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
     tasks.spawn("reconcile", reconcile::follow(Arc::clone(parts)));
     tasks.spawn("health", health::share(Arc::clone(parts), prober));
     tasks.spawn("load", load::measure(Arc::clone(parts)));
+    tasks.spawn("scheduled snapshots", scheduled::save(Arc::clone(parts)));
     tasks.spawn("known peers", known_peers::remember(Arc::clone(parts)));
     let (forming, telling) = (Arc::clone(parts), Arc::clone(parts));
     tasks.spawn("forming", async move {

@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use model::NodeName;
-use node::{HistoryLimits, Limits, NodeOptions, TlsFiles};
+use node::{HistoryLimits, Limits, NodeOptions, SnapshotSchedule, TlsFiles};
 use proxy_config::{Size, Time};
 use serde::Deserialize;
 use telemetry::LogFormat;
@@ -23,6 +24,12 @@ use crate::output::Output;
 const STORE_LIMITS: &str = "Limits of the store";
 /// The heading of the certificates in the help.
 const TLS: &str = "TLS (PEM files; looked at again while the node runs)";
+
+/// The heading of the scheduled snapshots in the help.
+const SNAPSHOTS: &str = "Scheduled snapshots";
+/// The time between two of them, and how many are kept, unless told otherwise.
+const SNAPSHOT_EVERY: Duration = Duration::from_secs(3_600);
+const SNAPSHOT_KEEP: usize = 24;
 
 /// The flags of `skein node`. In the bootstrap file they have the same names.
 #[derive(Debug, Clone, Default, Args, Deserialize)]
@@ -140,6 +147,19 @@ pub(crate) struct Node {
     #[arg(long, value_name = "N", help_heading = STORE_LIMITS)]
     max_txn_ops: Option<usize>,
 
+    /// Save snapshots of the store to this folder, as `skein snapshot save` does; on each node that
+    /// is told to, of its own copy
+    #[arg(long, value_name = "DIR", help_heading = SNAPSHOTS)]
+    snapshot_dir: Option<PathBuf>,
+
+    /// The time between two of them [default: 1h]
+    #[arg(long, value_name = "DURATION", help_heading = SNAPSHOTS)]
+    snapshot_every: Option<Time>,
+
+    /// How many of this node's are kept, the newest [default: 24]
+    #[arg(long, value_name = "N", help_heading = SNAPSHOTS)]
+    snapshot_keep: Option<usize>,
+
     /// What log lines look like: text or json [default: text]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
@@ -182,6 +202,7 @@ impl Node {
             .unwrap_or_default();
         let merged = self.over(file);
         let limits = merged.limits(Limits::default())?;
+        let snapshots = merged.schedule()?;
         let name = match merged.name {
             Some(name) => name,
             None => host_name()?,
@@ -211,12 +232,28 @@ impl Node {
                 key: merged.client_key_file,
                 trusted_ca: merged.client_trusted_ca_file,
             },
+            snapshots,
             name: default.name,
         };
         options
             .check()
             .map_err(|error| Failure::usage(error.to_string()))?;
         Ok((options, format))
+    }
+
+    fn schedule(&self) -> Result<Option<SnapshotSchedule>, Failure> {
+        let Some(dir) = self.snapshot_dir.clone() else {
+            if self.snapshot_every.is_some() || self.snapshot_keep.is_some() {
+                let text = "--snapshot-every and --snapshot-keep need --snapshot-dir";
+                return Err(Failure::usage(text));
+            }
+            return Ok(None);
+        };
+        Ok(Some(SnapshotSchedule {
+            dir,
+            every: self.snapshot_every.map_or(SNAPSHOT_EVERY, |time| time.0),
+            keep: self.snapshot_keep.unwrap_or(SNAPSHOT_KEEP),
+        }))
     }
 
     fn limits(&self, default: Limits) -> Result<Limits, Failure> {
@@ -282,6 +319,9 @@ impl Node {
             history_max_bytes: self.history_max_bytes.or(file.history_max_bytes),
             max_request_bytes: self.max_request_bytes.or(file.max_request_bytes),
             max_txn_ops: self.max_txn_ops.or(file.max_txn_ops),
+            snapshot_dir: self.snapshot_dir.or(file.snapshot_dir),
+            snapshot_every: self.snapshot_every.or(file.snapshot_every),
+            snapshot_keep: self.snapshot_keep.or(file.snapshot_keep),
             log_format: self.log_format.or(file.log_format),
         }
     }
@@ -365,7 +405,7 @@ mod tests {
         let limits = from(&["--history-min-revisions", "5"]);
         assert_eq!(limits.quota_bytes, 1 << 30);
         let expected = HistoryLimits {
-            keep: std::time::Duration::from_secs(7_200),
+            keep: Duration::from_secs(7_200),
             min_revisions: 5,
             max_bytes: 64 << 20,
         };
@@ -384,9 +424,25 @@ mod tests {
     }
 
     #[test]
+    fn scheduled_snapshots_need_a_folder() {
+        let told = resolve(&["--name", "n", "--snapshot-dir", "/backup"]).unwrap();
+        let schedule = told.snapshots.expect("a schedule");
+        assert_eq!(
+            (schedule.every, schedule.keep),
+            (SNAPSHOT_EVERY, SNAPSHOT_KEEP)
+        );
+        let fault = resolve(&["--name", "n", "--snapshot-keep", "3"]).unwrap_err();
+        assert!(
+            fault.message.contains("--snapshot-dir"),
+            "{}",
+            fault.message
+        );
+    }
+
+    #[test]
     fn settings_that_cannot_be_meant_are_usage_errors() {
         let resolve_dead = |text| resolve(&["--name", "n", "--remove-dead-after", text]);
-        let day = Some(std::time::Duration::from_secs(24 * 3600));
+        let day = Some(Duration::from_secs(24 * 3600));
         assert_eq!(resolve_dead("24h").unwrap().limits.remove_dead_after, day);
         assert_eq!(
             resolve_dead("never").unwrap().limits.remove_dead_after,

@@ -19,7 +19,6 @@ use crate::output::{Format, Output, Report};
 
 mod restore;
 mod save;
-mod unfinished;
 
 /// Every command about snapshots.
 #[derive(Debug, Subcommand)]

@@ -24,6 +24,7 @@ mod durable;
 mod panics;
 mod rows;
 mod snapshot;
+mod unfinished;
 mod wal;
 
 pub use data_dir::{DataDir, FreshDataDir, FreshError, Identity, OpenError, Promise, SaveError};
@@ -33,6 +34,7 @@ pub use snapshot::{
     Archive, ArchiveError, ArchiveWriter, DamagedSnapshot, SealedSnapshot, Snapshot,
     SnapshotBlocks, SnapshotStore, SnapshotWriter, archive_bytes,
 };
+pub use unfinished::UnfinishedFile;
 pub use wal::{
     Disk, Done, ENTRY_BYTES_MAX, Purged, QUEUE_BYTES_MAX, QUEUE_JOBS_MAX, RealDisk, Recovered,
     SYNC_TIMES, TornTail, Wal, WalCounters, WalError, WalOptions, WalState,

@@ -3,15 +3,16 @@
 //! Owns the order: fetch, sync, check, name. Never overwrites unasked, and never puts together the
 //! bytes of two nodes.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lifecycle::terminate_signal;
 use store_api::etcdserverpb::RangeRequest;
 use store_client::{Client, ClientError, Tried};
+use store_disk::UnfinishedFile;
 
 use super::SnapshotReport;
-use super::unfinished::Unfinished;
 use crate::failure::{Failure, Kind};
 use crate::output::Output;
 use crate::session::{MeshCommand, Session};
@@ -127,10 +128,10 @@ impl Save {
         }
         let cannot = |error: std::io::Error| Fault::Final(cannot_write(&self.file, &error));
         let mut stream = client.snapshot().await?;
-        let mut file = Unfinished::begin(&self.file).map_err(cannot)?;
+        let mut file = UnfinishedFile::begin(&self.file).map_err(cannot)?;
         let (mut written, mut told) = (0_u64, None::<Instant>);
         while let Some(piece) = stream.next().await? {
-            file.write(&piece.blob).map_err(cannot)?;
+            file.write_all(&piece.blob).map_err(cannot)?;
             written += piece.blob.len() as u64;
             if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
                 let all = written + piece.remaining_bytes;
