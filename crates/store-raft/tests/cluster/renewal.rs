@@ -4,9 +4,9 @@ use std::path::Path;
 
 use store_disk::DataDir;
 use store_mvcc::{Command, GrantOp, Proposal, PutOp};
-use store_raft::{Left, restore};
+use store_raft::{Left, ProposeError, restore};
 
-use crate::harness::{Node, Options, until};
+use crate::harness::{Mesh, Node, Options, until};
 
 /// The member that a lone node is after its start, once it leads.
 async fn leads(node: &Node) {
@@ -174,4 +174,41 @@ async fn a_directory_without_a_member_has_nothing_to_recover() {
     drop(DataDir::open(temp.path()).unwrap());
     let unformed = Left::find(temp.path()).unwrap_err();
     assert!(unformed.to_string().contains("nothing to recover"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_nobody_confirmed_is_told_and_counts() {
+    let options = Options {
+        request: Some(std::time::Duration::from_secs(1)),
+        ..Options::default()
+    };
+    let mut mesh = Mesh::form(3, options).await;
+    mesh.put("a", "1").await;
+    mesh.settle().await;
+    let leader = mesh.leader().await;
+    for other in (0..3).filter(|place| *place != leader) {
+        mesh.kill(other);
+    }
+    // It is in the log here, and nobody is told that it happened.
+    let unknown = mesh.node(leader).put("b", "2").await.unwrap_err();
+    assert!(
+        matches!(unknown, ProposeError::OutcomeUnknown(_)),
+        "{unknown:?}"
+    );
+    assert_eq!(mesh.node(leader).value("b"), None);
+    mesh.kill(leader);
+
+    let dir = mesh.dir(leader).to_owned();
+    let left = until("the directory is free", async || Left::find(&dir).ok()).await;
+    assert_eq!(left.voters.len(), 3);
+    let writes: usize = left.uncertain.iter().map(|one| one.writes).sum();
+    assert!(writes >= 1, "{:?}", left.uncertain);
+    let last = left.uncertain.last().expect("one");
+    assert_eq!((last.index, last.term), left.last);
+    left.renew("kept").unwrap();
+    let node = Node::start(&dir, None, &Options::default()).await;
+    leads(&node).await;
+    assert_eq!(node.value("a").as_deref(), Some("1"));
+    assert_eq!(node.value("b").as_deref(), Some("2"));
+    assert_eq!(node.store.status().voters.len(), 1);
 }
