@@ -16,6 +16,7 @@ mod health;
 mod json;
 mod losses;
 mod members;
+mod peer_tls;
 mod proxy;
 mod snapshots;
 mod start;

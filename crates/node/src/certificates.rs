@@ -11,7 +11,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 use telemetry::Registry;
-use tls::{Credentials, Fault, Standing, Use, date};
+use tls::{Credentials, Dialer, Fault, Standing, Use, date};
 
 use crate::options::NodeOptions;
 
@@ -23,6 +23,8 @@ const ENDS_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(crate) struct Certificates {
     /// Those of the client port; `None`: it speaks plain text.
     pub(crate) client: Option<Arc<Credentials>>,
+    /// Those of the peer port, and of calls to the others'.
+    pub(crate) peer: Option<Arc<Credentials>>,
 }
 
 impl Certificates {
@@ -30,9 +32,17 @@ impl Certificates {
     pub(crate) fn load(options: &NodeOptions) -> Result<Self, Fault> {
         let client = options.client_files();
         let client = client.map(|files| Credentials::load(files, Use::Clients));
+        let (peer, address) = (options.peer_files(), options.peer_addr.ip());
+        let peer = peer.map(|files| Credentials::load(files, Use::Peers(address)));
         Ok(Self {
             client: client.transpose()?,
+            peer: peer.transpose()?,
         })
+    }
+
+    /// How the peer ports of the other nodes are called; `None`: in plain text.
+    pub(crate) fn dialer(&self) -> Option<Dialer> {
+        self.peer.clone().map(Dialer::peers)
     }
 
     /// Looks at the files again and again from now on.
@@ -62,7 +72,8 @@ impl Certificates {
     }
 
     fn ports(&self) -> impl Iterator<Item = (&'static str, &Arc<Credentials>)> {
-        self.client.iter().map(|it| ("client", it))
+        let client = self.client.iter().map(|it| ("client", it));
+        client.chain(self.peer.iter().map(|it| ("peer", it)))
     }
 }
 

@@ -219,9 +219,14 @@ async fn join(
     through: &[SocketAddr],
 ) -> Result<(), Pending> {
     let through: Vec<String> = through.iter().map(ToString::to_string).collect();
-    let joined =
-        store_server::request_join(&through, &parts.own_member(), store.version(), Some(mesh))
-            .await;
+    let joined = store_server::request_join(
+        store.peer_tls(),
+        &through,
+        &parts.own_member(),
+        store.version(),
+        Some(mesh),
+    )
+    .await;
     let joined = joined.map_err(|fault| match fault {
         JoinError::Refused(why) | JoinError::Removed(why) => Pending {
             why,

@@ -51,6 +51,8 @@ pub struct NodeOptions {
     pub limits: Limits,
     /// The certificates of the client port.
     pub client_tls: TlsFiles,
+    /// The certificates of the peer port, and of calls to those of other nodes.
+    pub peer_tls: TlsFiles,
     /// Where and how often it saves snapshots by itself, if it does.
     pub snapshots: Option<SnapshotSchedule>,
 }
@@ -89,6 +91,12 @@ const CLIENT_TLS: TlsFlags = TlsFlags {
     cert: "--client-cert-file",
     key: "--client-key-file",
     trusted_ca: "--client-trusted-ca-file",
+};
+
+const PEER_TLS: TlsFlags = TlsFlags {
+    cert: "--peer-cert-file",
+    key: "--peer-key-file",
+    trusted_ca: "--peer-trusted-ca-file",
 };
 
 impl TlsFiles {
@@ -226,6 +234,7 @@ impl NodeOptions {
             limits: Limits::default(),
             client_tls: TlsFiles::default(),
             snapshots: None,
+            peer_tls: TlsFiles::default(),
         }
     }
 
@@ -248,6 +257,14 @@ impl NodeOptions {
             }
         }
         self.client_tls.check(CLIENT_TLS)?;
+        self.peer_tls.check(PEER_TLS)?;
+        if self.peer_tls.cert.is_some() && self.peer_tls.trusted_ca.is_none() {
+            // Between nodes both sides are checked.
+            return Err(OptionsError::HalfTls {
+                given: PEER_TLS.cert,
+                missing: PEER_TLS.trusted_ca,
+            });
+        }
         if !(1..=EXPECT_MAX).contains(&self.bootstrap_expect) {
             return Err(OptionsError::Expect(self.bootstrap_expect));
         }
@@ -273,8 +290,14 @@ impl NodeOptions {
         self.client_tls.files(CLIENT_TLS)
     }
 
+    /// The files of the peer port, if it speaks TLS.
+    pub(crate) fn peer_files(&self) -> Option<Files> {
+        self.peer_tls.files(PEER_TLS)
+    }
+
     fn check_plain(&self) -> Result<(), OptionsError> {
         let remedy = "give --client-cert-file and --client-key-file, ";
+        let of_peer = "give --peer-cert-file, --peer-key-file and --peer-trusted-ca-file, ";
         let plain = [
             (
                 "client-addr",
@@ -282,7 +305,12 @@ impl NodeOptions {
                 remedy,
                 self.client_tls.are_given(),
             ),
-            ("peer-addr", self.peer_addr, "", false),
+            (
+                "peer-addr",
+                self.peer_addr,
+                of_peer,
+                self.peer_tls.are_given(),
+            ),
             ("admin-addr", self.admin_addr, "", false),
         ];
         for (flag, address, remedy, is_tls) in plain {

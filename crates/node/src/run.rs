@@ -204,7 +204,11 @@ fn told_to_stop(parts: &Parts, signal: std::io::Result<&'static str>) -> Result<
 /// Opens the store and serves it for as long as this node runs. A node whose store cannot be opened
 /// goes on if it has a config in force: its traffic needs no store. Returns why it must end.
 async fn keep_store(parts: &Arc<Parts>, ports: &Ports, shutdown: &Shutdown) -> RunError {
-    match Store::start(StoreConfig::new(parts.data.clone())).await {
+    let config = StoreConfig {
+        peer_tls: parts.certificates.dialer(),
+        ..StoreConfig::new(parts.data.clone())
+    };
+    match Store::start(config).await {
         Ok(store) => {
             parts.store.send_replace(StoreState::Open(store.clone()));
             serve_store(parts, ports, &store, shutdown);

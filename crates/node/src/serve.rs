@@ -180,7 +180,12 @@ pub(crate) fn start(
         .http2_keepalive_interval(Some(KEEPALIVE))
         .serve_with_incoming_shutdown(
             ports.peer.clone(),
-            connections(sockets.peer, Speaks::Http2, None, at_peer),
+            connections(
+                sockets.peer,
+                Speaks::Http2,
+                parts.certificates.peer.clone(),
+                at_peer,
+            ),
             requested(shutdown.clone()),
         );
     let serving = Serving {

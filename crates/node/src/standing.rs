@@ -48,7 +48,7 @@ pub(crate) async fn keep(parts: &Parts, store: &Store) {
             }
         }
         let Some(mesh) = now.mesh_id else { return };
-        match ask(parts, &now, &me, mesh).await {
+        match ask(parts, store, &me, mesh).await {
             Ok(()) => recorded = true,
             Err(JoinError::Removed(why)) => {
                 tracing::error!(fault = %why, "removed from the mesh");
@@ -70,12 +70,7 @@ pub(crate) async fn keep(parts: &Parts, store: &Store) {
     }
 }
 
-async fn ask(
-    parts: &Parts,
-    status: &RaftStatus,
-    me: &Member,
-    mesh: MeshId,
-) -> Result<(), JoinError> {
+async fn ask(parts: &Parts, store: &Store, me: &Member, mesh: MeshId) -> Result<(), JoinError> {
     // Its own store first: it may lead, alone perhaps, or know who does.
     let mut through = vec![me.peer_addr.clone()];
     let peers = parts.mesh.peers().borrow().clone();
@@ -83,10 +78,15 @@ async fn ask(
         .alive()
         .filter_map(|peer| peer.facts.identity.peer_addr);
     through.extend(told.map(|address| address.to_string()));
-    through.extend(status.members().map(|member| member.peer_addr.clone()));
+    through.extend(
+        store
+            .status()
+            .members()
+            .map(|member| member.peer_addr.clone()),
+    );
     let mut seen = BTreeSet::new();
     through.retain(|address| seen.insert(address.clone()));
-    let joined = store_server::request_record(&through, me, mesh).await?;
+    let joined = store_server::request_record(store.peer_tls(), &through, me, mesh).await?;
     tracing::debug!(members = joined.members.len(), "still a member");
     Ok(())
 }

@@ -121,6 +121,18 @@ pub(crate) struct Node {
     #[serde(alias = "trusted-ca-file")]
     client_trusted_ca_file: Option<PathBuf>,
 
+    /// Certificate of the peer port, valid for the IP of --peer-addr; nodes then speak TLS only
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    peer_cert_file: Option<PathBuf>,
+
+    /// Private key of that certificate
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    peer_key_file: Option<PathBuf>,
+
+    /// CA of all nodes: each shows its certificate, whoever calls
+    #[arg(long, value_name = "FILE", help_heading = TLS)]
+    peer_trusted_ca_file: Option<PathBuf>,
+
     /// What the store may hold, current and past; 0B: the default [default: 2GiB]
     ///
     /// From there on, only what makes room is accepted. Give all nodes the same.
@@ -233,6 +245,11 @@ impl Node {
                 trusted_ca: merged.client_trusted_ca_file,
             },
             snapshots,
+            peer_tls: TlsFiles {
+                cert: merged.peer_cert_file,
+                key: merged.peer_key_file,
+                trusted_ca: merged.peer_trusted_ca_file,
+            },
             name: default.name,
         };
         options
@@ -313,6 +330,9 @@ impl Node {
             client_cert_file: self.client_cert_file.or(file.client_cert_file),
             client_key_file: self.client_key_file.or(file.client_key_file),
             client_trusted_ca_file: self.client_trusted_ca_file.or(file.client_trusted_ca_file),
+            peer_cert_file: self.peer_cert_file.or(file.peer_cert_file),
+            peer_key_file: self.peer_key_file.or(file.peer_key_file),
+            peer_trusted_ca_file: self.peer_trusted_ca_file.or(file.peer_trusted_ca_file),
             quota: self.quota.or(file.quota),
             history_keep: self.history_keep.or(file.history_keep),
             history_min_revisions: self.history_min_revisions.or(file.history_min_revisions),

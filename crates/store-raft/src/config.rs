@@ -7,6 +7,7 @@ use std::time::Duration;
 use model::Version;
 use openraft::{Config, SnapshotPolicy};
 use store_disk::{DataDir, WalOptions};
+use tls::Dialer;
 
 use crate::timings::Timings;
 
@@ -55,6 +56,8 @@ pub struct StoreConfig {
     pub wal: WalOptions,
     /// Which version this node is, to the other members.
     pub version: Version,
+    /// How the other members are called; `None`: in plain text.
+    pub peer_tls: Option<Dialer>,
 }
 
 impl StoreConfig {
@@ -66,6 +69,7 @@ impl StoreConfig {
             snapshots: SnapshotLimits::default(),
             wal: WalOptions::default(),
             version: Version::THIS,
+            peer_tls: None,
         }
     }
 

@@ -23,6 +23,7 @@ use openraft::raft::{
     TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use store_api::skeinpb::raft_client::RaftClient;
+use tls::Dialer;
 use tonic::transport::Channel;
 
 use crate::addresses::Addresses;
@@ -41,11 +42,16 @@ const CALL_DEADLINE: Duration = Duration::from_secs(2);
 pub(crate) struct Network {
     seat: Arc<MeshSeat>,
     addresses: Arc<Addresses>,
+    tls: Option<Dialer>,
 }
 
 impl Network {
-    pub(crate) fn new(seat: Arc<MeshSeat>, addresses: Arc<Addresses>) -> Self {
-        Self { seat, addresses }
+    pub(crate) fn new(seat: Arc<MeshSeat>, addresses: Arc<Addresses>, tls: Option<Dialer>) -> Self {
+        Self {
+            seat,
+            addresses,
+            tls,
+        }
     }
 
     fn peer(&self, target: NodeId, info: &MemberInfo, lane: Lane) -> Peer {
@@ -56,7 +62,8 @@ impl Network {
             address: Address::new(mesh, target),
             lane,
             addresses: self.addresses.clone(),
-            client: lane::connect(&info.peer_addr),
+            client: lane::connect(&info.peer_addr, self.tls.as_ref()),
+            tls: self.tls.clone(),
             connected: info.peer_addr.clone(),
         }
     }
@@ -86,6 +93,7 @@ pub(crate) struct Peer {
     addresses: Arc<Addresses>,
     /// An address that cannot be one fails each call, so that the others go on.
     client: Result<RaftClient<Channel>, String>,
+    tls: Option<Dialer>,
     /// The address that `client` calls.
     connected: String,
 }
@@ -98,7 +106,7 @@ impl Peer {
     fn client(&mut self) -> CallResult<RaftClient<Channel>> {
         let now = self.addresses.of(self.target);
         if let Some(now) = now.filter(|now| *now != self.connected) {
-            self.client = lane::connect(&now);
+            self.client = lane::connect(&now, self.tls.as_ref());
             self.connected = now;
         }
         self.client.clone().map_err(unreachable)

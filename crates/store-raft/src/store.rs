@@ -13,6 +13,7 @@ use model::{MeshId, NodeId, Version};
 use store_api::skeinpb::raft_server::RaftServer;
 use store_disk::{SnapshotStore, Wal, WalError};
 use store_mvcc::{Image, Outcome, Proposal};
+use tls::Dialer;
 use tokio::sync::watch;
 
 use crate::Raft;
@@ -70,6 +71,7 @@ pub struct Store {
 
 struct Inner {
     version: Version,
+    peer_tls: Option<Dialer>,
     log: LogStore,
     raft: Raft,
     seat: Arc<MeshSeat>,
@@ -135,7 +137,7 @@ impl Store {
         );
         let addresses = Arc::new(Addresses::default());
         let counted = log.clone();
-        let network = Network::new(seat.clone(), addresses.clone());
+        let network = Network::new(seat.clone(), addresses.clone(), config.peer_tls.clone());
         let raft = Raft::new(seat.node(), Arc::new(raft_config), network, log, machine).await;
         let raft = raft.map_err(|fatal| StartError::Raft(fatal.to_string()))?;
 
@@ -146,6 +148,7 @@ impl Store {
         tasks.spawn("log retention", retention.run());
         let parts = Parts {
             version: config.version,
+            peer_tls: config.peer_tls,
             log: counted,
             raft,
             seat,
@@ -155,6 +158,11 @@ impl Store {
             timings: config.timings,
         };
         Ok(parts.wire(recovered.recovery, tasks))
+    }
+
+    /// How the peer ports of the other members are called; `None`: in plain text.
+    pub fn peer_tls(&self) -> Option<&Dialer> {
+        self.inner.peer_tls.as_ref()
     }
 
     /// The newest image. Serializable: perhaps behind what other nodes acknowledged.
@@ -359,6 +367,7 @@ fn open(config: &StoreConfig) -> Result<Opened, StartError> {
 /// What the tasks of a store share.
 struct Parts {
     version: Version,
+    peer_tls: Option<Dialer>,
     log: LogStore,
     raft: Raft,
     seat: Arc<MeshSeat>,
@@ -372,6 +381,7 @@ impl Parts {
     fn wire(self, recovery: recovery::Recovery, tasks: Tasks) -> Store {
         let Self {
             version,
+            peer_tls,
             log,
             raft,
             seat,
@@ -419,8 +429,9 @@ impl Parts {
             timings,
         };
         tasks.spawn("leader watch", watch.run());
-        let inner = Inner {
+        let inner = Arc::new(Inner {
             version,
+            peer_tls,
             log,
             raft,
             seat,
@@ -435,9 +446,7 @@ impl Parts {
             deadline: timings.request,
             hang_up: ShutdownTrigger::new().0,
             tasks,
-        };
-        Store {
-            inner: Arc::new(inner),
-        }
+        });
+        Store { inner }
     }
 }

@@ -90,7 +90,7 @@ impl Cluster for ClusterService {
             let patience = Patience::of(request.metadata(), &self.limits);
             self.reads.linearizable(patience).await?;
         }
-        let members = list(&self.store.status());
+        let members = list(&self.store);
         let header = self.header();
         Ok(Response::new(pb::MemberListResponse { header, members }))
     }

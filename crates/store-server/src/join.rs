@@ -10,6 +10,7 @@ use model::{MeshId, NodeId, Version};
 use store_api::skeinpb as pb;
 use store_api::skeinpb::join_reply::Result as Reply;
 use store_raft::{Member, convert};
+use tls::Dialer;
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -43,12 +44,13 @@ pub enum JoinError {
     Unavailable(String),
 }
 
-/// Asks the nodes at `peer_addrs` (`HOST:PORT` of peer ports), and whoever they point to, to make
+/// Asks the nodes at `peer_addrs` (`HOST:PORT` of peer ports, called by `tls` if they speak it), and whoever they point to, to make
 /// `me`, of this `version`, a member of `mesh_id`, or of whichever mesh answers. Asking twice does no harm.
 ///
 /// # Errors
 /// [`JoinError`].
 pub async fn request_join(
+    tls: Option<&Dialer>,
     peer_addrs: &[String],
     me: &Member,
     version: Version,
@@ -58,7 +60,7 @@ pub async fn request_join(
         version: Some(convert::version_to_pb(version)),
         ..join_request(me, mesh_id.unwrap_or_default(), false)
     };
-    search(peer_addrs, &request).await
+    search(tls, peer_addrs, &request).await
 }
 
 /// As [`request_join`], for a node that was a member of `mesh_id` before: the leader records what
@@ -67,11 +69,12 @@ pub async fn request_join(
 /// # Errors
 /// [`JoinError`].
 pub async fn request_record(
+    tls: Option<&Dialer>,
     peer_addrs: &[String],
     me: &Member,
     mesh_id: MeshId,
 ) -> Result<Joined, JoinError> {
-    search(peer_addrs, &join_request(me, mesh_id, true)).await
+    search(tls, peer_addrs, &join_request(me, mesh_id, true)).await
 }
 
 fn join_request(me: &Member, mesh_id: MeshId, returning: bool) -> pb::JoinRequest {
@@ -86,14 +89,18 @@ fn join_request(me: &Member, mesh_id: MeshId, returning: bool) -> pb::JoinReques
     }
 }
 
-async fn search(peer_addrs: &[String], request: &pb::JoinRequest) -> Result<Joined, JoinError> {
+async fn search(
+    tls: Option<&Dialer>,
+    peer_addrs: &[String],
+    request: &pb::JoinRequest,
+) -> Result<Joined, JoinError> {
     let mut to_ask: VecDeque<String> = peer_addrs.iter().cloned().collect();
     let mut reasons = Vec::new();
     for _ in 0..CALLS_MAX {
         let Some(peer_addr) = to_ask.pop_front() else {
             break;
         };
-        let failure = match ask(&peer_addr, request.clone()).await {
+        let failure = match ask(tls, &peer_addr, request.clone()).await {
             Ok(Reply::Joined(joined)) => return Ok(members(joined)),
             Ok(Reply::Removed(removed)) => return Err(JoinError::Removed(removed.message)),
             Ok(Reply::Failure(failure)) => failure,
@@ -114,8 +121,12 @@ async fn search(peer_addrs: &[String], request: &pb::JoinRequest) -> Result<Join
     Err(JoinError::Unavailable(reasons.join("; ")))
 }
 
-async fn ask(peer_addr: &str, request: pb::JoinRequest) -> Result<Reply, String> {
-    let channel = connect(peer_addr).map_err(|status| status.message().to_owned())?;
+async fn ask(
+    tls: Option<&Dialer>,
+    peer_addr: &str,
+    request: pb::JoinRequest,
+) -> Result<Reply, String> {
+    let channel = connect(peer_addr, tls).map_err(|status| status.message().to_owned())?;
     let mut forward = client(channel);
     let reply = timeout(ANSWER_WAIT, forward.join(request)).await;
     let reply = reply.map_err(|_| "no answer".to_owned())?;

@@ -17,6 +17,7 @@ use store_api::skeinpb::propose_reply::Result as Reply;
 use store_api::verdict::{Proposed, never_sent};
 use store_mvcc::{Command, Proposal};
 use store_raft::{Leader, RaftStatus, convert};
+use tls::Dialer;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::{Channel, Endpoint};
@@ -42,14 +43,16 @@ pub(crate) struct LeaderCalls {
     channels: Mutex<HashMap<String, Channel>>,
     relays: Mutex<HashMap<String, Relay>>,
     status: watch::Receiver<RaftStatus>,
+    tls: Option<Dialer>,
 }
 
 impl LeaderCalls {
-    pub(crate) fn new(status: watch::Receiver<RaftStatus>) -> Self {
+    pub(crate) fn new(status: watch::Receiver<RaftStatus>, tls: Option<Dialer>) -> Self {
         Self {
             channels: Mutex::default(),
             relays: Mutex::default(),
             status,
+            tls,
         }
     }
 
@@ -123,7 +126,7 @@ impl LeaderCalls {
         if channels.len() >= CHANNELS_MAX {
             channels.clear();
         }
-        let channel = connect(peer_addr)?;
+        let channel = connect(peer_addr, self.tls.as_ref())?;
         channels.insert(peer_addr.to_owned(), channel.clone());
         Ok(client(channel))
     }
@@ -163,17 +166,20 @@ pub(crate) fn mesh_of<T>(request: &Request<T>) -> Option<MeshId> {
 }
 
 /// A channel to a node's peer port; it connects when first used.
-pub(crate) fn connect(peer_addr: &str) -> Result<Channel, Status> {
+pub(crate) fn connect(peer_addr: &str, tls: Option<&Dialer>) -> Result<Channel, Status> {
     let endpoint = Endpoint::from_shared(format!("http://{peer_addr}")).map_err(|_| {
         Status::unavailable(format!(
             "skein: the peer address `{peer_addr}` is not HOST:PORT"
         ))
     })?;
-    Ok(endpoint
+    let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .connect_lazy())
+        .keep_alive_timeout(KEEP_ALIVE);
+    Ok(match tls {
+        None => endpoint.connect_lazy(),
+        Some(dialer) => endpoint.connect_with_connector_lazy(dialer.clone()),
+    })
 }
 
 pub(crate) fn client(channel: Channel) -> ForwardClient<Channel> {

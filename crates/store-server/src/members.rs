@@ -14,6 +14,7 @@ use store_api::skeinpb as pb;
 use store_api::skeinpb::change_members_request::Change;
 use store_api::verdict::Proposed;
 use store_raft::{Member, MembershipError, RaftStatus, Role, Store, convert};
+use tls::Dialer;
 use tokio::time::timeout;
 use tonic::Status;
 
@@ -71,8 +72,9 @@ impl Members {
                 None
             }
         };
-        let members = list(&self.store.status());
-        let added = added.map(|added| to_etcd(&added, true));
+        let members = list(&self.store);
+        let is_tls = self.store.peer_tls().is_some();
+        let added = added.map(|added| to_etcd(&added, true, is_tls));
         Ok(pb::ChangedMembers { added, members })
     }
 
@@ -100,7 +102,9 @@ impl Members {
         if status.members().any(|member| member.peer_addr == peer_addr) {
             return Err(fault(errors::peer_url_exists()));
         }
-        let node = introduce(&peer_addr).await.map_err(fault)?;
+        let node = introduce(self.store.peer_tls(), &peer_addr)
+            .await
+            .map_err(fault)?;
         let version = node.version.map(convert::version_from_pb).transpose();
         let version = version.map_err(|error| refused(&error.to_string()))?;
         let own_mesh = status.mesh_id.unwrap_or_default();
@@ -185,14 +189,14 @@ fn peer_address(urls: &[String]) -> Result<String, Status> {
 }
 
 /// Asks who is at an address.
-async fn introduce(peer_addr: &str) -> Result<pb::IntroduceReply, Status> {
+async fn introduce(tls: Option<&Dialer>, peer_addr: &str) -> Result<pb::IntroduceReply, Status> {
     let nobody = |why: &str| {
         Status::failed_precondition(format!(
             "skein: no node that could become a member answers at {peer_addr} ({why}); start it \
              with `skein node --join …`: it becomes a member by itself"
         ))
     };
-    let mut forward = client(connect(peer_addr)?);
+    let mut forward = client(connect(peer_addr, tls)?);
     let reply = timeout(ANSWER_WAIT, forward.introduce(pb::IntroduceRequest {})).await;
     let reply = reply.map_err(|_| nobody("no answer"))?;
     let reply = reply.map_err(|status| nobody(status.message()))?;
@@ -273,17 +277,22 @@ fn may_promote(status: &RaftStatus, id: NodeId) -> Result<(), Status> {
 }
 
 /// All members in etcd's form: voters, then learners.
-pub(crate) fn list(status: &RaftStatus) -> Vec<etcd::Member> {
-    let voters = status.voters.iter().map(|voter| to_etcd(voter, false));
-    let learners = status.learners.iter().map(|learner| to_etcd(learner, true));
+pub(crate) fn list(store: &Store) -> Vec<etcd::Member> {
+    let (status, is_tls) = (store.status(), store.peer_tls().is_some());
+    let voters = status.voters.iter();
+    let voters = voters.map(|voter| to_etcd(voter, false, is_tls));
+    let learners = status.learners.iter();
+    let learners = learners.map(|learner| to_etcd(learner, true, is_tls));
     voters.chain(learners).collect()
 }
 
-fn to_etcd(member: &Member, is_learner: bool) -> etcd::Member {
+/// TLS between nodes is spoken by all or none, so this node speaks for the member.
+fn to_etcd(member: &Member, is_learner: bool, is_tls: bool) -> etcd::Member {
+    let scheme = if is_tls { "https" } else { "http" };
     etcd::Member {
         id: member.id.0,
         name: member.name.clone(),
-        peer_ur_ls: vec![format!("http://{}", member.peer_addr)],
+        peer_ur_ls: vec![format!("{scheme}://{}", member.peer_addr)],
         client_ur_ls: vec![client_url(&member.client_addr)],
         is_learner,
     }

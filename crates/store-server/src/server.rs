@@ -72,7 +72,10 @@ impl StoreServer {
         limits: Limits,
         shutdown: Shutdown,
     ) -> Self {
-        let leader = Arc::new(LeaderCalls::new(store.status_watch()));
+        let leader = Arc::new(LeaderCalls::new(
+            store.status_watch(),
+            store.peer_tls().cloned(),
+        ));
         let versions = Versions::new(store.clone(), liveness.clone());
         let lease_time = LeaseTime::default();
         let writes = Writes::new(

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use store_api::skeinpb::raft_client::RaftClient;
+use tls::Dialer;
 use tonic::transport::{Channel, Endpoint};
 
 /// The largest message between members. Entries are cut far below it; one entry never reaches it.
@@ -32,7 +33,10 @@ pub(super) enum Lane {
 }
 
 /// A client that connects when it is first used, and again when the connection broke.
-pub(super) fn connect(peer_addr: &str) -> Result<RaftClient<Channel>, String> {
+pub(super) fn connect(
+    peer_addr: &str,
+    tls: Option<&Dialer>,
+) -> Result<RaftClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(format!("http://{peer_addr}"))
         .map_err(|error| format!("`{peer_addr}` is not an address: {error}; use HOST:PORT"))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -42,7 +46,11 @@ pub(super) fn connect(peer_addr: &str) -> Result<RaftClient<Channel>, String> {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
-    Ok(RaftClient::new(endpoint.connect_lazy())
+    let channel = match tls {
+        None => endpoint.connect_lazy(),
+        Some(dialer) => endpoint.connect_with_connector_lazy(dialer.clone()),
+    };
+    Ok(RaftClient::new(channel)
         .max_decoding_message_size(RAFT_MESSAGE_MAX)
         .max_encoding_message_size(RAFT_MESSAGE_MAX))
 }

@@ -25,7 +25,7 @@ fn status_where_leads(peer_addr: &str) -> watch::Sender<RaftStatus> {
 }
 
 fn relay(peer_addr: &str, status: &watch::Sender<RaftStatus>) -> Relay {
-    let client = client(connect(peer_addr).unwrap());
+    let client = client(connect(peer_addr, None).unwrap());
     Relay::open(
         peer_addr.to_owned(),
         client,

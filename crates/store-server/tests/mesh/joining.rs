@@ -31,7 +31,7 @@ async fn a_node_that_joins_catches_up_and_gets_a_vote() {
     let place = mesh.add("newcomer").await;
     let (old, new) = (mesh.node(0), mesh.node(place));
     let seeds = ["127.0.0.1:1".to_owned(), old.peer.to_string()];
-    let joined = request_join(&seeds, &new.member(), Version::THIS, None)
+    let joined = request_join(None, &seeds, &new.member(), Version::THIS, None)
         .await
         .unwrap();
     assert_eq!(joined.mesh_id, MESH);
@@ -40,7 +40,7 @@ async fn a_node_that_joins_catches_up_and_gets_a_vote() {
     let read = new.kv().range(get("k49")).await.unwrap().into_inner();
     assert_eq!(read.count, 1);
     // Asking again changes nothing.
-    request_join(&seeds, &new.member(), Version::THIS, Some(MESH))
+    request_join(None, &seeds, &new.member(), Version::THIS, Some(MESH))
         .await
         .unwrap();
 }
@@ -50,9 +50,15 @@ async fn a_follower_points_a_joining_node_to_the_leader() {
     let mut mesh = Mesh::form(3).await;
     let place = mesh.add("newcomer").await;
     let follower = mesh.node(mesh.follower().await).peer.to_string();
-    let joined = request_join(&[follower], &mesh.node(place).member(), Version::THIS, None)
-        .await
-        .unwrap();
+    let joined = request_join(
+        None,
+        &[follower],
+        &mesh.node(place).member(),
+        Version::THIS,
+        None,
+    )
+    .await
+    .unwrap();
     assert_eq!(joined.members.len(), 4);
 }
 
@@ -66,7 +72,7 @@ async fn a_successor_replaces_its_namesake_once_that_is_dead() {
     let seeds: Vec<String> = mesh.running().map(|node| node.peer.to_string()).collect();
     let me = mesh.node(place).member();
 
-    let error = request_join(&seeds[..2], &me, Version::THIS, None)
+    let error = request_join(None, &seeds[..2], &me, Version::THIS, None)
         .await
         .unwrap_err();
     let JoinError::Refused(text) = &error else {
@@ -78,7 +84,7 @@ async fn a_successor_replaces_its_namesake_once_that_is_dead() {
     );
 
     mesh.gossip.say(lost_member.id, Judgement::Dead);
-    request_join(&seeds[..2], &me, Version::THIS, None)
+    request_join(None, &seeds[..2], &me, Version::THIS, None)
         .await
         .unwrap();
     let expected: Vec<u64> = mesh.running().map(|node| node.store.id().0).collect();
@@ -92,14 +98,21 @@ async fn meshes_do_not_merge_and_a_node_without_one_takes_nobody_in() {
     let place = mesh.add("stranger").await;
     let (member, stranger) = (mesh.node(0), mesh.node(place));
     let seeds = [member.peer.to_string()];
-    let error = request_join(&seeds, &stranger.member(), Version::THIS, Some(MeshId(7)))
-        .await
-        .unwrap_err();
+    let error = request_join(
+        None,
+        &seeds,
+        &stranger.member(),
+        Version::THIS,
+        Some(MeshId(7)),
+    )
+    .await
+    .unwrap_err();
     assert!(
         matches!(&error, JoinError::Refused(text) if text.contains("never merge")),
         "{error}"
     );
     let error = request_join(
+        None,
         &[stranger.peer.to_string()],
         &member.member(),
         Version::THIS,
@@ -108,6 +121,7 @@ async fn meshes_do_not_merge_and_a_node_without_one_takes_nobody_in() {
     .await;
     assert!(error.unwrap_err().to_string().contains("no mesh yet"));
     let error = request_join(
+        None,
         &["127.0.0.1:1".to_owned()],
         &stranger.member(),
         Version::THIS,
@@ -126,13 +140,13 @@ async fn a_member_has_its_new_address_recorded_and_keeps_its_vote() {
         client_addr: "127.0.0.1:9".to_owned(),
         ..mesh.node(moved).member()
     };
-    let joined = request_record(&seeds, &me, MESH).await.unwrap();
+    let joined = request_record(None, &seeds, &me, MESH).await.unwrap();
     assert!(joined.members.contains(&me));
     let status = mesh.node(mesh.leader().await).store.status();
     assert!(status.voters.contains(&me) && status.voters.len() == 3);
     // Asking again changes nothing.
     let log = status.last_log;
-    request_record(&seeds, &me, MESH).await.unwrap();
+    request_record(None, &seeds, &me, MESH).await.unwrap();
     assert_eq!(mesh.node(mesh.leader().await).store.status().last_log, log);
 }
 
@@ -158,7 +172,9 @@ async fn an_address_is_one_members_until_that_is_dead() {
             },
         ),
     ] {
-        let error = request_record(&seeds, &twice, MESH).await.unwrap_err();
+        let error = request_record(None, &seeds, &twice, MESH)
+            .await
+            .unwrap_err();
         let JoinError::Refused(text) = &error else {
             panic!("{error}")
         };
@@ -173,12 +189,12 @@ async fn an_address_is_one_members_until_that_is_dead() {
         peer_addr: claimed.peer_addr.clone(),
         ..mesh.node(place).member()
     };
-    let error = request_join(&seeds, &new, Version::THIS, None)
+    let error = request_join(None, &seeds, &new, Version::THIS, None)
         .await
         .unwrap_err();
     assert!(matches!(error, JoinError::Refused(_)), "{error}");
     mesh.gossip.say(claimed.id, Judgement::Dead);
-    request_join(&seeds, &new, Version::THIS, None)
+    request_join(None, &seeds, &new, Version::THIS, None)
         .await
         .unwrap();
 }
@@ -190,7 +206,7 @@ async fn one_that_was_removed_is_told_and_not_taken_back() {
     let gone = mesh.node(mesh.follower().await).member();
     leader.store.remove(gone.id).await.unwrap();
     let seeds: Vec<String> = mesh.running().map(|node| node.peer.to_string()).collect();
-    let error = request_record(&seeds, &gone, MESH).await.unwrap_err();
+    let error = request_record(None, &seeds, &gone, MESH).await.unwrap_err();
     let JoinError::Removed(text) = &error else {
         panic!("{error}")
     };

@@ -102,7 +102,7 @@ async fn only_neighbours_of_the_version_are_taken_in() {
         ),
     ] {
         let place = mesh.add_at("newcomer", version).await;
-        let refused = request_join(&seeds, &mesh.node(place).member(), version, None).await;
+        let refused = request_join(None, &seeds, &mesh.node(place).member(), version, None).await;
         let Err(JoinError::Refused(text)) = refused else {
             panic!("{refused:?}")
         };
@@ -111,7 +111,7 @@ async fn only_neighbours_of_the_version_are_taken_in() {
         mesh.kill(place);
     }
     let place = mesh.add_at("newcomer", v(3)).await;
-    request_join(&seeds, &mesh.node(place).member(), v(3), None)
+    request_join(None, &seeds, &mesh.node(place).member(), v(3), None)
         .await
         .unwrap();
     mesh.node(place).kv().put(put("a", "v")).await.unwrap();
@@ -226,7 +226,7 @@ async fn a_downgrade_closes_the_gate_until_it_is_cancelled() {
     let seeds = [node.peer.to_string()];
     let place = mesh.add_at("newcomer", v(2)).await;
     let newcomer = mesh.node(place);
-    let refused = request_join(&seeds, &newcomer.member(), v(2), None).await;
+    let refused = request_join(None, &seeds, &newcomer.member(), v(2), None).await;
     assert!(
         matches!(&refused, Err(JoinError::Refused(text)) if text.contains("is under way")),
         "{refused:?}"
