@@ -249,8 +249,8 @@ mod tests {
 
     fn apply(machine: &mut Machine, command: Command) {
         let outcome = machine.apply(&Proposal {
-            command,
             config_guard: Some(machine.image().config_revision()),
+            ..Proposal::new(command)
         });
         outcome.result.expect("applied");
     }

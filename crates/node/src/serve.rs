@@ -128,9 +128,10 @@ impl Ports {
             .add_metrics(|registry| server.register(registry));
         let answers = Arc::clone(&self.answers);
         let metrics: MetricsText = Arc::new(move || answers.metrics());
-        let client = server.client_routes(metrics);
-        let client = client.add_service(config);
-        self.client.open(client.add_service(mesh(&self.parts)));
+        let client = server.client_routes(metrics, |routes| {
+            routes.add_service(config).add_service(mesh(&self.parts))
+        });
+        self.client.open(client);
         let peer = Routes::new(store.peer_service());
         let introduced = Arc::clone(&self.parts);
         let introduction = Arc::new(move || introduced.introduction());

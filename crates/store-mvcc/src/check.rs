@@ -22,7 +22,8 @@ impl Command {
             | Self::SetClusterVersion(_)
             | Self::Revoke { .. }
             | Self::KeepAlive(_)
-            | Self::Tick(_) => Ok(()),
+            | Self::Tick(_)
+            | Self::Auth(_) => Ok(()),
         }
     }
 }

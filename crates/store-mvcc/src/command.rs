@@ -6,13 +6,15 @@
 use bytes::Bytes;
 use model::{CONFIG_PREFIX, ConfigRevision, Version};
 
-use crate::KeyRange;
+use crate::{AuthOp, Caller, KeyRange};
 
-/// A command, and the state of the config that it was checked against.
+/// A command, in whose name it is, and the state of the config that it was checked against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
     /// The command.
     pub command: Command,
+    /// Who asks. While auth is enabled the command applies only if the caller may do it.
+    pub caller: Caller,
     /// The command applies only while this is the config revision. A command that touches config
     /// ([`touches_config`]) never applies without.
     pub config_guard: Option<ConfigRevision>,
@@ -45,6 +47,8 @@ pub enum Command {
     KeepAlive(KeepAliveOp),
     /// Moves the lease clock, and ends the leases that are then over, as [`Command::Revoke`] does.
     Tick(TickOp),
+    /// Changes users, roles, or whether they count. Makes no revision.
+    Auth(AuthOp),
 }
 
 /// Agrees on a version of the mesh: what newer ones added is not used. Members propose it; it goes
@@ -236,11 +240,20 @@ pub enum CompareTarget {
 }
 
 impl Proposal {
-    /// A proposal without a guard.
+    /// A proposal without a guard, by nobody.
     pub fn new(command: Command) -> Self {
         Self {
             command,
+            caller: Caller::Nobody,
             config_guard: None,
+        }
+    }
+
+    /// A proposal without a guard, by the mesh itself: no right is asked for.
+    pub fn own(command: Command) -> Self {
+        Self {
+            caller: Caller::Own,
+            ..Self::new(command)
         }
     }
 }
@@ -341,7 +354,8 @@ impl Command {
             | Self::Grant(_)
             | Self::Revoke { .. }
             | Self::KeepAlive(_)
-            | Self::Tick(_) => false,
+            | Self::Tick(_)
+            | Self::Auth(_) => false,
         }
     }
 
@@ -356,7 +370,8 @@ impl Command {
             | Self::Grant(_)
             | Self::Revoke { .. }
             | Self::KeepAlive(_)
-            | Self::Tick(_) => Version::FIRST,
+            | Self::Tick(_)
+            | Self::Auth(_) => Version::FIRST,
             // A node that is older must not go on in a mesh of this version.
             Self::SetClusterVersion(op) => op.version,
         }
@@ -374,6 +389,7 @@ impl Command {
             Self::Revoke { .. } => "a revocation of a lease",
             Self::KeepAlive(_) => "a keep-alive",
             Self::Tick(_) => "a tick of the lease clock",
+            Self::Auth(_) => "a change of users and roles",
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use model::{ConfigRevision, Version};
 
+use crate::AuthError;
+
 /// Why a command changed nothing. Each maps to one of etcd's errors, the guard aside.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
@@ -32,6 +34,9 @@ pub enum CommandError {
     /// A config key together with a lease: config does not end by itself.
     #[error("a config key cannot have a lease: put it without one")]
     ConfigLease,
+    /// The caller may not, or the change of users and roles cannot be.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The revision is older than compaction left.
     #[error(transparent)]
     Compacted(#[from] Compacted),

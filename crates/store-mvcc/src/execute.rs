@@ -1,6 +1,6 @@
 //! Commands become revisions.
 //!
-//! Owns the order of judgement (guard, form, state) and the promise that a refused command changes
+//! Owns the order of judgement (rights, guard, form, state) and the promise that a refused command changes
 //! nothing. Never waits, never fails half-way.
 
 use model::CONFIG_PREFIX;
@@ -36,13 +36,22 @@ impl Machine {
     /// Applies one proposal. Deterministic: the same proposals in the same order give the same
     /// outcomes and equal images.
     pub fn apply(&mut self, proposal: &Proposal) -> Outcome {
-        let guarded = self.check_guard(proposal);
+        let guarded = self.check_caller(proposal);
+        let guarded = guarded.and_then(|()| self.check_guard(proposal));
         let result = guarded.and_then(|()| self.image.execute(&proposal.command));
         Outcome {
             revision: self.image.revision(),
             config_revision: self.image.config_revision(),
             result,
         }
+    }
+
+    /// Whoever asks was judged when it asked; what it may do may have changed since.
+    fn check_caller(&self, proposal: &Proposal) -> Result<(), CommandError> {
+        let Proposal {
+            command, caller, ..
+        } = proposal;
+        Ok(self.image.check_command(caller, command)?)
     }
 
     fn check_guard(&self, proposal: &Proposal) -> Result<(), CommandError> {
@@ -100,6 +109,10 @@ impl Image {
             Command::Revoke { lease } => self.revoke(*lease).map(|()| Response::Revoke),
             Command::KeepAlive(op) => Ok(Response::KeepAlive(self.keep_alive(op))),
             Command::Tick(op) => Ok(Response::Tick(self.tick(*op))),
+            Command::Auth(op) => {
+                self.auth.change(op)?;
+                Ok(Response::Auth)
+            }
         }
     }
 

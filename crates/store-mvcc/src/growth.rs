@@ -13,6 +13,7 @@ impl Image {
             Command::Put(put) => self.put_growth(put) > 0,
             Command::Txn(txn) => self.txn_growth(txn) > 0,
             Command::Grant(_) => true,
+            Command::Auth(op) => op.could_grow(),
             Command::Delete(_)
             | Command::Compact { .. }
             | Command::SetClusterVersion(_)

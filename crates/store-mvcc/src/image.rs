@@ -1,7 +1,7 @@
 //! One state of the store, immutable to its readers.
 //!
 //! Owns the structure: the current rows by key, the history by revision, and the graves, which
-//! find deleted keys again in the past; beside them the leases. All are persistent trees: an image is cloned in
+//! find deleted keys again in the past; beside them the leases and the users. All are persistent trees: an image is cloned in
 //! constant time and shares everything with its successors. Older versions of a key are reached
 //! from a newer one through the history (see `past`), so a put adds to one tree and one vector only.
 
@@ -13,7 +13,7 @@ use model::{ConfigRevision, Version};
 
 use crate::leases::Leases;
 use crate::{
-    Changes, CommandError, Compacted, KeyRange, RangeEnd, RangeOp, RangeResult, Row, query,
+    Auth, Changes, CommandError, Compacted, KeyRange, RangeEnd, RangeOp, RangeResult, Row, query,
 };
 
 /// The revision of an empty store, as etcd counts: the first write makes revision 2.
@@ -36,6 +36,7 @@ pub struct Image {
     /// One entry for each revision from [`ImageMeta::history_start`] to the newest.
     pub(crate) history: Vector<Arc<Changes>>,
     pub(crate) leases: Leases,
+    pub(crate) auth: Auth,
 }
 
 /// The counters and marks of an [`Image`]: with its rows, all that it takes to rebuild it.
@@ -94,6 +95,7 @@ impl Default for Image {
             graves: OrdMap::new(),
             history: Vector::new(),
             leases: Leases::default(),
+            auth: Auth::default(),
         }
     }
 }
@@ -121,15 +123,20 @@ impl Image {
             .map_or(Version::FIRST, |agreed| agreed.version)
     }
 
+    /// The users, the roles, and whether they count.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
     /// All counters.
     pub fn meta(&self) -> ImageMeta {
         self.meta
     }
 
-    /// An estimate of the memory that rows, history and leases take, in bytes: the same on every node, and
+    /// An estimate of the memory that rows, history, leases and users take, in bytes: the same on every node, and
     /// known without counting.
     pub fn resident_bytes(&self) -> u64 {
-        self.resident_bytes + self.leases.resident_bytes()
+        self.resident_bytes + self.leases.resident_bytes() + self.auth.resident_bytes()
     }
 
     /// The part of [`Image::resident_bytes`] that the rows take that exist now.

@@ -6,6 +6,7 @@
 //! random number, never parses what config values mean, and the same log gives the same image on
 //! every node.
 
+mod auth;
 mod changes;
 mod check;
 mod command;
@@ -27,6 +28,7 @@ mod rows;
 mod version;
 mod written;
 
+pub use auth::{Access, Auth, AuthError, AuthOp, Caller, Hash, Permission, Role, TokenKey, User};
 pub use changes::{ChangedRow, Changes};
 pub use check::TXN_OPS_MAX;
 pub use command::{

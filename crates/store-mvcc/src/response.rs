@@ -40,6 +40,8 @@ pub enum Response {
     KeepAlive(KeepAliveResult),
     /// To a tick.
     Tick(TickResult),
+    /// To a change of users and roles.
+    Auth,
 }
 
 /// What a range found.

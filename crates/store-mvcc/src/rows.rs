@@ -7,7 +7,7 @@
 use crc32fast::Hasher;
 
 use crate::edit::Edit;
-use crate::{Image, ImageMeta, Lease, Row, RowsError};
+use crate::{Auth, Image, ImageMeta, Lease, Row, RowsError};
 
 impl Image {
     /// All rows that this image holds, current and past: the base first, then the history in the
@@ -43,6 +43,12 @@ impl Image {
             }
         }
         hasher.finalize()
+    }
+
+    /// The same rows and leases with other users and roles.
+    #[must_use]
+    pub fn with_auth(self, auth: Auth) -> Self {
+        Self { auth, ..self }
     }
 
     /// Rebuilds an image from its counters, its [`Image::rows`] and its [`Image::leases`].
@@ -138,6 +144,11 @@ impl ImageBuilder {
         Ok(())
     }
 
+    /// Takes the users and roles; without them there are none.
+    pub fn set_auth(&mut self, auth: Auth) {
+        self.image.auth = auth;
+    }
+
     /// The image.
     ///
     /// # Errors
@@ -180,7 +191,7 @@ impl ImageBuilder {
 }
 
 impl PartialEq for Image {
-    /// Whether both hold the same rows, current and past, and leases, under the same counters.
+    /// Whether both hold the same rows, current and past, leases and users, under the same counters.
     fn eq(&self, other: &Self) -> bool {
         self.meta == other.meta
             && self.resident_bytes == other.resident_bytes
@@ -189,6 +200,7 @@ impl PartialEq for Image {
             && self.graves == other.graves
             && self.history == other.history
             && self.leases == other.leases
+            && self.auth == other.auth
     }
 }
 

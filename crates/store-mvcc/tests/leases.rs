@@ -267,8 +267,8 @@ fn a_config_key_never_gets_a_lease() {
     let mut machine = Machine::new();
     grant(&mut machine, 1, 5);
     let guarded = |command| Proposal {
-        command,
         config_guard: Some(model::ConfigRevision(0)),
+        ..Proposal::new(command)
     };
     let config = leased("/skein/config/default/Cluster/web", 1);
     let txn = TxnOp {

@@ -546,8 +546,8 @@ fn config_changes_only_under_the_guard_and_counts_only_real_changes() {
     let mut guarded = |command: &Command, guard: Option<u64>| {
         let config_guard = guard.map(ConfigRevision);
         machine.apply(&Proposal {
-            command: command.clone(),
             config_guard,
+            ..Proposal::new(command.clone())
         })
     };
     let refused = |now| {

@@ -13,7 +13,10 @@ use store_mvcc::{
     PutOp, RangeOp, Row, SetVersionOp, SortOrder, SortTarget, TxnOp,
 };
 
+pub(crate) mod auth;
 pub(crate) mod leases;
+
+pub use auth::{permission_from_pb, permission_to_pb};
 
 /// A request that this version does not understand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,9 +47,11 @@ pub fn proposal_to_pb(proposal: &Proposal) -> pb::Proposal {
         Command::Revoke { lease } => Encoded::LeaseRevoke(pb::LeaseRevoke { id: *lease }),
         Command::KeepAlive(op) => Encoded::LeaseKeepAlive(leases::keep_alive_to_pb(op)),
         Command::Tick(op) => Encoded::LeaseTick(leases::tick_to_pb(*op)),
+        Command::Auth(op) => Encoded::Auth(auth::change_to_pb(op)),
     };
     pb::Proposal {
         command: Some(command),
+        caller: auth::caller_to_pb(&proposal.caller),
         config_guard: proposal.config_guard.map(|revision| revision.0),
     }
 }
@@ -69,9 +74,11 @@ pub fn proposal_from_pb(proposal: pb::Proposal) -> Result<Proposal, Unknown> {
         Encoded::LeaseRevoke(request) => Command::Revoke { lease: request.id },
         Encoded::LeaseKeepAlive(request) => Command::KeepAlive(leases::keep_alive_from_pb(request)),
         Encoded::LeaseTick(request) => Command::Tick(leases::tick_from_pb(request)),
+        Encoded::Auth(change) => Command::Auth(auth::change_from_pb(change)?),
     };
     Ok(Proposal {
         command,
+        caller: auth::caller_from_pb(proposal.caller),
         config_guard: proposal.config_guard.map(ConfigRevision),
     })
 }

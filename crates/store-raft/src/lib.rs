@@ -5,6 +5,7 @@
 
 mod addresses;
 mod archive;
+mod auth_row;
 mod config;
 pub mod convert;
 mod counters;

@@ -100,7 +100,10 @@ fn bumped(image: &Image, bump: NonZeroU32) -> Result<Image, RenewError> {
         .filter(|row| row.key != RESTORED_KEY);
     let rows = current.cloned().chain([Row::from(marker)]);
     let leases = image.leases().copied();
-    Image::from_rows(meta, rows, leases).map_err(|error| io::Error::other(error).into())
+    let bumped = Image::from_rows(meta, rows, leases);
+    let bumped = bumped.map_err(|error| RenewError::from(io::Error::other(error)))?;
+    // Who was asked before is asked in the new mesh, too.
+    Ok(bumped.with_auth(image.auth().clone()))
 }
 
 /// Makes `data_dir` that of the only node of a new mesh, whose state is `image`, of log entry

@@ -14,6 +14,7 @@ use store_mvcc::{ImageBuilder, KeyValue, Row, RowId};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 
+use crate::auth_row;
 use crate::convert;
 use crate::lease_pages::{LeasePages, PageReader};
 use crate::log::Durable;
@@ -102,7 +103,9 @@ fn write(rows: &Rows, from: Option<InRows>, to: State) -> InRows {
         Some(InRows { state, mut pages }) => {
             let delta = to.image.delta_since(&state.image);
             let leases = pages.follow(&state.image, &to.image);
-            let puts = delta.added.iter().map(encode).chain(leases.puts).collect();
+            let auth = auth_row::follow(&state.image, &to.image);
+            let puts = delta.added.iter().map(encode).chain(leases.puts);
+            let puts = puts.chain(auth).collect();
             let deletes = delta.removed.into_iter().map(key);
             let deletes = deletes.chain(leases.deletes).collect();
             rows.write(RowsBatch {
@@ -117,7 +120,8 @@ fn write(rows: &Rows, from: Option<InRows>, to: State) -> InRows {
             let leases = pages.tell_anew(&to.image).puts;
             let all: Vec<Row> = to.image.rows().cloned().collect();
             let all = all.into_iter().map(|row| encode(&row));
-            rows.rebuild(all.chain(leases), applied);
+            let auth = auth_row::tell(&to.image);
+            rows.rebuild(all.chain(leases).chain(auth), applied);
             pages
         }
     };
@@ -158,6 +162,10 @@ pub(crate) fn state_of(loaded: Loaded) -> Result<Option<InRows>, String> {
     let mut builder = ImageBuilder::new(image);
     let mut pages = PageReader::default();
     for (key, value) in loaded.rows {
+        if auth_row::is(&key) {
+            builder.set_auth(auth_row::read(value).map_err(|error| text(&error))?);
+            continue;
+        }
         if LeasePages::is_page(&key) {
             pages.push(&key, value).map_err(|error| text(&error))?;
             continue;

@@ -13,12 +13,13 @@ use prost::Message;
 use prost::encoding::decode_varint;
 use store_api::skeinpb as pb;
 use store_disk::{SealedSnapshot, Snapshot, SnapshotBlocks, SnapshotStore, SnapshotWriter};
-use store_mvcc::{AgreedVersion, Image, ImageBuilder, ImageMeta, Lease};
+use store_mvcc::{AgreedVersion, Auth, Image, ImageBuilder, ImageMeta, Lease};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::convert;
+use crate::convert::auth::{auth_from_pb, auth_to_pb};
 use crate::convert::leases::{PAGE_LEASES, leases_from_pb, leases_to_pb};
 use crate::full_disk;
 use crate::types::{SnapshotMeta, VoteId};
@@ -117,7 +118,10 @@ fn each_record<E>(
     let leases = leases
         .chunks(PAGE_LEASES)
         .map(|some| Kind::Leases(leases_to_pb(some, &[])));
-    let mut records = std::iter::once(head).chain(leases).chain(rows);
+    // Most stores have no users.
+    let auth = (*image.auth() != Auth::default()).then(|| Kind::Auth(auth_to_pb(image.auth())));
+    let head = std::iter::once(head).chain(auth);
+    let mut records = head.chain(leases).chain(rows);
     records.try_for_each(|kind| visit(pb::SnapshotRecord { kind: Some(kind) }))
 }
 
@@ -153,6 +157,7 @@ pub(crate) fn read(snapshot: &Snapshot) -> io::Result<Image> {
                     builder.push_lease(lease).map_err(damaged)?;
                 }
             }
+            Kind::Auth(auth) => builder.set_auth(auth_from_pb(auth).map_err(damaged)?),
             Kind::Image(_) => return Err(damaged("a second head")),
         }
     }

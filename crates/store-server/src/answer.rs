@@ -7,7 +7,8 @@ use model::ConfigRevision;
 use store_api::errors;
 use store_api::etcdserverpb as pb;
 use store_mvcc::{
-    CommandError, DeleteResult, GrantResult, PutResult, RangeResult, Response, Row, TxnResult,
+    AuthError, CommandError, DeleteResult, GrantResult, PutResult, RangeResult, Response, Row,
+    TxnResult,
 };
 use store_raft::convert;
 use tonic::Status;
@@ -42,6 +43,8 @@ pub enum Answer {
     Revoke(pb::LeaseRevokeResponse),
     /// To a keep-alive: the seconds that each lease lives from now on; 0 if there is none.
     KeepAlive(Vec<i64>),
+    /// To a change of users and roles.
+    Auth,
 }
 
 impl Answer {
@@ -61,6 +64,7 @@ impl Answer {
             }),
             Response::Revoke => Self::Revoke(pb::LeaseRevokeResponse::default()),
             Response::KeepAlive(result) => Self::KeepAlive(result.ttls),
+            Response::Auth => Self::Auth,
             Response::Range(_) | Response::Tick(_) => return None,
         })
     }
@@ -189,6 +193,7 @@ pub(crate) fn command_error(error: &CommandError) -> Status {
         CommandError::LeaseExists => errors::lease_exists(),
         CommandError::LeaseTtlTooLarge => errors::lease_ttl_too_large(),
         CommandError::ConfigLease => Status::invalid_argument(format!("skein: {error}")),
+        CommandError::Auth(error) => auth_error(*error),
         CommandError::Compacted(_) => errors::compacted(),
         CommandError::FutureRevision { .. } => errors::future_revision(),
         CommandError::DuplicateKey => errors::duplicate_key(),
@@ -196,5 +201,24 @@ pub(crate) fn command_error(error: &CommandError) -> Status {
         CommandError::ConfigGuardMismatch { .. } | CommandError::VersionMoved { .. } => {
             Status::aborted(format!("skein: {error}"))
         }
+    }
+}
+
+/// etcd's error for a caller who may not, or for a change of users and roles that cannot be.
+pub(crate) fn auth_error(error: AuthError) -> Status {
+    match error {
+        AuthError::RootUserMissing => errors::root_user_not_exist(),
+        AuthError::RootRoleMissing => errors::root_role_not_exist(),
+        AuthError::UserEmpty => errors::user_empty(),
+        AuthError::UserExists => errors::user_already_exists(),
+        AuthError::UserNotFound => errors::user_not_found(),
+        AuthError::RoleEmpty => errors::role_empty(),
+        AuthError::RoleExists => errors::role_already_exists(),
+        AuthError::RoleNotFound => errors::role_not_found(),
+        AuthError::RoleNotGranted => errors::role_not_granted(),
+        AuthError::PermissionNotGranted => errors::permission_not_granted(),
+        AuthError::InvalidManagement => errors::invalid_auth_management(),
+        AuthError::Denied => errors::permission_denied(),
+        AuthError::InvalidToken => errors::invalid_auth_token(),
     }
 }

@@ -5,12 +5,14 @@
 use futures_util::stream::{self, BoxStream, StreamExt};
 use store_api::v3electionpb as pb;
 use store_api::v3electionpb::election_server::Election;
-use store_mvcc::{KeyRange, Op, PutOp, Row};
+use store_mvcc::{Caller, KeyRange, Op, PutOp, Row};
 use store_raft::convert;
 use tonic::{Request, Response, Status};
 
+use crate::access::caller_of;
+use crate::answer::auth_error;
 use crate::patience::Patience;
-use crate::turns::{Place, Turns, first, line};
+use crate::turns::{Asked, Place, Turns, first, line};
 use crate::watch::Wants;
 
 #[derive(Clone)]
@@ -26,6 +28,7 @@ impl ElectionService {
     /// The leader says something else.
     async fn say(
         &self,
+        caller: &Caller,
         leader: &pb::LeaderKey,
         value: bytes::Bytes,
         patience: Patience,
@@ -34,9 +37,13 @@ impl ElectionService {
             lease: leader.lease,
             ..PutOp::new(leader.key.clone(), value)
         };
-        let said = self
-            .turns
-            .change(&leader.key, Some(leader.rev), Op::Put(put), patience);
+        let said = self.turns.change(
+            caller,
+            &leader.key,
+            Some(leader.rev),
+            Op::Put(put),
+            patience,
+        );
         match said.await? {
             (true, header) => Ok(header),
             (false, _) => Err(Status::unknown("election: not leader")),
@@ -57,8 +64,14 @@ impl Election for ElectionService {
         request: Request<pb::CampaignRequest>,
     ) -> Result<Response<pb::CampaignResponse>, Status> {
         let patience = self.turns.patience(&request);
+        let caller = caller_of(&request);
         let pb::CampaignRequest { name, lease, value } = request.into_inner();
-        let turn = self.turns.take_turn(&name, lease, value.clone(), patience);
+        let asked = Asked {
+            name: name.clone(),
+            lease,
+            value: value.clone(),
+        };
+        let turn = self.turns.take_turn(&caller, asked, patience);
         let (place, mut header) = turn.await?;
         let Place {
             key,
@@ -75,7 +88,7 @@ impl Election for ElectionService {
         // The lease stood for election before, with other words.
         if said.is_some_and(|said| said != value) {
             header = self
-                .say(&leader, value, Patience::own(&self.turns.limits))
+                .say(&caller, &leader, value, Patience::own(&self.turns.limits))
                 .await?;
         }
         Ok(Response::new(pb::CampaignResponse {
@@ -89,8 +102,10 @@ impl Election for ElectionService {
         request: Request<pb::ProclaimRequest>,
     ) -> Result<Response<pb::ProclaimResponse>, Status> {
         let patience = self.turns.patience(&request);
+        let caller = caller_of(&request);
         let pb::ProclaimRequest { leader, value } = request.into_inner();
-        let header = self.say(&named(leader)?, value, patience).await?;
+        let leader = named(leader)?;
+        let header = self.say(&caller, &leader, value, patience).await?;
         Ok(Response::new(pb::ProclaimResponse {
             header: Some(header),
         }))
@@ -102,7 +117,11 @@ impl Election for ElectionService {
     ) -> Result<Response<pb::LeaderResponse>, Status> {
         let patience = self.turns.patience(&request);
         let image = self.turns.reads.linearizable(patience).await?;
-        let leader = first(&image, &line(&request.into_inner().name));
+        let caller = caller_of(&request);
+        let line = line(&request.into_inner().name);
+        let may = image.auth().check_read(&caller, &line);
+        may.map_err(auth_error)?;
+        let leader = first(&image, &line);
         let leader = leader.ok_or_else(|| Status::unknown("election: no leader"))?;
         Ok(Response::new(pb::LeaderResponse {
             header: Some(self.turns.headers.at(image.revision())),
@@ -115,10 +134,13 @@ impl Election for ElectionService {
         request: Request<pb::LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         let patience = self.turns.patience(&request);
-        self.turns.reads.linearizable(patience).await?;
+        let caller = caller_of(&request);
+        let line = line(&request.into_inner().name);
+        self.turns.check_read(&caller, &line, patience).await?;
         let observer = Observer {
             turns: self.turns.clone(),
-            line: line(&request.into_inner().name),
+            caller,
+            line,
             told: None,
         };
         let answers = stream::unfold(Some(observer), async |observer| {
@@ -135,9 +157,11 @@ impl Election for ElectionService {
         &self,
         request: Request<pb::ResignRequest>,
     ) -> Result<Response<pb::ResignResponse>, Status> {
+        let caller = caller_of(&request);
         let leader = named(request.into_inner().leader)?;
         // One who leads no longer has nothing to give up.
-        let (_, header) = self.turns.leave(&leader.key, Some(leader.rev)).await?;
+        let created = Some(leader.rev);
+        let (_, header) = self.turns.leave(&caller, &leader.key, created).await?;
         Ok(Response::new(pb::ResignResponse {
             header: Some(header),
         }))
@@ -148,6 +172,7 @@ impl Election for ElectionService {
 /// said in between may be left out.
 struct Observer {
     turns: Turns,
+    caller: Caller,
     line: KeyRange,
     /// The leader's row that was told last.
     told: Option<Row>,
@@ -163,6 +188,9 @@ impl Observer {
         };
         loop {
             let image = self.turns.hub.image();
+            // It may have lost the right meanwhile.
+            let may = image.auth().check_read(&self.caller, &self.line);
+            may.map_err(auth_error)?;
             let leader = first(&image, &self.line);
             if let Some(leader) = leader
                 && self.told.as_ref() != Some(leader)

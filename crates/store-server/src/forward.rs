@@ -14,6 +14,7 @@ use store_api::skeinpb::failure;
 use store_api::skeinpb::forward_server::{Forward, ForwardServer};
 use store_api::skeinpb::propose_reply::Result as Reply;
 use store_api::verdict::Proposed;
+use store_mvcc::Caller;
 use store_raft::{Leader, Member, ReadError, Store, convert};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -197,7 +198,12 @@ impl ForwardService {
             let unknown = Status::unimplemented(format!("skein: {error}"));
             WriteError::Final(Proposed::No.mark(unknown))
         })?;
-        self.writes.submit_here(proposal.command).await
+        // What the mesh does by itself, its leader does.
+        let caller = match proposal.caller {
+            Caller::Own => Caller::Nobody,
+            caller => caller,
+        };
+        self.writes.submit_here(caller, proposal.command).await
     }
 }
 
@@ -211,6 +217,7 @@ fn reply(written: Written, term: u64) -> pb::ProposeReply {
         Answer::Grant(answer) => Reply::LeaseGrant(answer),
         Answer::Revoke(answer) => Reply::LeaseRevoke(answer),
         Answer::KeepAlive(ttls) => Reply::LeaseKeepAlive(pb::LeasesKeptAlive { ttls }),
+        Answer::Auth => Reply::Auth(pb::AuthChanged {}),
     };
     pb::ProposeReply {
         revision: written.revision,

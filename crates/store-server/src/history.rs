@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use lifecycle::Shutdown;
-use store_mvcc::{Command, CommandError, Image, Outcome, Proposal};
+use store_mvcc::{Caller, Command, CommandError, Image, Outcome, Proposal};
 use store_raft::{ProposeError, Role, Store};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -149,7 +149,7 @@ pub(crate) async fn run(store: Store, limits: Limits, mut shutdown: Shutdown) {
         while store.status().role == Role::Leader
             && let Some(revision) = history.due(begun.elapsed(), View::of(&store.image()))
         {
-            let proposal = Proposal::new(Command::Compact { revision });
+            let proposal = Proposal::own(Command::Compact { revision });
             match store.propose(&proposal).await {
                 Ok(_) => tracing::debug!(revision, "compacted the history"),
                 Err(error) => {
@@ -162,7 +162,11 @@ pub(crate) async fn run(store: Store, limits: Limits, mut shutdown: Shutdown) {
 }
 
 /// Compacts up to `to` as a client asked, in steps. The answer is the last step's.
-pub(crate) async fn compact(store: &Store, to: i64) -> Result<Outcome, ProposeError> {
+pub(crate) async fn compact(
+    store: &Store,
+    caller: Caller,
+    to: i64,
+) -> Result<Outcome, ProposeError> {
     loop {
         let view = View::of(&store.image());
         // What apply refuses is refused at once.
@@ -171,7 +175,10 @@ pub(crate) async fn compact(store: &Store, to: i64) -> Result<Outcome, ProposeEr
         } else {
             to.min(view.start().saturating_add(STEP))
         };
-        let proposal = Proposal::new(Command::Compact { revision: step });
+        let proposal = Proposal {
+            caller: caller.clone(),
+            ..Proposal::new(Command::Compact { revision: step })
+        };
         let outcome = store.propose(&proposal).await?;
         match &outcome.result {
             // Somebody else was faster; the image has it by now.

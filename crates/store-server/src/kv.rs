@@ -10,11 +10,12 @@ use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::kv_server::Kv;
 use store_api::etcdserverpb::request_op::Request as Op;
 use store_api::verdict::Proposed;
-use store_mvcc::{Command, Image, RangeResult, Row};
+use store_mvcc::{Caller, Command, Image, RangeResult, Row};
 use store_raft::{Store, convert};
 use tonic::{Request, Response, Status};
 
-use crate::answer::{self, Answer, Written, command_error, misfit};
+use crate::access::caller_of;
+use crate::answer::{self, Answer, Written, auth_error, command_error, misfit};
 use crate::header::Headers;
 use crate::limits::Limits;
 use crate::patience::Patience;
@@ -53,10 +54,11 @@ impl KvService {
         }
     }
 
-    /// A request's message, and how long it looks for a leader.
-    fn open<T>(&self, request: Request<T>) -> (T, Patience) {
+    /// A request's message, who asks, and how long it looks for a leader.
+    fn open<T>(&self, request: Request<T>) -> (T, Caller, Patience) {
         let patience = Patience::of(request.metadata(), &self.limits);
-        (request.into_inner(), patience)
+        let caller = caller_of(&request);
+        (request.into_inner(), caller, patience)
     }
 
     fn check_size(&self, request: &impl Message) -> Result<(), Status> {
@@ -77,6 +79,7 @@ impl KvService {
     async fn find(
         &self,
         request: pb::RangeRequest,
+        caller: &Caller,
         patience: Patience,
     ) -> Result<(Image, RangeResult), Status> {
         let consistency = Consistency::asked(request.serializable);
@@ -84,18 +87,22 @@ impl KvService {
         let op = convert::range_from_pb(request).map_err(|_| errors::invalid_sort_option())?;
         op.check().map_err(|error| command_error(&error))?;
         let image = self.image(consistency, patience).await?;
+        // On the very state that is read.
+        let may = image.auth().check_read(caller, &op.range);
+        may.map_err(auth_error)?;
         let result = image.range(&op).map_err(|error| command_error(&error))?;
         Ok((image, result))
     }
 
     async fn write(
         &self,
+        caller: &Caller,
         command: Command,
         patience: Patience,
     ) -> Result<(Answer, pb::ResponseHeader), Status> {
         let written = self
             .writes
-            .submit_sized(command, TxnSize::Clients, patience)
+            .submit_sized(caller, command, TxnSize::Clients, patience)
             .await?;
         let Written {
             revision, answer, ..
@@ -141,8 +148,8 @@ impl Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<pb::RangeResponse>, Status> {
-        let (request, patience) = self.open(request);
-        let (image, result) = self.find(request, patience).await?;
+        let (request, caller, patience) = self.open(request);
+        let (image, result) = self.find(request, &caller, patience).await?;
         let header = Some(self.headers.at(image.revision()));
         Ok(Response::new(pb::RangeResponse {
             header,
@@ -154,14 +161,14 @@ impl Kv for KvService {
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let (request, patience) = self.open(request);
+        let (request, caller, patience) = self.open(request);
         if !is_streamable(&request) {
             return Err(Status::unimplemented(
                 "etcdserver: a range with a sort order or a revision filter is not streamed; \
                  use Range",
             ));
         }
-        let (image, result) = self.find(request, patience).await?;
+        let (image, result) = self.find(request, &caller, patience).await?;
         let header = self.headers.at(image.revision());
         Ok(Response::new(pieces(result, header).boxed()))
     }
@@ -170,10 +177,14 @@ impl Kv for KvService {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
-        let (request, patience) = self.open(request);
+        let (request, caller, patience) = self.open(request);
         self.check_size(&request)?;
         match self
-            .write(Command::Put(convert::put_from_pb(request)), patience)
+            .write(
+                &caller,
+                Command::Put(convert::put_from_pb(request)),
+                patience,
+            )
             .await?
         {
             (Answer::Put(answer), header) => Ok(Response::new(pb::PutResponse {
@@ -188,10 +199,14 @@ impl Kv for KvService {
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        let (request, patience) = self.open(request);
+        let (request, caller, patience) = self.open(request);
         self.check_size(&request)?;
         match self
-            .write(Command::Delete(convert::delete_from_pb(request)), patience)
+            .write(
+                &caller,
+                Command::Delete(convert::delete_from_pb(request)),
+                patience,
+            )
             .await?
         {
             (Answer::Delete(answer), header) => Ok(Response::new(pb::DeleteRangeResponse {
@@ -206,7 +221,7 @@ impl Kv for KvService {
         &self,
         request: Request<pb::TxnRequest>,
     ) -> Result<Response<pb::TxnResponse>, Status> {
-        let (request, patience) = self.open(request);
+        let (request, caller, patience) = self.open(request);
         self.check_size(&request)?;
         let consistency = Consistency::of_txn(&request);
         let txn = convert::txn_from_pb(request).map_err(|error| {
@@ -216,6 +231,12 @@ impl Kv for KvService {
             txn.check(self.limits.txn_ops)
                 .map_err(|error| command_error(&error))?;
             let image = self.image(consistency, patience).await?;
+            let command = Command::Txn(txn);
+            let may = image.check_command(&caller, &command);
+            may.map_err(auth_error)?;
+            let Command::Txn(txn) = command else {
+                return Err(misfit());
+            };
             let result = image
                 .read_txn(&txn)
                 .map_err(|error| command_error(&error))?;
@@ -223,7 +244,7 @@ impl Kv for KvService {
             let answer = answer::txn(result, image.revision());
             return Ok(Response::new(pb::TxnResponse { header, ..answer }));
         }
-        match self.write(Command::Txn(txn), patience).await? {
+        match self.write(&caller, Command::Txn(txn), patience).await? {
             (Answer::Txn(answer), header) => Ok(Response::new(pb::TxnResponse {
                 header: Some(header),
                 ..answer
@@ -237,9 +258,10 @@ impl Kv for KvService {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         // Compaction is physical at once: apply drops the rows.
-        let (request, patience) = self.open(request);
+        let (request, caller, patience) = self.open(request);
         let revision = request.revision;
-        match self.write(Command::Compact { revision }, patience).await? {
+        let command = Command::Compact { revision };
+        match self.write(&caller, command, patience).await? {
             (Answer::Compact(_), header) => Ok(Response::new(pb::CompactionResponse {
                 header: Some(header),
             })),

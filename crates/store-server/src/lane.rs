@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use store_api::errors;
 use store_api::verdict::Proposed;
-use store_mvcc::{Command, CommandError, Outcome, Proposal, touches_config};
+use store_mvcc::{Caller, Command, CommandError, Outcome, Proposal, touches_config};
 use store_raft::Store;
 use tokio::sync::{Mutex, Semaphore};
 use tonic::Status;
@@ -33,7 +33,12 @@ impl Lane {
 
     /// Waits for its turn, then admits and proposes. Dropping the future gives the turn away; what
     /// was proposed by then stays proposed, and the guard of the next one copes with it.
-    pub(crate) async fn run(&self, store: &Store, command: Command) -> Result<Outcome, WriteError> {
+    pub(crate) async fn run(
+        &self,
+        store: &Store,
+        caller: Caller,
+        command: Command,
+    ) -> Result<Outcome, WriteError> {
         let busy = || WriteError::Final(Proposed::No.mark(errors::too_many_requests()));
         let _place = self.places.try_acquire().map_err(|_| busy())?;
         let _turn = self.turn.lock().await;
@@ -50,6 +55,7 @@ impl Lane {
             verdict.map_err(|refusal| WriteError::Final(refusal.to_status()))?;
             let proposal = Proposal {
                 command: command.clone(),
+                caller: caller.clone(),
                 config_guard,
             };
             let outcome = store.propose(&proposal).await?;

@@ -15,7 +15,7 @@ use store_api::skeinpb::failure;
 use store_api::skeinpb::forward_client::ForwardClient;
 use store_api::skeinpb::propose_reply::Result as Reply;
 use store_api::verdict::{Proposed, never_sent};
-use store_mvcc::{Command, Proposal};
+use store_mvcc::Proposal;
 use store_raft::{Leader, RaftStatus, convert};
 use tls::Dialer;
 use tokio::sync::watch;
@@ -56,15 +56,15 @@ impl LeaderCalls {
         }
     }
 
-    /// Has the leader admit and propose a command.
+    /// Has the leader admit and propose a command, in its caller's name.
     pub(crate) async fn propose(
         &self,
         leader: &Leader,
-        command: Command,
+        proposal: &Proposal,
         deadline: Instant,
     ) -> Result<Written, WriteError> {
         let relay = self.relay(&leader.peer_addr).map_err(elsewhere)?;
-        let proposal = convert::proposal_to_pb(&Proposal::new(command));
+        let proposal = convert::proposal_to_pb(proposal);
         let reply = relay.propose(proposal, deadline).await;
         reply.map_or_else(|error| Err(lost(&error, leader)), written)
     }
@@ -212,6 +212,7 @@ fn written(reply: pb::ProposeReply) -> Result<Written, WriteError> {
         Some(Reply::LeaseGrant(answer)) => Answer::Grant(answer),
         Some(Reply::LeaseRevoke(answer)) => Answer::Revoke(answer),
         Some(Reply::LeaseKeepAlive(answer)) => Answer::KeepAlive(answer.ttls),
+        Some(Reply::Auth(_)) => Answer::Auth,
         Some(Reply::Failure(failure)) => return Err(write_error(&failure)),
         None => return Err(WriteError::Final(Proposed::Unknown.mark(unknown_reply()))),
     };

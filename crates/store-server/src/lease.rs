@@ -14,13 +14,14 @@ use lifecycle::Shutdown;
 use store_api::errors;
 use store_api::etcdserverpb as pb;
 use store_api::etcdserverpb::lease_server::Lease;
-use store_mvcc::{Command, GrantOp};
+use store_mvcc::{Caller, Command, GrantOp};
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use self::ticking::LeaseTime;
 
 use self::renewals::Renewals;
-use crate::answer::{Answer, misfit};
+use crate::access::caller_of;
+use crate::answer::{Answer, auth_error, misfit};
 use crate::header::Headers;
 use crate::limits::Limits;
 use crate::patience::Patience;
@@ -61,10 +62,11 @@ impl LeaseService {
         }
     }
 
-    /// A request's message, and how long it looks for a leader.
-    fn open<T>(&self, request: Request<T>) -> (T, Patience) {
+    /// A request's message, who asks, and how long it looks for a leader.
+    fn open<T>(&self, request: Request<T>) -> (T, Caller, Patience) {
         let patience = Patience::of(request.metadata(), &self.limits);
-        (request.into_inner(), patience)
+        let caller = caller_of(&request);
+        (request.into_inner(), caller, patience)
     }
 }
 
@@ -76,13 +78,13 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
-        let (request, patience) = self.open(request);
+        let (request, caller, patience) = self.open(request);
         let command = Command::Grant(GrantOp {
             id: request.id,
             ttl: request.ttl,
             age_ms: 0,
         });
-        let written = self.writes.submit(command, patience).await?;
+        let written = self.writes.submit(&caller, command, patience).await?;
         let Answer::Grant(answer) = written.answer else {
             return Err(misfit());
         };
@@ -96,9 +98,9 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
-        let (request, patience) = self.open(request);
+        let (request, caller, patience) = self.open(request);
         let command = Command::Revoke { lease: request.id };
-        let written = self.writes.submit(command, patience).await?;
+        let written = self.writes.submit(&caller, command, patience).await?;
         let Answer::Revoke(_) = written.answer else {
             return Err(misfit());
         };
@@ -112,6 +114,8 @@ impl Lease for LeaseService {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         let session = Session {
+            caller: caller_of(&request),
+            reads: self.reads.clone(),
             requests: request.into_inner().ready_chunks(PIECE),
             renewals: self.renewals.clone(),
             headers: self.headers.clone(),
@@ -135,7 +139,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
-        let (request, patience) = self.open(request);
+        let (request, caller, patience) = self.open(request);
         let image = self.reads.linearizable(patience).await?;
         let mut answer = pb::LeaseTimeToLiveResponse {
             header: Some(self.headers.at(image.revision())),
@@ -149,6 +153,8 @@ impl Lease for LeaseService {
             answer.ttl = i64::try_from(left).unwrap_or(i64::MAX).min(lease.ttl);
             answer.granted_ttl = lease.ttl;
             if request.keys {
+                let may = image.check_lease_read(&caller, request.id);
+                may.map_err(auth_error)?;
                 answer.keys = image.lease_keys(request.id).cloned().collect();
             }
         }
@@ -159,7 +165,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
-        let (_, patience) = self.open(request);
+        let (_, _, patience) = self.open(request);
         let image = self.reads.linearizable(patience).await?;
         let leases = image.leases().map(|lease| pb::LeaseStatus { id: lease.id });
         Ok(Response::new(pb::LeaseLeasesResponse {
@@ -171,6 +177,8 @@ impl Lease for LeaseService {
 
 /// One stream of keep-alives.
 struct Session {
+    caller: Caller,
+    reads: Reads,
     requests: ReadyChunks<Streaming<pb::LeaseKeepAliveRequest>>,
     renewals: Renewals,
     headers: Headers,
@@ -197,6 +205,9 @@ impl Session {
     }
 
     async fn renew(&mut self, requests: Vec<pb::LeaseKeepAliveRequest>) -> Result<(), Status> {
+        // The stream may outlive its user.
+        let may = self.reads.here().auth().check_user(&self.caller);
+        may.map_err(auth_error)?;
         let ids: Vec<i64> = requests.into_iter().map(|request| request.id).collect();
         let kept = self.renewals.keep_alive(&ids).await?;
         let header = self.headers.at(kept.revision());

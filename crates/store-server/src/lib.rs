@@ -4,8 +4,10 @@
 //! neither openraft nor what a config value means; listens on no port itself: the services are
 //! handed out.
 
+mod access;
 mod admit;
 mod answer;
+mod auth;
 mod autopilot;
 mod cluster;
 mod connections;
@@ -28,7 +30,7 @@ mod lock;
 mod maintenance;
 mod members;
 mod metrics;
-mod not_yet;
+mod passwords;
 mod patience;
 mod quota;
 mod reads;
@@ -38,18 +40,22 @@ mod relayed;
 mod require_leader;
 mod reserved;
 mod server;
+mod tokens;
 mod turns;
 mod versions;
 mod watch;
 mod writes;
 
+pub use access::caller_of;
 pub use answer::{Answer, Written};
 pub use autopilot::{Judgement, Liveness, VOTERS_MAX, VOTERS_MIN};
 pub use connections::{Connection, Speaks, connections};
 pub use forward::{ForwardService, Introduction};
 pub use gateway::MetricsText;
 pub use join::{JoinError, Joined, request_join, request_record};
-pub use limits::{HistoryLimits, Limits, QUOTA_BYTES, REMOVE_DEAD_AFTER, REQUEST_BYTES, TXN_OPS};
+pub use limits::{
+    AUTH_TOKEN_TTL, HistoryLimits, Limits, QUOTA_BYTES, REMOVE_DEAD_AFTER, REQUEST_BYTES, TXN_OPS,
+};
 pub use patience::Patience;
 pub use refusal::{Admission, Refusal};
 pub use server::StoreServer;

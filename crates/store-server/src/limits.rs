@@ -81,10 +81,15 @@ pub struct Limits {
     /// The least time to live that a lease is granted, in seconds: shorter ones are raised to it.
     /// As in etcd: longer than an election takes, so that there is time for a keep-alive.
     pub lease_ttl_min: i64,
+    /// How long a token counts that is not used.
+    pub auth_token_ttl: Duration,
     /// How long a member must have been dead, by the leader's own sight, before it is removed;
     /// `None`: never by itself.
     pub remove_dead_after: Option<Duration>,
 }
+
+/// How long a token counts after it was last used, as in etcd.
+pub const AUTH_TOKEN_TTL: Duration = Duration::from_secs(300);
 
 /// A member that is dead for so long is removed, unless told otherwise: a machine that was repaired
 /// after a weekend is still a member, and one that is replaced under its name never waits for this.
@@ -124,6 +129,7 @@ impl Default for Limits {
             leader_wait: Duration::from_secs(4),
             watch_progress_every: Duration::from_secs(600),
             lease_ttl_min: 2,
+            auth_token_ttl: AUTH_TOKEN_TTL,
             remove_dead_after: Some(REMOVE_DEAD_AFTER),
         }
     }

@@ -7,7 +7,8 @@ use store_api::v3lockpb as pb;
 use store_api::v3lockpb::lock_server::Lock;
 use tonic::{Request, Response, Status};
 
-use crate::turns::Turns;
+use crate::access::caller_of;
+use crate::turns::{Asked, Turns};
 
 #[derive(Clone)]
 pub(crate) struct LockService {
@@ -27,8 +28,11 @@ impl Lock for LockService {
         request: Request<pb::LockRequest>,
     ) -> Result<Response<pb::LockResponse>, Status> {
         let patience = self.turns.patience(&request);
+        let caller = caller_of(&request);
         let pb::LockRequest { name, lease } = request.into_inner();
-        let turn = self.turns.take_turn(&name, lease, Bytes::new(), patience);
+        let value = Bytes::new();
+        let asked = Asked { name, lease, value };
+        let turn = self.turns.take_turn(&caller, asked, patience);
         let (place, header) = turn.await?;
         Ok(Response::new(pb::LockResponse {
             header: Some(header),
@@ -40,8 +44,9 @@ impl Lock for LockService {
         &self,
         request: Request<pb::UnlockRequest>,
     ) -> Result<Response<pb::UnlockResponse>, Status> {
+        let caller = caller_of(&request);
         let key = request.into_inner().key;
-        let (_, header) = self.turns.leave(&key, None).await?;
+        let (_, header) = self.turns.leave(&caller, &key, None).await?;
         Ok(Response::new(pb::UnlockResponse {
             header: Some(header),
         }))

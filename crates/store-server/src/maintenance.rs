@@ -17,6 +17,7 @@ use store_raft::{MembershipError, Role, Store};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
+use crate::access::{Access, caller_of};
 use crate::downgrade;
 use crate::header::Headers;
 use crate::limits::{Limits, SNAPSHOT_STALL, SNAPSHOTS_MAX};
@@ -32,6 +33,7 @@ pub(crate) struct MaintenanceService {
     store: Store,
     writes: Writes,
     reads: Reads,
+    access: Access,
     headers: Headers,
     limits: Limits,
     /// Turns at taking a snapshot away.
@@ -45,6 +47,7 @@ impl MaintenanceService {
         store: Store,
         writes: Writes,
         reads: Reads,
+        access: Access,
         headers: Headers,
         limits: Limits,
         shutdown: Shutdown,
@@ -53,6 +56,7 @@ impl MaintenanceService {
             store,
             writes,
             reads,
+            access,
             headers,
             limits,
             snapshots: Arc::new(Semaphore::new(SNAPSHOTS_MAX)),
@@ -143,7 +147,13 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<pb::AlarmRequest>,
     ) -> Result<Response<pb::AlarmResponse>, Status> {
+        let caller = caller_of(&request);
+        let patience = Patience::of(request.metadata(), &self.limits);
         let request = request.into_inner();
+        // To look is for every user.
+        if request.action() != AlarmAction::Get && self.store.image().auth().is_enabled() {
+            self.access.check_root(&caller, patience).await?;
+        }
         let asked = [AlarmType::None, AlarmType::Nospace].contains(&request.alarm())
             && [0, self.store.id().0].contains(&request.member_id);
         let alarms = match request.action() {
@@ -249,9 +259,10 @@ impl Maintenance for MaintenanceService {
         request: Request<pb::DowngradeRequest>,
     ) -> Result<Response<pb::DowngradeResponse>, Status> {
         let patience = Patience::of(request.metadata(), &self.limits);
+        let caller = caller_of(&request);
         let image = self.reads.linearizable(patience).await?;
         if let Some(command) = downgrade::plan(image.meta(), request.get_ref())? {
-            self.writes.submit(command, patience).await?;
+            self.writes.submit(&caller, command, patience).await?;
         }
         let header = Some(self.headers.at(image.revision()));
         let version = image.cluster_version().to_string();

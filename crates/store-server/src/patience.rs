@@ -26,7 +26,12 @@ impl Patience {
     /// The patience of a request that arrived now. It ends before the caller's, so that the caller
     /// is told that nothing was done, instead of having to guess.
     pub fn of(metadata: &MetadataMap, limits: &Limits) -> Self {
-        let told = told(metadata.as_ref());
+        Self::of_headers(metadata.as_ref(), limits)
+    }
+
+    /// The same, of a request that is not gRPC's yet.
+    pub(crate) fn of_headers(headers: &HeaderMap, limits: &Limits) -> Self {
+        let told = told(headers);
         let wait = told.map_or(limits.leader_wait, |told| told.min(limits.leader_wait));
         Self {
             leader_by: Instant::now() + wait,

@@ -50,6 +50,11 @@ impl Reads {
         }
     }
 
+    /// The newest image of this node, which may lack what it has not applied yet.
+    pub(crate) fn here(&self) -> Image {
+        self.inner.store.image()
+    }
+
     /// An image that has everything that was acknowledged, by whichever node, before this call.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use lifecycle::Shutdown;
+use store_api::etcdserverpb::auth_server::AuthServer;
 use store_api::etcdserverpb::cluster_server::ClusterServer;
 use store_api::etcdserverpb::kv_server::KvServer;
 use store_api::etcdserverpb::lease_server::LeaseServer;
@@ -13,13 +14,15 @@ use store_api::etcdserverpb::maintenance_server::MaintenanceServer;
 use store_api::skeinpb::forward_server::ForwardServer;
 use store_api::v3electionpb::election_server::ElectionServer;
 use store_api::v3lockpb::lock_server::LockServer;
-use store_mvcc::Image;
+use store_mvcc::{Caller, Command, Image};
 use store_raft::Store;
 use telemetry::Registry;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 use tonic::service::{InterceptorLayer, Routes};
 
+use crate::access::{Access, Guard};
+use crate::auth::AuthService;
 use crate::autopilot::{self, Liveness};
 use crate::cluster::ClusterService;
 use crate::election::ElectionService;
@@ -36,7 +39,6 @@ use crate::lock::LockService;
 use crate::maintenance::MaintenanceService;
 use crate::members::Members;
 use crate::metrics::StoreCollector;
-use crate::not_yet::AuthNotYet;
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::refusal::Admission;
@@ -52,6 +54,7 @@ pub struct StoreServer {
     store: Store,
     writes: Writes,
     reads: Reads,
+    access: Access,
     lease_time: LeaseTime,
     leader: Arc<LeaderCalls>,
     members: Members,
@@ -78,17 +81,20 @@ impl StoreServer {
         ));
         let versions = Versions::new(store.clone(), liveness.clone());
         let lease_time = LeaseTime::default();
+        let reads = Reads::new(store.clone(), leader.clone(), limits.clone());
+        let access = Access::new(store.clone(), reads.clone(), limits.clone());
         let writes = Writes::new(
-            store.clone(),
             admission,
             versions,
             leader.clone(),
+            access.clone(),
             lease_time.clone(),
             limits.clone(),
         );
         Self {
             writes,
-            reads: Reads::new(store.clone(), leader.clone(), limits.clone()),
+            reads,
+            access,
             leader,
             members: Members::new(store.clone(), liveness.clone()),
             hub: WatchHub::new(store.images(), store.status_watch(), shutdown.clone()),
@@ -124,18 +130,36 @@ impl StoreServer {
         self.reads.linearizable(patience).await
     }
 
+    /// Whether `caller` may have `command` done, for the node's own services.
+    ///
+    /// # Errors
+    /// etcd's.
+    pub async fn admit(
+        &self,
+        caller: &Caller,
+        command: &Command,
+        patience: Patience,
+    ) -> Result<(), Status> {
+        self.access.admit(caller, command, patience).await
+    }
+
     /// How long a request with this metadata, arrived now, looks for a leader.
     pub fn patience(&self, metadata: &MetadataMap) -> Patience {
         Patience::of(metadata, &self.limits)
     }
 
-    /// The services of the client port, and their JSON gateway; the node adds its own services to
-    /// them, and tells its metrics.
-    pub fn client_routes(&self, metrics: MetricsText) -> Routes {
+    /// The services of the client port, and their JSON gateway. The node adds its own services with
+    /// `add`, and tells its metrics. Every call is asked who makes it: [`crate::caller_of`] tells.
+    pub fn client_routes(
+        &self,
+        metrics: MetricsText,
+        add: impl FnOnce(Routes) -> Routes,
+    ) -> Routes {
         let Self {
             store,
             writes,
             reads,
+            access,
             headers,
             ..
         } = self;
@@ -168,15 +192,8 @@ impl StoreServer {
             headers: headers.clone(),
             limits: self.limits.clone(),
         };
-        let maintenance = MaintenanceService::new(
-            store.clone(),
-            writes.clone(),
-            reads.clone(),
-            headers.clone(),
-            self.limits.clone(),
-            self.shutdown.clone(),
-        );
-        let watch = WatchService::new(self.hub.clone(), headers.clone(), self.limits.clone());
+        let maintenance = self.maintenance();
+        let auth = AuthService::new(writes.clone(), reads.clone(), headers.clone(), &self.limits);
         let pages = Pages::new(
             store.clone(),
             reads.clone(),
@@ -186,18 +203,41 @@ impl StoreServer {
         );
         let largest = self.limits.request_bytes + REQUEST_SLACK;
         let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(largest))
-            .add_service(watch)
+            .add_service(self.watch())
             .add_service(ClusterServer::new(cluster))
             .add_service(MaintenanceServer::new(maintenance))
             .add_service(HealthService::new(self.store.status_watch()))
             .add_service(LeaseServer::new(lease))
-            .add_service(AuthNotYet)
+            .add_service(AuthServer::new(auth))
             .add_service(LockServer::new(LockService::new(turns.clone())))
             .add_service(ElectionServer::new(ElectionService::new(turns)));
         let required = RequireLeader::new(self.store.status_watch());
         let required = InterceptorLayer::new(required);
-        let routes = Routes::from(routes.into_axum_router().layer(required));
+        let guard = Guard(access.clone());
+        let routes = add(routes).into_axum_router();
+        let routes = Routes::from(routes.layer(guard).layer(required));
         gateway::beside(routes, pages)
+    }
+
+    fn maintenance(&self) -> MaintenanceService {
+        MaintenanceService::new(
+            self.store.clone(),
+            self.writes.clone(),
+            self.reads.clone(),
+            self.access.clone(),
+            self.headers.clone(),
+            self.limits.clone(),
+            self.shutdown.clone(),
+        )
+    }
+
+    fn watch(&self) -> WatchService {
+        WatchService::new(
+            self.hub.clone(),
+            Some(self.reads.clone()),
+            self.headers.clone(),
+            self.limits.clone(),
+        )
     }
 
     /// The service of the peer port, beside [`Store::peer_service`]. `introduction` tells who this

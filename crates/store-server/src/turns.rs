@@ -9,12 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use store_api::etcdserverpb as pb;
 use store_mvcc::{
-    Command, Compare, CompareResult, CompareTarget, DeleteOp, GrantOp, Image, KeyRange, Op, PutOp,
-    RangeOp, Row, TxnOp,
+    Caller, Command, Compare, CompareResult, CompareTarget, DeleteOp, GrantOp, Image, KeyRange, Op,
+    PutOp, RangeOp, Row, TxnOp,
 };
 use tonic::{Request, Status};
 
-use crate::answer::{Answer, misfit};
+use crate::answer::{Answer, auth_error, misfit};
 use crate::header::Headers;
 use crate::limits::Limits;
 use crate::patience::Patience;
@@ -35,6 +35,17 @@ pub(crate) struct Turns {
     pub(crate) limits: Limits,
 }
 
+/// What a caller asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    /// Of the line.
+    pub(crate) name: Bytes,
+    /// What the place hangs on; 0: one that is made for it.
+    pub(crate) lease: i64,
+    /// What the key of the place says.
+    pub(crate) value: Bytes,
+}
+
 /// A place in a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -49,15 +60,18 @@ pub(crate) struct Place {
 /// Gives a place up if its owner stops to wait for its turn.
 struct GiveUp {
     turns: Turns,
+    caller: Caller,
     place: Option<Place>,
 }
 
 impl Drop for GiveUp {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            let turns = self.turns.clone();
+            let (turns, caller) = (self.turns.clone(), self.caller.clone());
             // Should it fail, the end of the lease frees the place.
-            tokio::spawn(async move { turns.leave(&place.key, Some(place.created)).await });
+            tokio::spawn(
+                async move { turns.leave(&caller, &place.key, Some(place.created)).await },
+            );
         }
     }
 }
@@ -80,20 +94,22 @@ impl Turns {
     /// Waits in line until it is the caller's turn; tells its place and the header of the answer.
     pub(crate) async fn take_turn(
         &self,
-        name: &Bytes,
-        lease: i64,
-        value: Bytes,
+        caller: &Caller,
+        asked: Asked,
         patience: Patience,
     ) -> Result<(Place, pb::ResponseHeader), Status> {
-        let lease = match lease {
-            0 => self.own_lease(patience).await?,
+        // To wait for others is to know of them.
+        let line = line(&asked.name);
+        self.check_read(caller, &line, patience).await?;
+        let lease = match asked.lease {
+            0 => self.own_lease(caller, patience).await?,
             lease => lease,
         };
-        let mut held = self.hold(name.clone(), lease, value, patience).await?;
+        let asked = Asked { lease, ..asked };
+        let mut held = self.hold(caller.clone(), asked, patience).await?;
         let place = held.place.clone().ok_or_else(misfit)?;
         // From here on this node's images have the place.
         self.reads.linearizable(patience).await?;
-        let line = line(name);
         loop {
             let image = self.hub.image();
             let earlier = image
@@ -118,17 +134,19 @@ impl Turns {
     /// Deletes the key of a place, if it was created by `created`, when that is given.
     pub(crate) async fn leave(
         &self,
+        caller: &Caller,
         key: &Bytes,
         created: Option<i64>,
     ) -> Result<(bool, pb::ResponseHeader), Status> {
         let delete = Op::Delete(DeleteOp::new(KeyRange::key(key.clone())));
-        self.change(key, created, delete, Patience::own(&self.limits))
-            .await
+        let patience = Patience::own(&self.limits);
+        self.change(caller, key, created, delete, patience).await
     }
 
     /// Does `op` if `key` was created by `created`, when that is given; tells whether it was.
     pub(crate) async fn change(
         &self,
+        caller: &Caller,
         key: &Bytes,
         created: Option<i64>,
         op: Op,
@@ -142,21 +160,35 @@ impl Turns {
             success: vec![op],
             failure: Vec::new(),
         };
-        let written = self.writes.submit(Command::Txn(txn), patience).await?;
+        let written = self
+            .writes
+            .submit(caller, Command::Txn(txn), patience)
+            .await?;
         let Answer::Txn(answer) = written.answer else {
             return Err(misfit());
         };
         Ok((answer.succeeded, self.headers.at(written.revision)))
     }
 
-    async fn own_lease(&self, patience: Patience) -> Result<i64, Status> {
+    /// Whether the caller may see who is in a line.
+    pub(crate) async fn check_read(
+        &self,
+        caller: &Caller,
+        line: &KeyRange,
+        patience: Patience,
+    ) -> Result<(), Status> {
+        let image = self.reads.linearizable(patience).await?;
+        image.auth().check_read(caller, line).map_err(auth_error)
+    }
+
+    async fn own_lease(&self, caller: &Caller, patience: Patience) -> Result<i64, Status> {
         let grant = GrantOp {
             ttl: OWN_LEASE_TTL,
             ..GrantOp::default()
         };
         match self
             .writes
-            .submit(Command::Grant(grant), patience)
+            .submit(caller, Command::Grant(grant), patience)
             .await?
             .answer
         {
@@ -170,16 +202,16 @@ impl Turns {
     /// give it up.
     async fn hold(
         &self,
-        name: Bytes,
-        lease: i64,
-        value: Bytes,
+        caller: Caller,
+        asked: Asked,
         patience: Patience,
     ) -> Result<GiveUp, Status> {
         let turns = self.clone();
         let joining = tokio::spawn(async move {
-            let place = turns.join(&name, lease, value, patience).await?;
+            let place = turns.join(&caller, asked, patience).await?;
             Ok(GiveUp {
                 turns,
+                caller,
                 place: Some(place),
             })
         });
@@ -190,12 +222,12 @@ impl Turns {
     /// Gets a place: a new one at the end, or the one that the lease has already.
     async fn join(
         &self,
-        name: &Bytes,
-        lease: i64,
-        value: Bytes,
+        caller: &Caller,
+        asked: Asked,
         patience: Patience,
     ) -> Result<Place, Status> {
         use pb::response_op::Response as Part;
+        let Asked { name, lease, value } = asked;
         let key = Bytes::from([&name[..], b"/", format!("{lease:x}").as_bytes()].concat());
         let put = PutOp {
             lease,
@@ -206,7 +238,10 @@ impl Turns {
             success: vec![Op::Put(put)],
             failure: vec![Op::Range(RangeOp::new(KeyRange::key(key.clone())))],
         };
-        let written = self.writes.submit(Command::Txn(txn), patience).await?;
+        let written = self
+            .writes
+            .submit(caller, Command::Txn(txn), patience)
+            .await?;
         let Answer::Txn(answer) = written.answer else {
             return Err(misfit());
         };

@@ -49,7 +49,7 @@ impl Versions {
             let Some(op) = next(agreed, members(&status).map(|member| self.of(member))) else {
                 continue;
             };
-            let proposal = Proposal::new(Command::SetClusterVersion(op));
+            let proposal = Proposal::own(Command::SetClusterVersion(op));
             match self.store.propose(&proposal).await.map(|it| it.result) {
                 Ok(Ok(_)) => tracing::info!(version = %op.version, "agreed on the mesh's version"),
                 // The next round begins from what is then the case.

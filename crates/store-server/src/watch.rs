@@ -28,29 +28,38 @@ pub use self::hub::WatchHub;
 
 use self::frame::{Frame, WatchCodec};
 use self::session::Session;
+use crate::access::caller_of;
 use crate::header::Headers;
 use crate::limits::{Limits, REQUEST_SLACK};
+use crate::reads::Reads;
 use crate::require_leader;
 
 /// The service for the client port. A clone serves the same hub.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct WatchService {
     shared: Arc<Shared>,
 }
 
 /// What all sessions share.
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) hub: Arc<WatchHub>,
+    /// Where a right is looked for that this node may not have heard of yet.
+    pub(crate) reads: Option<Reads>,
     pub(crate) headers: Headers,
     pub(crate) limits: Limits,
 }
 
 impl WatchService {
-    pub(crate) fn new(hub: Arc<WatchHub>, headers: Headers, limits: Limits) -> Self {
+    pub(crate) fn new(
+        hub: Arc<WatchHub>,
+        reads: Option<Reads>,
+        headers: Headers,
+        limits: Limits,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 hub,
+                reads,
                 headers,
                 limits,
             }),
@@ -72,8 +81,9 @@ impl StreamingService<WatchRequest> for OpenSession {
 
     fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
         let wants_leader = require_leader::is_asked(request.metadata());
+        let caller = caller_of(&request);
         let requests = request.into_inner().boxed();
-        let session = Session::open(self.0.clone(), requests, wants_leader);
+        let session = Session::open(self.0.clone(), requests, caller, wants_leader);
         let frames = stream::unfold(Some(session), async |session| {
             let mut session = session?;
             match session.next_frame().await {

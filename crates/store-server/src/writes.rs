@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use store_api::errors;
 use store_api::verdict::Proposed;
-use store_mvcc::{Command, Outcome, Proposal};
+use store_mvcc::{Caller, Command, Outcome, Proposal};
 use store_raft::{Leader, ProposeError, Role, Store, Unfit, check_fit};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
+use crate::access::Access;
 use crate::answer::{Answer, Written, command_error};
 use crate::history;
 use crate::lane::Lane;
@@ -36,6 +37,7 @@ struct Inner {
     versions: Versions,
     quota: Quota,
     leader: Arc<LeaderCalls>,
+    access: Access,
     lease_time: LeaseTime,
     limits: Limits,
 }
@@ -88,13 +90,14 @@ fn refusal_of(unfit: Unfit) -> Status {
 
 impl Writes {
     pub(crate) fn new(
-        store: Store,
         admission: Arc<dyn Admission>,
         versions: Versions,
         leader: Arc<LeaderCalls>,
+        access: Access,
         lease_time: LeaseTime,
         limits: Limits,
     ) -> Self {
+        let store = access.store().clone();
         let lane = Lane::new(admission);
         let quota = Quota::new(limits.quota_bytes, store.images());
         Self {
@@ -104,6 +107,7 @@ impl Writes {
                 versions,
                 quota,
                 leader,
+                access,
                 lease_time,
                 limits,
             }),
@@ -115,20 +119,28 @@ impl Writes {
         &self.inner.quota
     }
 
-    /// Gets a command committed and applied, through whichever node leads, and waits for its
+    /// Gets a command of `caller` committed and applied, through whichever node leads, and waits for its
     /// outcome (on this node, if it leads; otherwise on the leader). Commands below `/skein/` are
-    /// admitted on the way. A transaction may have any number of operations.
+    /// admitted on the way. A transaction may have any number of operations. What the caller may not is
+    /// refused before it is proposed, and again when it is applied.
     ///
     /// # Errors
     /// etcd's errors, `skein: config refused: …`, and for lack of a leader `Unavailable`. The
     /// metadata `skein-proposed` ([`Proposed::of`]) tells what is known where that is in doubt.
-    pub async fn submit(&self, command: Command, patience: Patience) -> Result<Written, Status> {
-        self.submit_sized(command, TxnSize::Own, patience).await
+    pub async fn submit(
+        &self,
+        caller: &Caller,
+        command: Command,
+        patience: Patience,
+    ) -> Result<Written, Status> {
+        self.submit_sized(caller, command, TxnSize::Own, patience)
+            .await
     }
 
     /// As [`Writes::submit`], with the limit that `size` means.
     pub(crate) async fn submit_sized(
         &self,
+        caller: &Caller,
         command: Command,
         size: TxnSize,
         patience: Patience,
@@ -141,9 +153,13 @@ impl Writes {
             .check(ops_max)
             .map_err(|error| Proposed::No.mark(command_error(&error)))?;
         // Before anybody looks for a leader, who could do nothing about it.
-        let proposal = Proposal::new(command);
+        let proposal = Proposal {
+            caller: caller.clone(),
+            ..Proposal::new(command)
+        };
         check_fit(&proposal).map_err(refusal_of)?;
-        let Proposal { command, .. } = proposal;
+        let access = &self.inner.access;
+        access.admit(caller, &proposal.command, patience).await?;
         let deadline = Instant::now() + self.inner.limits.request_deadline;
         let mut status = self.inner.store.status_watch();
         loop {
@@ -153,13 +169,11 @@ impl Writes {
             };
             let attempt = match (role, &leader) {
                 (Role::Stopped, _) => return Err(Proposed::No.mark(errors::stopped())),
-                (Role::Leader, _) => self.submit_here(command.clone()).await,
-                (_, Some(leader)) => {
-                    self.inner
-                        .leader
-                        .propose(leader, command.clone(), deadline)
+                (Role::Leader, _) => {
+                    self.submit_here(caller.clone(), proposal.command.clone())
                         .await
                 }
+                (_, Some(leader)) => self.inner.leader.propose(leader, &proposal, deadline).await,
                 (_, None) => Err(WriteError::Elsewhere(None)),
             };
             match attempt {
@@ -183,7 +197,11 @@ impl Writes {
     }
 
     /// Admits and proposes on this node, which should lead.
-    pub(crate) async fn submit_here(&self, command: Command) -> Result<Written, WriteError> {
+    pub(crate) async fn submit_here(
+        &self,
+        caller: Caller,
+        command: Command,
+    ) -> Result<Written, WriteError> {
         let Inner {
             store,
             versions,
@@ -198,10 +216,16 @@ impl Writes {
         let route = route(&command).map_err(|refusal| WriteError::Final(refusal.to_status()))?;
         let outcome = match route {
             Route::Direct => match command {
-                Command::Compact { revision } => history::compact(store, revision).await?,
-                command => store.propose(&Proposal::new(command)).await?,
+                Command::Compact { revision } => history::compact(store, caller, revision).await?,
+                command => {
+                    let proposal = Proposal {
+                        caller,
+                        ..Proposal::new(command)
+                    };
+                    store.propose(&proposal).await?
+                }
             },
-            Route::Lane => self.inner.lane.run(store, command).await?,
+            Route::Lane => self.inner.lane.run(store, caller, command).await?,
         };
         let Outcome {
             revision,

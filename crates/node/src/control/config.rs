@@ -15,7 +15,7 @@ use store_api::verdict::Proposed;
 use store_mvcc::{
     Command, Compare, CompareResult, CompareTarget, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp,
 };
-use store_server::{Admission, Answer, StoreServer};
+use store_server::{Admission, Answer, StoreServer, caller_of};
 use tonic::{Request, Response, Status};
 
 use crate::admission::ConfigAdmission;
@@ -36,6 +36,7 @@ impl Config for ConfigService {
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         let server = &self.server;
         let patience = server.patience(request.metadata());
+        let caller = caller_of(&request);
         let request = request.into_inner();
         let wanted = Wanted::read(&request)?;
         for _ in 0..PLANS_MAX {
@@ -45,15 +46,17 @@ impl Config for ConfigService {
             let image = image.map_err(|status| Proposed::No.mark(status))?;
             let plan = wanted.plan(&image);
             let now = (image.config_revision(), image.revision());
+            let command = Command::Txn(plan.txn());
+            // What is told of a resource is for those who may read its key.
+            server.admit(&caller, &command, patience).await?;
             if plan.ops.is_empty() {
                 return Ok(Response::new(answer(now.0, now.1, plan)));
             }
-            let command = Command::Txn(plan.txn());
             if request.dry_run {
                 self.judge(image, command).await?;
                 return Ok(Response::new(answer(now.0, now.1, plan)));
             }
-            let written = server.writes().submit(command, patience).await?;
+            let written = server.writes().submit(&caller, command, patience).await?;
             if matches!(&written.answer, Answer::Txn(txn) if txn.succeeded) {
                 let (config_revision, revision) = (written.config_revision, written.revision);
                 return Ok(Response::new(answer(config_revision, revision, plan)));
@@ -271,8 +274,8 @@ mod tests {
     /// Whether the plan was carried out; the guard of the config revision is admission's.
     fn apply(machine: &mut Machine, plan: &Plan) -> bool {
         let outcome = machine.apply(&Proposal {
-            command: Command::Txn(plan.txn()),
             config_guard: Some(machine.image().config_revision()),
+            ..Proposal::new(Command::Txn(plan.txn()))
         });
         match outcome.result.unwrap() {
             Applied::Txn(txn) => txn.succeeded,

@@ -57,8 +57,8 @@ fn proposal() -> impl Strategy<Value = Proposal> {
     ];
     let guard = prop_oneof![3 => Just(None), 2 => (0..4_u64).prop_map(Some)];
     (command, guard).prop_map(|(command, guard)| Proposal {
-        command,
         config_guard: guard.map(ConfigRevision),
+        ..Proposal::new(command)
     })
 }
 

@@ -1,7 +1,10 @@
 //! Round trips, and refusals of what this version does not know.
 
 use prost::Message;
-use store_mvcc::{GrantOp, KeepAliveOp, Lease, TickOp};
+use store_mvcc::{
+    Access, Auth, AuthOp, Caller, GrantOp, Hash, KeepAliveOp, Lease, Permission, Role, TickOp,
+    TokenKey, User,
+};
 
 use super::leases::{leases_from_pb, leases_to_pb};
 use super::*;
@@ -73,15 +76,63 @@ fn proposals_survive_the_wire() {
             term: 3,
         }),
     ];
+    let permission = Permission {
+        access: Access::Write,
+        range: KeyRange::prefix("a"),
+    };
+    let (user, role) = ("u".to_owned(), "r".to_owned());
+    let name = user.clone();
+    let hash = Hash("$2b$".to_owned());
+    let changes = [
+        AuthOp::Enable {
+            key: TokenKey([7; 32]),
+        },
+        AuthOp::Disable,
+        AuthOp::AddUser {
+            name: name.clone(),
+            hash: None,
+        },
+        AuthOp::AddUser {
+            name: name.clone(),
+            hash: Some(hash.clone()),
+        },
+        AuthOp::DeleteUser { name: name.clone() },
+        AuthOp::ChangePassword {
+            name: name.clone(),
+            hash,
+        },
+        AuthOp::GrantRole {
+            user: user.clone(),
+            role: role.clone(),
+        },
+        AuthOp::RevokeRole {
+            user,
+            role: role.clone(),
+        },
+        AuthOp::AddRole { name: name.clone() },
+        AuthOp::DeleteRole { name: name.clone() },
+        AuthOp::RevokePermission {
+            role: role.clone(),
+            range: permission.range.clone(),
+        },
+        AuthOp::GrantPermission { role, permission },
+    ];
+    let commands = commands
+        .into_iter()
+        .chain(changes.into_iter().map(Command::Auth));
+    let user = Caller::User { name, revision: 9 };
     for command in commands {
         for config_guard in [None, Some(ConfigRevision(0)), Some(ConfigRevision(4))] {
-            let proposal = Proposal {
-                command: command.clone(),
-                config_guard,
-            };
-            let bytes = proposal_to_pb(&proposal).encode_to_vec();
-            let decoded = pb::Proposal::decode(&bytes[..]).unwrap();
-            assert_eq!(proposal_from_pb(decoded), Ok(proposal));
+            for caller in [Caller::Nobody, Caller::Own, user.clone()] {
+                let proposal = Proposal {
+                    command: command.clone(),
+                    caller,
+                    config_guard,
+                };
+                let bytes = proposal_to_pb(&proposal).encode_to_vec();
+                let decoded = pb::Proposal::decode(&bytes[..]).unwrap();
+                assert_eq!(proposal_from_pb(decoded), Ok(proposal));
+            }
         }
     }
 }
@@ -174,4 +225,30 @@ fn a_page_of_leases_whose_lists_differ_in_length_is_an_error() {
     let mut short = page;
     short.expires_at_ms.pop();
     assert!(leases_from_pb(&short).is_err());
+}
+
+#[test]
+fn users_and_roles_survive_a_round_trip_and_damage_shows() {
+    let permission = |key: &'static str, access| Permission {
+        access,
+        range: KeyRange::prefix(key),
+    };
+    let mut auth = Auth::new(Some(TokenKey([3; 32])), 17);
+    let user = User {
+        password_hash: Some("$2b$10$abc".to_owned()),
+        roles: ["root".to_owned(), "r".to_owned()].into(),
+        tokens_from: 5,
+    };
+    auth.put_user("root", user);
+    auth.put_user("nobody", User::default());
+    let permissions = [
+        permission("a", Access::Read),
+        permission("b", Access::Write),
+    ];
+    auth.put_role("r", Role::new(permissions));
+    let encoded = auth::auth_to_pb(&auth);
+    assert_eq!(auth::auth_from_pb(encoded.clone()), Ok(auth));
+    let mut damaged = encoded;
+    damaged.token_key = Bytes::from_static(b"short");
+    assert!(auth::auth_from_pb(damaged).is_err());
 }

@@ -1,7 +1,7 @@
 //! Images survive their snapshot, and damage is told.
 
 use store_disk::DataDir;
-use store_mvcc::{Command, DeleteOp, GrantOp, KeyRange, Machine, Proposal, PutOp, TickOp};
+use store_mvcc::{AuthOp, Command, DeleteOp, GrantOp, KeyRange, Machine, Proposal, PutOp, TickOp};
 
 use super::*;
 
@@ -41,6 +41,10 @@ fn image() -> Image {
         ..TickOp::default()
     };
     apply(&mut machine, Command::Tick(tick));
+    for name in ["a", "b"].map(str::to_owned) {
+        let hash = None;
+        apply(&mut machine, Command::Auth(AuthOp::AddUser { name, hash }));
+    }
     machine.image()
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use store_api::errors;
-use store_mvcc::{Command, KeepAliveOp};
+use store_mvcc::{Caller, Command, KeepAliveOp};
 use tonic::Status;
 
 use crate::answer::Answer;
@@ -133,7 +133,7 @@ impl Inner {
         let command = Command::KeepAlive(KeepAliveOp { ids, age_ms: 0 });
         let written = self
             .writes
-            .submit(command, Patience::own(&self.limits))
+            .submit(&Caller::Own, command, Patience::own(&self.limits))
             .await?;
         match written.answer {
             Answer::KeepAlive(ttls) => Ok(Arc::new(Renewed {

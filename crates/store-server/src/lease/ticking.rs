@@ -79,7 +79,7 @@ impl LeaseTime {
 
     /// Proposes a tick; returns how long to wait then.
     async fn tick(&self, store: &Store, step: Step) -> Duration {
-        let outcome = store.propose(&Proposal::new(Command::Tick(step.op))).await;
+        let outcome = store.propose(&Proposal::own(Command::Tick(step.op))).await;
         match outcome.map(|outcome| outcome.result) {
             Ok(Ok(Response::Tick(result))) => {
                 self.lock().stepped(step, result, Instant::now());

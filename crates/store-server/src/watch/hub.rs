@@ -36,6 +36,15 @@ pub struct WatchHub {
     ended: watch::Sender<bool>,
     /// Whether there has been no leader for too long.
     leaderless: watch::Sender<bool>,
+    /// Moves with users, roles and whether they count.
+    rights: watch::Sender<AuthMark>,
+}
+
+/// While it is the same, everybody has the same rights.
+pub(crate) type AuthMark = (bool, u64);
+
+fn mark(image: &Image) -> AuthMark {
+    (image.auth().is_enabled(), image.auth().revision())
 }
 
 /// Watchers by what they want. One key is looked up; ranges are asked one by one.
@@ -74,6 +83,7 @@ impl WatchHub {
         shutdown: Shutdown,
     ) -> Arc<Self> {
         let published = watch::Sender::new(images.borrow().revision());
+        let rights = watch::Sender::new(mark(&images.borrow()));
         let (registry, serials) = (Mutex::default(), AtomicU64::new(0));
         Arc::new(Self {
             images,
@@ -85,6 +95,7 @@ impl WatchHub {
             shutdown,
             ended: watch::Sender::new(false),
             leaderless: watch::Sender::new(false),
+            rights,
         })
     }
 
@@ -109,12 +120,31 @@ impl WatchHub {
         loop {
             let image = images.borrow_and_update().clone();
             self.dispatch(&image);
+            self.tell_rights(mark(&image));
             tokio::select! {
                 changed = images.changed() => if changed.is_err() { return },
                 _ = status.wait_for(|status| status.role == Role::Stopped) => return,
                 () = shutdown.requested() => return,
             }
         }
+    }
+
+    fn tell_rights(&self, mark: AuthMark) {
+        self.rights.send_if_modified(|told| {
+            let news = *told != mark;
+            *told = mark;
+            news
+        });
+    }
+
+    /// Tells when rights may have changed.
+    pub(crate) fn rights(&self) -> watch::Receiver<AuthMark> {
+        self.rights.subscribe()
+    }
+
+    /// The mark of the newest image.
+    pub(crate) fn auth_mark(&self) -> AuthMark {
+        mark(&self.images.borrow())
     }
 
     /// The newest image.

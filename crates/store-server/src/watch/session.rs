@@ -12,6 +12,7 @@ use futures_util::{FutureExt, StreamExt};
 use store_api::errors;
 use store_api::etcdserverpb::watch_request::RequestUnion;
 use store_api::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
+use store_mvcc::{AuthError, Caller};
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tonic::Status;
@@ -19,8 +20,11 @@ use tonic::Status;
 use super::Shared;
 use super::batch::Batch;
 use super::frame::Frame;
+use super::hub::AuthMark;
 use super::mailbox::{Mail, Mailbox, Serial};
-use super::watcher::{Delivery, Progress, Step, Watcher};
+use super::watcher::{Delivery, Progress, Step, Watcher, watched};
+use crate::answer::auth_error;
+use crate::patience::Patience;
 
 /// The most watchers on one stream. More are refused, with the advice to open another stream.
 pub(crate) const STREAM_WATCHERS_MAX: usize = 50_000;
@@ -52,15 +56,28 @@ pub(crate) struct Session {
     ended: watch::Receiver<bool>,
     /// Turns true when there is no leader; only for a client that wants to know.
     leaderless: Option<watch::Receiver<bool>>,
+    /// Who watches.
+    caller: Caller,
+    /// Tells when rights may have changed.
+    rights: watch::Receiver<AuthMark>,
+    /// What the watchers' rights were judged by last.
+    judged: AuthMark,
+    /// A watcher that was asked for, and that its client has no right to as far as this node knows.
+    doubted: Option<WatchCreateRequest>,
 }
 
 impl Session {
     pub(crate) fn open(
         shared: Arc<Shared>,
         requests: BoxStream<'static, Result<WatchRequest, Status>>,
+        caller: Caller,
         wants_leader: bool,
     ) -> Self {
         Self {
+            caller,
+            rights: shared.hub.rights(),
+            judged: shared.hub.auth_mark(),
+            doubted: None,
             requests,
             requests_open: true,
             mailbox: Arc::default(),
@@ -85,8 +102,14 @@ impl Session {
     /// When the client's side failed, or this node or its store stops; the stream ends with it.
     pub(crate) async fn next_frame(&mut self) -> Result<Frame, Status> {
         loop {
+            // Before anything is sent: what may be seen no more, is not.
+            self.judge();
             if let Some(frame) = self.ready.pop_front() {
                 return Ok(frame);
+            }
+            if let Some(request) = self.doubted.take() {
+                self.create_or_refuse(request).await;
+                continue;
             }
             if self.requests_open
                 && let Some(request) = self.requests.next().now_or_never()
@@ -126,6 +149,7 @@ impl Session {
         tokio::select! {
             request = self.requests.next(), if self.requests_open => self.take_request(request)?,
             () = self.mailbox.arrived() => {}
+            Ok(()) = self.rights.changed() => {}
             _ = self.published.changed(), if self.progress_asked.is_some() => {}
             () = clock => {
                 self.watchers.values_mut().for_each(Watcher::tick);
@@ -147,7 +171,10 @@ impl Session {
             return Ok(());
         };
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.create(create),
+            Some(RequestUnion::CreateRequest(create)) => match self.may_watch(&create) {
+                Ok(()) => self.create(create),
+                Err(_) => self.doubted = Some(create),
+            },
             Some(RequestUnion::CancelRequest(cancel)) => self.cancel(cancel.watch_id),
             Some(RequestUnion::ProgressRequest(_)) => {
                 self.progress_asked = Some(self.shared.hub.image().revision());
@@ -156,6 +183,61 @@ impl Session {
             None => tracing::debug!("a watch request of an unknown kind was ignored"),
         }
         Ok(())
+    }
+
+    /// Creates a watcher if its client has the right by now.
+    async fn create_or_refuse(&mut self, request: WatchCreateRequest) {
+        if let Some(reads) = &self.shared.reads {
+            // Whatever comes of it, this node then knows what it can.
+            let _ = reads.linearizable(Patience::own(&self.shared.limits)).await;
+        }
+        let Err(error) = self.may_watch(&request) else {
+            return self.create(request);
+        };
+        let newest = self.shared.hub.image().revision();
+        let refused = WatchResponse {
+            header: Some(self.shared.headers.at(newest)),
+            created: true,
+            watch_id: NO_WATCH,
+            canceled: true,
+            cancel_reason: reason(error),
+            ..WatchResponse::default()
+        };
+        self.ready.push_back(refused.into());
+    }
+
+    fn may_watch(&self, request: &WatchCreateRequest) -> Result<(), AuthError> {
+        let range = watched(request);
+        let image = self.shared.hub.image();
+        image.auth().check_read(&self.caller, &range)
+    }
+
+    /// Ends the watchers whose client has lost the right to what they watch, and takes back what was
+    /// about to be sent to them. To be called before each response: the image is as new as any event.
+    fn judge(&mut self) {
+        let mark = self.shared.hub.auth_mark();
+        if mark == self.judged {
+            return;
+        }
+        self.judged = mark;
+        let image = self.shared.hub.image();
+        let lost: Vec<(i64, AuthError)> = self
+            .watchers
+            .iter()
+            .filter_map(|(id, watcher)| {
+                let range = &watcher.wants.range;
+                let judged = image.auth().check_read(&self.caller, range);
+                Some((*id, judged.err()?))
+            })
+            .collect();
+        for (watch_id, error) in lost {
+            self.forget(watch_id);
+            self.ready
+                .retain(|frame| frame.head.watch_id != watch_id || frame.events.is_empty());
+            let mut canceled = self.canceled(watch_id, image.revision(), 0);
+            canceled.head.cancel_reason = reason(error);
+            self.ready.push_back(canceled);
+        }
     }
 
     fn create(&mut self, request: WatchCreateRequest) {
@@ -357,6 +439,13 @@ impl Session {
         }
         !self.ready.is_empty()
     }
+}
+
+/// Why a watcher cannot be, as etcd's clients read it.
+fn reason(error: AuthError) -> String {
+    let status = auth_error(error);
+    let (code, text) = (status.code(), status.message());
+    format!("rpc error: code = {code:?} desc = {text}")
 }
 
 impl Drop for Session {

@@ -11,10 +11,12 @@ use store_api::etcdserverpb::{
     WatchCancelRequest, WatchCreateRequest, WatchProgressRequest, WatchResponse,
 };
 use store_api::mvccpb::Event;
-use store_mvcc::{Command, DeleteOp, Image, KeyRange, Machine, Op, Proposal, PutOp, TxnOp};
+use store_mvcc::{Caller, Command, DeleteOp, Image, KeyRange, Machine, Op, Proposal, PutOp, TxnOp};
 use store_raft::{RaftStatus, Role};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+
+mod rights;
 
 use super::mailbox::MAILBOX_BATCHES_MAX;
 use super::*;
@@ -50,6 +52,7 @@ impl Bench {
         let headers = Headers::new(status.subscribe());
         let shared = Arc::new(Shared {
             hub,
+            reads: None,
             headers,
             limits,
         });
@@ -63,7 +66,7 @@ impl Bench {
     }
 
     fn apply(&mut self, command: Command) -> i64 {
-        let outcome = self.machine.apply(&Proposal::new(command));
+        let outcome = self.machine.apply(&Proposal::own(command));
         outcome.result.expect("applies");
         self.images.send_replace(self.machine.image());
         outcome.revision
@@ -94,7 +97,15 @@ impl Bench {
     fn client_of(&self, wants_leader: bool) -> Client {
         let (requests, inbound) = mpsc::channel(64);
         let requested = ReceiverStream::new(inbound).boxed();
-        let session = Session::open(self.shared.clone(), requested, wants_leader);
+        let caller = Caller::Nobody;
+        let session = Session::open(self.shared.clone(), requested, caller, wants_leader);
+        Client { requests, session }
+    }
+
+    fn client_by(&self, caller: Caller) -> Client {
+        let (requests, inbound) = mpsc::channel(64);
+        let requested = ReceiverStream::new(inbound).boxed();
+        let session = Session::open(self.shared.clone(), requested, caller, false);
         Client { requests, session }
     }
 }

@@ -58,6 +58,16 @@ pub(crate) enum Step {
     Live(Option<Batch>),
 }
 
+/// The keys that a request names. As in etcd, no key at all is the least key.
+pub(crate) fn watched(request: &WatchCreateRequest) -> KeyRange {
+    let key = if request.key.is_empty() {
+        Bytes::from_static(b"\0")
+    } else {
+        request.key.clone()
+    };
+    KeyRange::from_etcd(key, request.range_end.clone())
+}
+
 impl Watcher {
     /// The watcher that a request describes, beginning after `newest` unless it says otherwise;
     /// or etcd's reason why there can be none.
@@ -67,13 +77,7 @@ impl Watcher {
         newest: i64,
         place: Arc<()>,
     ) -> Result<Self, String> {
-        // As in etcd: no key at all is the least key.
-        let key = if request.key.is_empty() {
-            Bytes::from_static(b"\0")
-        } else {
-            request.key
-        };
-        let range = KeyRange::from_etcd(key, request.range_end);
+        let range = watched(&request);
         if matches!(range.end(), RangeEnd::Before(end) if end <= range.start()) {
             return Err("mvcc: watcher range is empty".to_owned());
         }

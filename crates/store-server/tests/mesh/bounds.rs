@@ -13,7 +13,7 @@ use store_api::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, CompactionRequest, PutRequest, RequestOp, StatusRequest,
     TxnRequest, WatchCreateRequest, WatchRequest,
 };
-use store_mvcc::{Command, PutOp};
+use store_mvcc::{Caller, Command, PutOp};
 use store_server::{HistoryLimits, Limits};
 use tonic::Status;
 
@@ -167,7 +167,8 @@ async fn a_long_history_is_compacted_in_steps_on_request() {
     let node = mesh.node(0);
     let writes = node.server.writes();
     let patience = node.server.patience(&tonic::metadata::MetadataMap::new());
-    let all = (0..4_500).map(|_| writes.submit(Command::Put(PutOp::new("a", "v")), patience));
+    let put = || Command::Put(PutOp::new("a", "v"));
+    let all = (0..4_500).map(|_| writes.submit(&Caller::Nobody, put(), patience));
     for written in join_all(all).await {
         written.unwrap();
     }

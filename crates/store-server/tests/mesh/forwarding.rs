@@ -11,7 +11,7 @@ use store_api::skeinpb as pb;
 use store_api::skeinpb::forward_client::ForwardClient;
 use store_api::verdict::Proposed;
 use store_client::ClientError;
-use store_mvcc::{Command, PutOp};
+use store_mvcc::{Caller, Command, PutOp};
 use store_server::Limits;
 use tonic::Code;
 use tonic::metadata::MetadataMap;
@@ -230,7 +230,8 @@ async fn what_no_node_can_propose_is_refused_by_every_node_at_once() {
     for node in mesh.running() {
         let patience = node.server.patience(&MetadataMap::new());
         let written = node.server.writes();
-        let refused = written.submit(Command::Put(put.clone()), patience).await;
+        let command = Command::Put(put.clone());
+        let refused = written.submit(&Caller::Nobody, command, patience).await;
         let refused = refused.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
         assert_eq!(refused.message(), "etcdserver: request is too large");

@@ -172,7 +172,7 @@ impl Node {
         let metrics: MetricsText = Arc::new(|| "skein_up 1\n# EOF\n".to_owned());
         let clients = Server::builder()
             .accept_http1(true)
-            .add_routes(server.client_routes(metrics));
+            .add_routes(server.client_routes(metrics, |routes| routes));
         let client = serve(&runtime, clients, requested.clone(), listener());
         let listening = listener();
         let peer = listening.local_addr().unwrap();
@@ -369,6 +369,19 @@ impl Mesh {
 
     pub(crate) fn kill(&mut self, place: usize) {
         self.nodes[place].take().expect("this node runs");
+    }
+
+    /// Kills a node and starts it again on its data, at other addresses.
+    pub(crate) async fn restart(&mut self, place: usize) {
+        let name = self.node(place).name.clone();
+        self.kill(place);
+        // Its threads let go of the files one after the other.
+        until("the data directory to be free", async || {
+            DataDir::open(self.dirs[place].path()).ok().map(drop)
+        })
+        .await;
+        let node = Node::start(&name, &self.dirs[place], &self.setting).await;
+        self.nodes[place] = Some(node);
     }
 
     pub(crate) async fn leader(&self) -> usize {

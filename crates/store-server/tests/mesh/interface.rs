@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::uri::PathAndQuery;
 use store_api::errors;
-use store_api::etcdserverpb::auth_client::AuthClient;
 use store_api::etcdserverpb::cluster_client::ClusterClient;
 use store_api::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use store_api::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -364,18 +363,6 @@ async fn members_status_and_chores() {
         &maintenance.hash_kv(at(9)).await.unwrap_err(),
         &errors::future_revision(),
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_there_yet_says_so_by_name() {
-    let mesh = Mesh::form(1).await;
-    let channel = mesh.node(0).channel();
-    let auth = AuthClient::new(channel)
-        .auth_enable(AuthEnableRequest {})
-        .await;
-    let error = auth.unwrap_err();
-    assert_eq!(error.code(), Code::Unimplemented);
-    assert!(error.message().contains("AuthEnable"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

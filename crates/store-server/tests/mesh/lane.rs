@@ -6,7 +6,7 @@ use model::ConfigRevision;
 use store_api::etcdserverpb::request_op::Request as Op;
 use store_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RequestOp, TxnRequest};
 use store_api::verdict::Proposed;
-use store_mvcc::{Command, Proposal, PutOp};
+use store_mvcc::{Caller, Command, Proposal, PutOp};
 use store_server::{Limits, Patience};
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
@@ -103,6 +103,7 @@ async fn accepted_changes_count_and_reach_every_road() {
         .server
         .writes()
         .submit(
+            &Caller::Nobody,
             Command::Put(PutOp::new(WEB, "2")),
             Patience::own(&Limits::default()),
         )
@@ -143,8 +144,8 @@ async fn what_was_judged_on_a_stale_config_is_judged_anew() {
             let command = Command::Put(PutOp::new(format!("{WEB}-other"), "v"));
             let config_guard = Some(image.config_revision());
             let proposal = Proposal {
-                command,
                 config_guard,
+                ..Proposal::new(command)
             };
             runtime
                 .block_on(store.propose(&proposal))
@@ -167,8 +168,8 @@ async fn a_config_that_never_rests_is_given_up_with_a_clear_no() {
     node.rules.at_each(move |image, judgement| {
         let command = Command::Put(PutOp::new(format!("{WEB}-{judgement}"), "v"));
         let proposal = Proposal {
-            command,
             config_guard: Some(image.config_revision()),
+            ..Proposal::new(command)
         };
         runtime
             .block_on(store.propose(&proposal))

@@ -1,6 +1,8 @@
 //! Real servers of real stores on loopback, each node on a runtime of its own.
 
 #[cfg(test)]
+mod auth;
+#[cfg(test)]
 mod bounds;
 #[cfg(test)]
 mod forwarding;

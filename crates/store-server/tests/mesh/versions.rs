@@ -6,7 +6,7 @@ use store_api::etcdserverpb::downgrade_request::DowngradeAction;
 use store_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use store_api::etcdserverpb::{DowngradeRequest, StatusRequest};
 use store_disk::DataDir;
-use store_mvcc::{AgreedVersion, Command, SetVersionOp};
+use store_mvcc::{AgreedVersion, Caller, Command, SetVersionOp};
 use store_raft::{StartError, Store, StoreConfig};
 use store_server::{JoinError, request_join};
 use tonic::{Code, Status};
@@ -42,7 +42,10 @@ async fn ask_for(node: &Node, version: Version) -> Result<(), Status> {
         downgrade: false,
     });
     let patience = node.server.patience(&tonic::metadata::MetadataMap::new());
-    node.server.writes().submit(command, patience).await?;
+    node.server
+        .writes()
+        .submit(&Caller::Nobody, command, patience)
+        .await?;
     Ok(())
 }
 
