@@ -18,7 +18,7 @@ const HOST: &str =
     r#"{"schema":1,"kind":"VirtualHost","name":"all","domains":["*"],"routes":[{"to":"web"}]}"#;
 
 /// Whether there is an etcdctl; a machine that proves things for everybody must have one.
-fn is_missing() -> bool {
+pub(crate) fn is_missing() -> bool {
     let found = Command::new("etcdctl").arg("version").output();
     if found.is_ok_and(|output| output.status.success()) {
         return false;
@@ -41,7 +41,7 @@ fn command(mesh: &Mesh, arguments: &[&str]) -> Command {
     command
 }
 
-fn etcdctl(mesh: &Mesh, arguments: &[&str]) -> Ran {
+pub(crate) fn etcdctl(mesh: &Mesh, arguments: &[&str]) -> Ran {
     let mut command = command(mesh, arguments);
     command.stdin(Stdio::null());
     command.output().expect("etcdctl runs").into()

@@ -5,6 +5,7 @@
 // All of this is tests, helpers too: they fail by panicking, and say on stderr what led there.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod auth;
 mod config;
 mod demo;
 mod differential;

@@ -57,6 +57,9 @@ pub(crate) fn command() -> Command {
         .env_remove("SKEIN_CERT")
         .env_remove("SKEIN_KEY")
         .env_remove("SKEIN_LOG")
+        .env_remove("SKEIN_USER")
+        .env_remove("SKEIN_PASSWORD")
+        .env_remove("SKEIN_PASSWORD_FILE")
         .stdin(Stdio::null());
     command
 }

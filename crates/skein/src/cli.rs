@@ -2,11 +2,14 @@
 //!
 //! Owns names and examples. Never does a command's work.
 
+mod access;
+
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::access::{AuthCommand, RoleCommand, UserCommand};
 use crate::apply::Apply;
 use crate::completions::Completions;
 use crate::config;
@@ -168,6 +171,17 @@ For the stopped node that has most, when a majority of the voters will never com
 code 3, while the members that answer could be a quorum. What was there before is kept in a folder
 beside the new content. The other nodes then join with empty data directories.")]
     Recover(Recover),
+    /// Switch on and off that callers are asked who they are
+    #[command(subcommand)]
+    Auth(AuthCommand),
+
+    /// Look at and change users
+    #[command(subcommand)]
+    User(UserCommand),
+
+    /// Look at and change roles: what their users may do with which keys
+    #[command(subcommand)]
+    Role(RoleCommand),
 
     /// Show everyone the gossip knows
     #[command(after_help = "\
@@ -305,6 +319,9 @@ impl Command {
             Self::Member(command) => command.run(),
             Self::Snapshot(command) => command.run(),
             Self::Recover(command) => local(command.output, |output| command.run(output)),
+            Self::Auth(command) => command.run(),
+            Self::User(command) => command.run(),
+            Self::Role(command) => command.run(),
             Self::Peers(command) => command.run(),
             Self::Graph(command) => command.run(),
             Self::Explain(command) => command.run(),

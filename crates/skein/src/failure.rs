@@ -7,6 +7,7 @@ use std::io;
 use control_api::REFUSAL_PREFIX;
 use proxy_config::Fault;
 use serde::Serialize;
+use store_api::errors;
 use store_client::ClientError;
 use tonic::Code;
 
@@ -174,9 +175,26 @@ impl From<ClientError> for Failure {
                      is it a Skein node of the same release?"
                 ),
                 _ if message.is_empty() => code.description().to_owned(),
-                _ => message,
+                _ => match remedy(&message) {
+                    Some(remedy) => format!("{message}; {remedy}"),
+                    None => message,
+                },
             }),
         }
+    }
+}
+
+/// What to do about an answer of etcd's that does not say it itself.
+fn remedy(message: &str) -> Option<&'static str> {
+    let is = |known: fn() -> tonic::Status| known().message() == message;
+    if is(errors::user_empty) {
+        Some("callers are asked who they are: name a user with --user or SKEIN_USER")
+    } else if is(errors::permission_denied) {
+        Some("see `skein user get` and `skein role get`, and ask a user with the role root")
+    } else if is(errors::auth_failed) || is(errors::invalid_auth_token) {
+        Some("check --user and the password")
+    } else {
+        None
     }
 }
 

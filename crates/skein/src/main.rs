@@ -10,6 +10,7 @@ use clap::Parser;
 
 mod age;
 mod apply;
+mod auth;
 mod changes;
 mod cli;
 mod completions;
@@ -32,11 +33,13 @@ mod options;
 mod output;
 mod peers;
 mod recover;
+mod role;
 mod row;
 mod session;
 mod snapshot;
 mod status;
 mod table;
+mod user;
 mod validate;
 mod watch;
 

@@ -1,10 +1,12 @@
 //! The options that every command which talks to a mesh has.
 //!
-//! Owns their names, defaults and text forms, and the files of TLS. Never connects.
+//! Owns their names, defaults and text forms, the files of TLS, and where a password comes from.
+//! Never connects.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use store_client::Credentials;
 use tls::{Dialer, Files, Named};
 
 use crate::failure::Failure;
@@ -76,6 +78,75 @@ pub(crate) struct Options {
     /// How long to wait for an answer, over all endpoints
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub(crate) timeout: Duration,
+
+    /// Who calls, where auth is enabled; with `:PASSWORD` others on this machine can see the password
+    #[arg(
+        long,
+        value_name = "NAME[:PASSWORD]",
+        env = "SKEIN_USER",
+        hide_env_values = true
+    )]
+    pub(crate) user: Option<String>,
+
+    /// The password of --user: rather from the environment, or by --password-file
+    #[arg(
+        long,
+        value_name = "TEXT",
+        env = "SKEIN_PASSWORD",
+        hide_env_values = true
+    )]
+    pub(crate) password: Option<String>,
+
+    /// A file whose first line is the password of --user
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "SKEIN_PASSWORD_FILE",
+        hide_env_values = true
+    )]
+    pub(crate) password_file: Option<PathBuf>,
+}
+
+impl Options {
+    /// Who calls, if anybody is named.
+    pub(crate) fn credentials(&self) -> Result<Option<Credentials>, Failure> {
+        let Some(named) = self.user.as_deref().filter(|named| !named.is_empty()) else {
+            return Ok(None);
+        };
+        let (user, password) = match (named.split_once(':'), &self.password, &self.password_file) {
+            (Some((user, password)), _, _) => (user, password.to_owned()),
+            (None, Some(password), _) => (named, password.clone()),
+            (None, None, Some(file)) => (named, password_in(file)?),
+            (None, None, None) => {
+                return Err(Failure::usage(format!(
+                    "the password of `{named}` is missing; set SKEIN_PASSWORD, or name a file with \
+                     --password-file"
+                )));
+            }
+        };
+        let user = user.to_owned();
+        Ok(Some(Credentials { user, password }))
+    }
+}
+
+/// The first line of a file, or of standard input (`-`).
+pub(crate) fn password_in(file: &Path) -> Result<String, Failure> {
+    let text = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let text = text.map_err(|error| {
+        let file = file.display();
+        Failure::failed(format!("cannot read the password in {file}: {error}"))
+    })?;
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(line.to_owned()),
+        _ => Err(Failure::failed(format!(
+            "{} has no password in its first line; write it there",
+            file.display()
+        ))),
+    }
 }
 
 impl Options {
@@ -127,6 +198,47 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn credentials(arguments: &[&str]) -> Result<Option<Credentials>, Failure> {
+        let line = [&["skein"], arguments].concat();
+        let line = <Line as clap::Parser>::try_parse_from(line).expect("parses");
+        line.options.credentials()
+    }
+
+    #[test]
+    fn a_password_comes_with_the_name_or_beside_it_or_from_a_file() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("password");
+        std::fs::write(&file, "a:b c\nmore\n").expect("written");
+        let name = file.to_str().expect("text");
+        let wanted = Credentials {
+            user: "ann".to_owned(),
+            password: "a:b c".to_owned(),
+        };
+        for given in [
+            &["--user", "ann:a:b c"][..],
+            &["--user", "ann", "--password", "a:b c"],
+            &["--user", "ann", "--password-file", name],
+        ] {
+            assert_eq!(
+                credentials(given).as_ref(),
+                Ok(&Some(wanted.clone())),
+                "{given:?}"
+            );
+        }
+        assert_eq!(credentials(&[]), Ok(None));
+        let missing = credentials(&["--user", "ann"]).expect_err("no password");
+        assert!(missing.message.contains("SKEIN_PASSWORD"), "{missing}");
+        std::fs::write(&file, "").expect("written");
+        let empty = credentials(&["--user", "ann", "--password-file", name]);
+        assert!(empty.expect_err("empty").message.contains("first line"));
+    }
 
     #[test]
     fn durations_need_a_unit_and_a_value() {

@@ -232,8 +232,9 @@ async fn ask(address: &str, patience: Duration) -> Result<Told, bool> {
     let options = ClientOptions {
         deadline: patience,
         connect_timeout: patience,
-        // What speaks TLS is there, and that is enough to know.
+        // What speaks TLS or asks for a user is there, and that is enough to know.
         tls: None,
+        credentials: None,
     };
     let client = Client::new([address], options).map_err(|_| false)?;
     if let Ok(status) = client.status().await {

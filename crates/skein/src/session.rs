@@ -9,7 +9,7 @@ use control_api::MESSAGE_BYTES_MAX;
 use control_api::v1;
 use control_api::v1::config_client::ConfigClient;
 use control_api::v1::mesh_client::MeshClient;
-use store_client::{CallChannel, Client, ClientOptions};
+use store_client::{CallChannel, Client, ClientOptions, Credentials};
 use tls::Dialer;
 
 use crate::failure::Failure;
@@ -29,6 +29,7 @@ pub(crate) trait MeshCommand {
 pub(crate) struct Session {
     client: Client,
     endpoints: Vec<String>,
+    credentials: Option<Credentials>,
     timeout: Duration,
     tls: Option<Dialer>,
     namespace: Option<String>,
@@ -54,12 +55,14 @@ pub(crate) fn run(
 impl Session {
     /// A session with the options' endpoints; connects when first used.
     pub(crate) fn open(options: &Options) -> Result<Self, Failure> {
-        let tls = options.tls()?;
-        let client = connect(&options.endpoints, options.timeout, tls.clone())?;
+        let (tls, credentials) = (options.tls()?, options.credentials()?);
+        let endpoints = &options.endpoints;
+        let client = connect(endpoints, options.timeout, tls.clone(), credentials.clone())?;
         let (timeout, namespace) = (options.timeout, options.namespace.clone());
         Ok(Self {
             client,
             endpoints: options.endpoints.clone(),
+            credentials,
             timeout,
             tls,
             namespace,
@@ -78,7 +81,8 @@ impl Session {
 
     /// A client of one node only, for what only that node can do.
     pub(crate) fn at(&self, endpoint: &str) -> Result<Client, Failure> {
-        connect(&[endpoint.to_owned()], self.timeout, self.tls.clone())
+        let (tls, credentials) = (self.tls.clone(), self.credentials.clone());
+        connect(&[endpoint.to_owned()], self.timeout, tls, credentials)
     }
 
     /// How long to wait for an answer.
@@ -183,11 +187,13 @@ fn connect(
     endpoints: &[String],
     timeout: Duration,
     tls: Option<Dialer>,
+    credentials: Option<Credentials>,
 ) -> Result<Client, Failure> {
     let options = ClientOptions {
         deadline: timeout,
         connect_timeout: timeout.min(CONNECT_TIMEOUT),
         tls,
+        credentials,
     };
     Ok(Client::new(endpoints, options)?)
 }

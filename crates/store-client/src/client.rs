@@ -15,8 +15,9 @@ use tonic::Status;
 use crate::call::CallChannel;
 use crate::endpoint::Endpoint;
 use crate::error::{ClientError, Tried, WriteFailure, read_elsewhere, reason, sort_write};
+use crate::sign_in::{Credentials, SignIn};
 
-/// How a client connects, and its times.
+/// How a client connects, its times, and who calls.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// How long one call may take over all endpoints together.
@@ -25,6 +26,8 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// How TLS is spoken: with endpoints that are `https://…`, and those without a scheme.
     pub tls: Option<Dialer>,
+    /// Who calls. Without, calls work only where auth is off.
+    pub credentials: Option<Credentials>,
 }
 
 impl Default for ClientOptions {
@@ -33,6 +36,7 @@ impl Default for ClientOptions {
             deadline: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(2),
             tls: None,
+            credentials: None,
         }
     }
 }
@@ -44,6 +48,7 @@ pub struct Client {
     /// The endpoint that answered last; calls begin there.
     preferred: Arc<AtomicUsize>,
     options: ClientOptions,
+    sign_in: SignIn,
 }
 
 impl Client {
@@ -69,6 +74,7 @@ impl Client {
         Ok(Self {
             endpoints,
             preferred: Arc::default(),
+            sign_in: SignIn::new(options.credentials.clone()),
             options,
         })
     }
@@ -90,8 +96,8 @@ impl Client {
             let share = deadline.saturating_duration_since(Instant::now())
                 / u32::try_from(self.endpoints.len() - position).unwrap_or(u32::MAX);
             let share_end = Instant::now() + share;
-            let channel = CallChannel::new(endpoint.channel.clone(), share_end);
-            match timeout_at(share_end, call(channel)).await {
+            let attempt = self.attempt(endpoint, share_end, &call);
+            match timeout_at(share_end, attempt).await {
                 Ok(Ok(answer)) => {
                     self.prefer(index);
                     return Ok(answer);
@@ -125,8 +131,8 @@ impl Client {
                 endpoint: endpoint.address.clone(),
                 reason,
             };
-            let channel = CallChannel::new(endpoint.channel.clone(), deadline);
-            match timeout_at(deadline, call(channel)).await {
+            let attempt = self.attempt(endpoint, deadline, &call);
+            match timeout_at(deadline, attempt).await {
                 Ok(Ok(answer)) => {
                     self.prefer(index);
                     return Ok(answer);
@@ -144,6 +150,33 @@ impl Client {
             }
         }
         Err(ClientError::Unavailable { tried })
+    }
+
+    /// One call at one endpoint; a second one if the first came with an old token, which is refused
+    /// before anything is done.
+    async fn attempt<T, F, Fut>(
+        &self,
+        endpoint: &Endpoint,
+        deadline: Instant,
+        call: &F,
+    ) -> Result<T, Status>
+    where
+        F: Fn(CallChannel) -> Fut,
+        Fut: Future<Output = Result<T, Status>>,
+    {
+        let mut fresh = false;
+        loop {
+            let token = self.sign_in.token(endpoint, deadline, fresh).await?;
+            let channel = CallChannel::new(endpoint.channel.clone(), deadline, token);
+            match call(channel).await {
+                Err(status) if !fresh && self.sign_in.helps(&status) => fresh = true,
+                done => return done,
+            }
+        }
+    }
+
+    pub(crate) fn sign_in(&self) -> &SignIn {
+        &self.sign_in
     }
 
     /// Every endpoint's index once, the one that answered last first.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use store_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use store_api::etcdserverpb::{SnapshotRequest, SnapshotResponse};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Status, Streaming};
 
 use crate::client::{Client, no_answer};
@@ -35,7 +35,18 @@ impl Client {
         // Not through a channel that tells the deadline: the node would end the stream at it.
         let mut client =
             MaintenanceClient::new(endpoint.channel.clone()).max_decoding_message_size(PIECE_MAX);
-        let asked = timeout(patience, client.snapshot(SnapshotRequest {})).await;
+        let asked = async {
+            let mut fresh = false;
+            loop {
+                let (sign_in, by) = (self.sign_in(), Instant::now() + patience);
+                let request = sign_in.request(endpoint, by, fresh, SnapshotRequest {});
+                match client.snapshot(request.await?).await {
+                    Err(status) if !fresh && sign_in.helps(&status) => fresh = true,
+                    done => return done,
+                }
+            }
+        };
+        let asked = timeout(patience, asked).await;
         let asked = asked.map_err(|_| unavailable(&endpoint.address, no_answer(patience)))?;
         let answers = asked.map_err(|status| sort(&endpoint.address, &status))?;
         Ok(SnapshotStream {

@@ -171,8 +171,23 @@ impl Watcher {
         }
     }
 
-    /// Asks one endpoint and waits until it says that the watch is created (or refused).
+    /// Asks one endpoint and waits until it says that the watch is created (or refused); asks once
+    /// more if it came with an old token.
     async fn open(&mut self, index: usize) -> Result<WatchResponse, OpenFault> {
+        let sign_in = self.client.sign_in().clone();
+        let helps = |asked: &Result<WatchResponse, OpenFault>| match asked {
+            Ok(first) => first.canceled && sign_in.helps_with(&first.cancel_reason),
+            Err(OpenFault::Final(reason)) => sign_in.helps_with(reason),
+            Err(OpenFault::Elsewhere(_)) => false,
+        };
+        let asked = self.open_with(index, false).await;
+        if helps(&asked) {
+            return self.open_with(index, true).await;
+        }
+        asked
+    }
+
+    async fn open_with(&mut self, index: usize, fresh: bool) -> Result<WatchResponse, OpenFault> {
         let endpoint = self.client.endpoint(index).clone();
         let wait = self.client.options().connect_timeout;
         let create = WatchRequest {
@@ -184,9 +199,13 @@ impl Watcher {
                 .send(create)
                 .await
                 .map_err(|_| Status::unavailable("the stream closed"))?;
+            let sign_in = self.client.sign_in();
+            let messages = ReceiverStream::new(outbound);
+            let by = Instant::now() + wait;
+            let request = sign_in.request(&endpoint, by, fresh, messages).await?;
             let mut answers = WatchClient::new(endpoint.channel.clone())
                 .max_decoding_message_size(ANSWER_MAX)
-                .watch(ReceiverStream::new(outbound))
+                .watch(request)
                 .await?
                 .into_inner();
             let first = answers.message().await?;

@@ -44,7 +44,6 @@ pub(crate) struct MaintenanceService {
 impl MaintenanceService {
     /// On `shutdown` snapshots under way end with an error.
     pub(crate) fn new(
-        store: Store,
         writes: Writes,
         reads: Reads,
         access: Access,
@@ -53,7 +52,7 @@ impl MaintenanceService {
         shutdown: Shutdown,
     ) -> Self {
         Self {
-            store,
+            store: access.store().clone(),
             writes,
             reads,
             access,

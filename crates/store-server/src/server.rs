@@ -221,7 +221,6 @@ impl StoreServer {
 
     fn maintenance(&self) -> MaintenanceService {
         MaintenanceService::new(
-            self.store.clone(),
             self.writes.clone(),
             self.reads.clone(),
             self.access.clone(),

@@ -370,6 +370,9 @@ fn session(endpoints: Vec<String>) -> Result<Session, Failure> {
         namespace: None,
         output: Format::Text,
         timeout: ASK_TIMEOUT,
+        user: None,
+        password: None,
+        password_file: None,
     })
 }
 

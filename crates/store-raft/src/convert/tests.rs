@@ -49,6 +49,51 @@ fn every_kind_of_op() -> TxnOp {
     }
 }
 
+fn every_change_of_users() -> impl Iterator<Item = AuthOp> {
+    let permission = Permission {
+        access: Access::Write,
+        range: KeyRange::prefix("a"),
+    };
+    let (user, role) = ("u".to_owned(), "r".to_owned());
+    let name = user.clone();
+    let hash = Hash("$2b$".to_owned());
+    [
+        AuthOp::Enable {
+            key: TokenKey([7; 32]),
+        },
+        AuthOp::Disable,
+        AuthOp::AddUser {
+            name: name.clone(),
+            hash: None,
+        },
+        AuthOp::AddUser {
+            name: name.clone(),
+            hash: Some(hash.clone()),
+        },
+        AuthOp::DeleteUser { name: name.clone() },
+        AuthOp::ChangePassword {
+            name: name.clone(),
+            hash,
+        },
+        AuthOp::GrantRole {
+            user: user.clone(),
+            role: role.clone(),
+        },
+        AuthOp::RevokeRole {
+            user,
+            role: role.clone(),
+        },
+        AuthOp::AddRole { name: name.clone() },
+        AuthOp::DeleteRole { name },
+        AuthOp::RevokePermission {
+            role: role.clone(),
+            range: permission.range.clone(),
+        },
+        AuthOp::GrantPermission { role, permission },
+    ]
+    .into_iter()
+}
+
 #[test]
 fn proposals_survive_the_wire() {
     let commands = [
@@ -76,51 +121,13 @@ fn proposals_survive_the_wire() {
             term: 3,
         }),
     ];
-    let permission = Permission {
-        access: Access::Write,
-        range: KeyRange::prefix("a"),
-    };
-    let (user, role) = ("u".to_owned(), "r".to_owned());
-    let name = user.clone();
-    let hash = Hash("$2b$".to_owned());
-    let changes = [
-        AuthOp::Enable {
-            key: TokenKey([7; 32]),
-        },
-        AuthOp::Disable,
-        AuthOp::AddUser {
-            name: name.clone(),
-            hash: None,
-        },
-        AuthOp::AddUser {
-            name: name.clone(),
-            hash: Some(hash.clone()),
-        },
-        AuthOp::DeleteUser { name: name.clone() },
-        AuthOp::ChangePassword {
-            name: name.clone(),
-            hash,
-        },
-        AuthOp::GrantRole {
-            user: user.clone(),
-            role: role.clone(),
-        },
-        AuthOp::RevokeRole {
-            user,
-            role: role.clone(),
-        },
-        AuthOp::AddRole { name: name.clone() },
-        AuthOp::DeleteRole { name: name.clone() },
-        AuthOp::RevokePermission {
-            role: role.clone(),
-            range: permission.range.clone(),
-        },
-        AuthOp::GrantPermission { role, permission },
-    ];
     let commands = commands
         .into_iter()
-        .chain(changes.into_iter().map(Command::Auth));
-    let user = Caller::User { name, revision: 9 };
+        .chain(every_change_of_users().map(Command::Auth));
+    let user = Caller::User {
+        name: "u".to_owned(),
+        revision: 9,
+    };
     for command in commands {
         for config_guard in [None, Some(ConfigRevision(0)), Some(ConfigRevision(4))] {
             for caller in [Caller::Nobody, Caller::Own, user.clone()] {
