@@ -10,9 +10,10 @@ use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 use serde_json::{Value, json};
 use store_api::etcdserverpb::kv_client::KvClient;
 use store_api::etcdserverpb::lease_client::LeaseClient;
+use store_api::etcdserverpb::maintenance_client::MaintenanceClient;
 use store_api::etcdserverpb::{
-    Compare, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, compare,
-    request_op,
+    Compare, LeaseGrantRequest, PutRequest, RangeRequest, RequestOp, SnapshotRequest, TxnRequest,
+    compare, request_op,
 };
 use tokio::task::LocalSet;
 use tonic::transport::{Channel, Endpoint};
@@ -58,6 +59,8 @@ enum Op {
     LeaseGrant,
     /// All keys at once, linearizable
     Range,
+    /// The whole store as a stream
+    Snapshot,
 }
 
 /// A connection to one endpoint.
@@ -87,6 +90,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
             let channel = channels[client % channels.len()].clone();
             let client = Client {
                 lease: LeaseClient::new(channel.clone()),
+                maintenance: MaintenanceClient::new(channel.clone()),
                 // A range of everything is larger than a client takes by default.
                 kv: KvClient::new(channel).max_decoding_message_size(usize::MAX),
                 rng: SmallRng::seed_from_u64(client as u64),
@@ -121,6 +125,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
 struct Client {
     kv: KvClient<Channel>,
     lease: LeaseClient<Channel>,
+    maintenance: MaintenanceClient<Channel>,
     rng: SmallRng,
     arguments: Rc<Arguments>,
 }
@@ -202,6 +207,12 @@ impl Client {
                     ..get(Bytes::from_static(PREFIX.as_bytes()))
                 };
                 self.kv.range(request).await.map(drop)
+            }
+            Op::Snapshot => {
+                let stream = self.maintenance.snapshot(SnapshotRequest {}).await?;
+                let mut stream = stream.into_inner();
+                while stream.message().await?.is_some() {}
+                Ok(())
             }
         }
     }

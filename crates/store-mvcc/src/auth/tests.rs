@@ -369,7 +369,7 @@ fn a_right_that_was_taken_away_is_gone_when_the_command_comes() {
     let command = Command::Put(put("w/1", false));
     assert_eq!(machine.image().check_command(&caller, &command), Ok(()));
     let proposal = Proposal {
-        caller: caller.clone(),
+        caller,
         ..Proposal::new(command)
     };
     change(&mut machine, revoke("u", "some")).unwrap();
