@@ -7,6 +7,7 @@
 //! length, before HTTP/2 sees it. Never looks past the first request of a connection: later ones
 //! refer to the name by its index. HTTP/1.1 goes through as it is.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use tls::{Credentials, ServerStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
+use tokio::time::Sleep;
 use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 
 mod opening;
@@ -28,6 +30,10 @@ pub use opening::Speaks;
 /// A silent connection is asked for a sign of life after so long: a watch over HTTP/1.1 may be
 /// silent for ever, and has no pings of its own.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// How long a connection that this side ended is read on, so that nobody's last words meet a closed
+/// door: the reset that answers them can cost the other side what it has not read yet.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Accepts connections, of TLS if there are credentials; those that turn out to speak something
 /// else are counted as `strangers`.
@@ -64,6 +70,8 @@ pub struct Connection<S> {
     info: TcpConnectInfo,
     /// Until the first request is through.
     opening: Option<Opening>,
+    /// Set once this side has ended, to when it closes.
+    linger: Option<Pin<Box<Sleep>>>,
     strangers: Counter,
 }
 
@@ -73,8 +81,27 @@ impl<S> Connection<S> {
             stream,
             info,
             opening: Some(Opening::new(speaks)),
+            linger: None,
             strangers,
         }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Connection<S> {
+    /// Reads on until the other side has ended, too, or had the time to.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut scratch = [0; 4096];
+        while linger.as_mut().poll(context).is_pending() {
+            let mut last_words = ReadBuf::new(&mut scratch);
+            let read = Pin::new(&mut self.stream).poll_read(context, &mut last_words);
+            if ready!(read).is_err() || last_words.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -108,7 +135,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -134,7 +161,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let this = &mut *self;
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+        }
+        this.poll_linger(context).map(Ok)
     }
 }
 
@@ -143,5 +174,45 @@ impl<S> Connected for Connection<S> {
 
     fn connect_info(&self) -> TcpConnectInfo {
         self.info.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    fn connection() -> (Connection<DuplexStream>, DuplexStream) {
+        let (client, stream) = duplex(1 << 16);
+        let info = TcpConnectInfo {
+            local_addr: None,
+            remote_addr: None,
+        };
+        let connection = Connection::new(stream, info, Speaks::Http2, Counter::default());
+        (connection, client)
+    }
+
+    #[tokio::test]
+    async fn what_ends_here_is_read_until_it_ends_there() {
+        let (mut connection, mut client) = connection();
+        connection.write_all(b"answer").await.unwrap();
+        assert_eq!(connection.shutdown().now_or_never().map(drop), None);
+        client.write_all(b"last words").await.unwrap();
+        assert_eq!(connection.shutdown().now_or_never().map(drop), None);
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert_eq!(told, b"answer");
+        drop(client);
+        assert!(connection.shutdown().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_never_ends_is_not_waited_for() {
+        let (mut connection, _client) = connection();
+        let begun = tokio::time::Instant::now();
+        connection.shutdown().await.unwrap();
+        assert!(begun.elapsed() >= LINGER);
     }
 }
