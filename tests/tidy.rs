@@ -164,7 +164,7 @@ fn sources() -> Vec<PathBuf> {
             continue;
         };
         for path in entries.map(|entry| entry.expect("readable").path()) {
-            if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            if path.is_dir() && !path.ends_with("target") && !path.ends_with("src/generated") {
                 open.push(path);
             } else if path.extension().is_some_and(|ending| ending == "rs") {
                 files.push(path);

@@ -20,7 +20,7 @@ pub mod v1 {
         clippy::or_fun_call,
         clippy::too_many_lines
     )]
-    tonic::include_proto!("skein.v1");
+    include!("generated/skein.v1.rs");
 }
 
 /// How the message of a refused config begins; resource, path, fault and remedy follow.

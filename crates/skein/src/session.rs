@@ -3,6 +3,7 @@
 //! Owns the runtime that a command runs in and the typed calls of `skein.v1`. Never retries on its
 //! own: fail-over is `store-client`'s.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use control_api::MESSAGE_BYTES_MAX;
@@ -46,10 +47,12 @@ pub(crate) fn run(
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    runtime.block_on(async {
+    // One type for all commands: each would be built with a runtime of its own otherwise.
+    let work: Pin<Box<dyn Future<Output = Result<(), Failure>> + '_>> = Box::pin(async {
         let session = Session::open(options)?;
         command.run(&session, output).await
-    })
+    });
+    runtime.block_on(work)
 }
 
 impl Session {

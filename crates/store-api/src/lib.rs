@@ -1,13 +1,14 @@
 //! The store's wire: etcd's client interface and Skein's own calls between nodes, as Rust types.
 //!
-//! Owns the `.proto` files, the code made from them and etcd's literal error texts.
+//! Owns the `.proto` files, the code made from them (`generated`, by `tests/generated`) and etcd's literal
+//! error texts.
 //! Never speaks: no sockets, no state, no conversions to other crates' types.
 
 pub mod errors;
 pub mod verdict;
 
 /// All messages and services below, described: an encoded `google.protobuf.FileDescriptorSet`.
-pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
 
 /// etcd's client services and messages.
 #[allow(
@@ -22,7 +23,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
     reason = "made by the protobuf compiler; the .proto file is what people read"
 )]
 pub mod etcdserverpb {
-    tonic::include_proto!("etcdserverpb");
+    include!("generated/etcdserverpb.rs");
 }
 
 /// etcd's locks.
@@ -38,7 +39,7 @@ pub mod etcdserverpb {
     reason = "made by the protobuf compiler; the .proto file is what people read"
 )]
 pub mod v3lockpb {
-    tonic::include_proto!("v3lockpb");
+    include!("generated/v3lockpb.rs");
 }
 
 /// etcd's elections.
@@ -54,7 +55,7 @@ pub mod v3lockpb {
     reason = "made by the protobuf compiler; the .proto file is what people read"
 )]
 pub mod v3electionpb {
-    tonic::include_proto!("v3electionpb");
+    include!("generated/v3electionpb.rs");
 }
 
 /// etcd's rows and events.
@@ -64,7 +65,7 @@ pub mod v3electionpb {
     reason = "made by the protobuf compiler"
 )]
 pub mod mvccpb {
-    tonic::include_proto!("mvccpb");
+    include!("generated/mvccpb.rs");
 }
 
 /// etcd's permissions.
@@ -74,7 +75,7 @@ pub mod mvccpb {
     reason = "made by the protobuf compiler"
 )]
 pub mod authpb {
-    tonic::include_proto!("authpb");
+    include!("generated/authpb.rs");
 }
 
 /// Skein's log, snapshots and calls between nodes.
@@ -90,5 +91,5 @@ pub mod authpb {
     reason = "made by the protobuf compiler; the .proto file is what people read"
 )]
 pub mod skeinpb {
-    tonic::include_proto!("skeinpb");
+    include!("generated/skeinpb.rs");
 }
