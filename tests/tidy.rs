@@ -20,6 +20,7 @@ const HOUSE: &[(&str, u8, &str)] = &[
     ("store-disk", 2, "store"),
     ("control-api", 2, ""),
     ("tls", 2, ""),
+    ("rpc", 2, ""),
     ("store-raft", 3, "store"),
     ("store-server", 3, "store"),
     ("store-client", 3, "store"),
@@ -33,6 +34,9 @@ const HOUSE: &[(&str, u8, &str)] = &[
 
 /// Dependencies inside one layer that the design draws.
 const SAME_LAYER: &[(&str, &str)] = &[
+    ("rpc", "tls"),
+    ("store-api", "rpc"),
+    ("control-api", "rpc"),
     ("store-server", "store-raft"),
     ("proxy-balance", "proxy-config"),
     ("proxy-balance", "mesh-health"),

@@ -17,14 +17,13 @@ use control_api::v1::mesh_server::MeshServer;
 use lifecycle::{Shutdown, Tasks};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use rpc::{MessageLimits, Services, Speaks};
 use store_raft::Store;
-use store_server::{MetricsText, Speaks, StoreServer, connections};
+use store_server::{MetricsText, StoreServer};
 use telemetry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tonic::service::Routes;
-use tonic::transport::Server;
 
 use crate::admission::ConfigAdmission;
 use crate::answers::NodeAnswers;
@@ -35,10 +34,15 @@ use crate::parts::Parts;
 
 use port::Port;
 
-/// Streams that one client connection may have open at a time, as in etcd: no limit but the type's.
-const CLIENT_STREAMS_MAX: u32 = u32::MAX;
-/// A client connection without a sign of life for so long is asked for one.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// What the control interface takes and gives.
+const CONTROL_MESSAGES: MessageLimits = MessageLimits {
+    request: MESSAGE_BYTES_MAX,
+    answer: MESSAGE_BYTES_MAX,
+};
+/// Calls that one client connection may have open at a time, as in etcd: no limit but the type's.
+const CLIENT_CALLS_MAX: u32 = u32::MAX;
+/// The same for other nodes, which gather what they have to say.
+const PEER_CALLS_MAX: u32 = 200;
 /// How long clients' connections get to end by themselves when the node stops.
 const CLOSE: Duration = Duration::from_secs(2);
 /// The same for those of other nodes: enough for answers under way.
@@ -121,27 +125,24 @@ impl Ports {
             server: server.clone(),
             admission: Arc::new(ConfigAdmission::default()),
         };
-        let config = ConfigServer::new(config)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        let config = ConfigServer::new(config).with_limits(CONTROL_MESSAGES);
         self.answers
             .add_metrics(|registry| server.register(registry));
         let answers = Arc::clone(&self.answers);
         let metrics: MetricsText = Arc::new(move || answers.metrics());
-        let client = server.client_routes(metrics, |routes| {
-            routes.add_service(config).add_service(mesh(&self.parts))
-        });
-        self.client.open(client);
-        let peer = Routes::new(store.peer_service());
+        let own = Services::default().with(config).with(mesh(&self.parts));
+        self.client.open(server.client_services(metrics, own));
         let introduced = Arc::clone(&self.parts);
         let introduction = Arc::new(move || introduced.introduction());
-        self.peer
-            .open(peer.add_service(server.forward_service(introduction)));
+        let peer = Services::default()
+            .with(store.peer_service())
+            .with(server.forward_service(introduction));
+        self.peer.open(Arc::new(peer));
     }
 }
 
 fn mesh(parts: &Arc<Parts>) -> MeshServer<MeshService> {
-    MeshServer::new(MeshService(Arc::clone(parts))).max_encoding_message_size(MESSAGE_BYTES_MAX)
+    MeshServer::new(MeshService(Arc::clone(parts))).with_limits(CONTROL_MESSAGES)
 }
 
 /// Serves every port. What needs the store is refused until [`Ports::open`].
@@ -158,37 +159,32 @@ pub(crate) fn start(
     let ports = Ports {
         parts: Arc::clone(parts),
         answers,
-        client: Port::for_clients(Arc::clone(parts)).with(mesh(parts)),
+        client: Port::for_clients(Arc::clone(parts), Services::default().with(mesh(parts))),
         peer: Port::for_peers(Arc::clone(parts)),
     };
-    let client = Server::builder()
-        // For JSON. hyper tells the two by the first bytes of a connection, and gives a request's
-        // head 30 s; gRPC's requests take the same way as without it.
-        .accept_http1(true)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .max_concurrent_streams(CLIENT_STREAMS_MAX)
-        .serve_with_incoming_shutdown(
-            ports.client.clone(),
-            connections(
-                sockets.client,
-                Speaks::Http1Or2,
-                parts.certificates.client.clone(),
-                at_client,
-            ),
-            requested(shutdown.clone()),
-        );
-    let peer = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .serve_with_incoming_shutdown(
-            ports.peer.clone(),
-            connections(
-                sockets.peer,
-                Speaks::Http2,
-                parts.certificates.peer.clone(),
-                at_peer,
-            ),
-            requested(shutdown.clone()),
-        );
+    let client = rpc::serve(
+        sockets.client,
+        rpc::Port {
+            // hyper tells JSON's HTTP/1.1 from gRPC by the first bytes of a connection.
+            speaks: Speaks::Http1Or2,
+            tls: parts.certificates.client.clone(),
+            calls_max: CLIENT_CALLS_MAX,
+            strangers: at_client,
+        },
+        Arc::new(ports.client.clone()),
+        shutdown.clone(),
+    );
+    let peer = rpc::serve(
+        sockets.peer,
+        rpc::Port {
+            speaks: Speaks::Http2,
+            tls: parts.certificates.peer.clone(),
+            calls_max: PEER_CALLS_MAX,
+            strangers: at_peer,
+        },
+        Arc::new(ports.peer.clone()),
+        shutdown.clone(),
+    );
     let serving = Serving {
         client: spawn(&parts.tasks, "client port", client),
         peer: spawn(&parts.tasks, "peer port", peer),
@@ -196,20 +192,14 @@ pub(crate) fn start(
     (ports, serving)
 }
 
-async fn requested(mut shutdown: Shutdown) {
-    shutdown.requested().await;
-}
-
 fn spawn(
     tasks: &Tasks,
     port: &'static str,
-    serving: impl Future<Output = Result<(), tonic::transport::Error>> + Send + 'static,
+    serving: impl Future<Output = ()> + Send + 'static,
 ) -> oneshot::Receiver<()> {
     let (ended, hears) = oneshot::channel();
     tasks.spawn(port, async move {
-        if let Err(fault) = serving.await {
-            tracing::error!(port, %fault, "a port is served no longer");
-        }
+        serving.await;
         // Nobody waits unless the node stops.
         let _ = ended.send(());
     });

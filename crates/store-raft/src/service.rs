@@ -10,6 +10,7 @@ use futures_util::{Stream, StreamExt, stream};
 use lifecycle::Shutdown;
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::AppendEntriesRequest;
+use rpc::MessageLimits;
 use store_api::skeinpb as pb;
 use store_api::skeinpb::raft_server::{Raft as RaftCalls, RaftServer};
 use store_disk::SnapshotStore;
@@ -56,9 +57,10 @@ impl PeerService {
     }
 
     pub(crate) fn into_server(self) -> RaftServer<Self> {
-        RaftServer::new(self)
-            .max_decoding_message_size(RAFT_MESSAGE_MAX)
-            .max_encoding_message_size(RAFT_MESSAGE_MAX)
+        RaftServer::new(self).with_limits(MessageLimits {
+            request: RAFT_MESSAGE_MAX,
+            answer: RAFT_MESSAGE_MAX,
+        })
     }
 
     fn checked<T>(&self, request: Request<T>) -> Result<T, Status> {

@@ -4,24 +4,22 @@
 //! the keys are: on the image that a read is answered from, and in apply. Never turns a caller away
 //! for what this node has not heard yet: a refusal is looked at again on a linearizable image.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use model::CONFIG_PREFIX;
+use rpc::{Answer, Answering, Call, Services};
 use store_api::errors;
 use store_api::verdict::Proposed;
 use store_mvcc::{Auth, AuthError, Caller, Command, Image, KeyRange};
 use store_raft::Store;
-use tonic::codegen::http::{self, HeaderMap, header};
-use tonic::codegen::{BoxFuture, Service};
+use tonic::codegen::http::{HeaderMap, header};
 use tonic::{Request, Status};
-use tower_layer::Layer;
 
 use crate::answer::auth_error;
 use crate::limits::Limits;
 use crate::patience::Patience;
 use crate::reads::Reads;
+use crate::require_leader::RequireLeader;
 use crate::tokens::{Tokens, now_ms};
 
 /// The metadata that carries a token.
@@ -136,6 +134,17 @@ impl Access {
         image.auth().check_root(caller).map_err(auth_error)
     }
 
+    /// Whether whoever calls `path` may, as nobody, so that [`Access::enter`] need not be asked.
+    fn is_open(&self, path: &str, headers: &HeaderMap) -> bool {
+        match rule(path) {
+            Rule::Open => true,
+            Rule::RootNow => false,
+            Rule::User | Rule::Root | Rule::Config => {
+                !self.store.image().auth().is_enabled() && token(headers).is_none()
+            }
+        }
+    }
+
     /// Who calls `path`, if they may.
     async fn enter(&self, path: &str, headers: &HeaderMap) -> Result<Caller, Status> {
         let rule = rule(path);
@@ -216,55 +225,51 @@ pub fn caller_of<T>(request: &Request<T>) -> Caller {
     caller.cloned().unwrap_or_default()
 }
 
-/// Asks every call who it is, and tells the services behind.
+/// Services that ask every call who makes it. A clone is the same.
 #[derive(Clone)]
-pub(crate) struct Guard(pub(crate) Access);
+pub(crate) struct Guarded(Arc<Behind>);
 
-impl<S> Layer<S> for Guard {
-    type Service = Guarded<S>;
-
-    fn layer(&self, inner: S) -> Guarded<S> {
-        let access = self.0.clone();
-        Guarded { inner, access }
-    }
-}
-
-/// A service behind a [`Guard`].
-#[derive(Clone)]
-pub(crate) struct Guarded<S> {
-    inner: S,
+/// What is behind the guard, and whom the guard asks.
+struct Behind {
+    services: Services,
     access: Access,
+    required: RequireLeader,
 }
 
-impl<S, B, R> Service<http::Request<B>> for Guarded<S>
-where
-    S: Service<http::Request<B>, Response = http::Response<R>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send,
-    B: Send + 'static,
-    R: Default,
-{
-    type Response = S::Response;
-    type Error = Infallible;
-    type Future = BoxFuture<S::Response, Infallible>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
+impl Guarded {
+    pub(crate) fn new(services: Services, access: Access, required: RequireLeader) -> Self {
+        Self(Arc::new(Behind {
+            services,
+            access,
+            required,
+        }))
     }
 
-    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        // The one that is ready serves the call.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
-        let access = self.access.clone();
+    /// Whether gRPC has the service that `call` names.
+    pub(crate) fn have(&self, call: &Call) -> bool {
+        self.0.services.have(call)
+    }
+}
+
+impl Answer for Guarded {
+    fn answer(&self, mut call: Call) -> Answering {
+        let behind = &self.0;
+        if let Err(status) = behind.required.check(call.headers()) {
+            return rpc::refuse(status);
+        }
+        // Nearly always nobody need be asked.
+        if behind.access.is_open(call.uri().path(), call.headers()) {
+            return behind.services.answer(call);
+        }
+        let behind = Arc::clone(behind);
         Box::pin(async move {
-            let entered = access.enter(request.uri().path(), request.headers()).await;
-            match entered {
+            let access = &behind.access;
+            match access.enter(call.uri().path(), call.headers()).await {
                 Ok(caller) => {
-                    request.extensions_mut().insert(caller);
-                    inner.call(request).await
+                    call.extensions_mut().insert(caller);
+                    behind.services.answer(call).await
                 }
-                Err(status) => Ok(status.into_http()),
+                Err(status) => status.into_http(),
             }
         })
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use model::MeshId;
+use rpc::MessageLimits;
 use store_api::errors;
 use store_api::skeinpb as pb;
 use store_api::skeinpb::failure;
@@ -65,7 +66,10 @@ impl ForwardService {
     }
 
     pub(crate) fn into_server(self) -> ForwardServer<Self> {
-        ForwardServer::new(self).max_decoding_message_size(FORWARD_BYTES_MAX)
+        ForwardServer::new(self).with_limits(MessageLimits {
+            request: FORWARD_BYTES_MAX,
+            ..MessageLimits::default()
+        })
     }
 
     /// A call meant for another mesh comes from a node whose addresses are out of date.

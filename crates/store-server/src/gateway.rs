@@ -11,15 +11,14 @@ mod pages;
 mod routes;
 mod transcode;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use rpc::{Answer, Answering, Call, InProcess};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, StdError, http};
-use tonic::service::Routes;
+use tonic::codegen::http;
+
+use crate::access::Guarded;
 
 use self::pages::Page;
 use self::routes::Methods;
@@ -27,43 +26,30 @@ use self::routes::Methods;
 pub use self::pages::MetricsText;
 pub(crate) use self::pages::Pages;
 
-/// `routes`, and for all other paths the gateway to them.
-pub(crate) fn beside(mut routes: Routes, pages: Pages) -> Routes {
-    let gateway = Gateway(Arc::new(Shared {
+/// `services`, and for all other paths the gateway to them.
+pub(crate) fn beside(services: Guarded, pages: Pages) -> Arc<dyn Answer> {
+    Arc::new(Gateway(Arc::new(Shared {
         methods: Methods::all(),
-        routes: routes.clone().prepare(),
+        services,
         pages,
-    }));
-    let router = routes.axum_router_mut();
-    *router = std::mem::take(router).fallback_service(gateway);
-    routes
+    })))
 }
 
-#[derive(Clone)]
 struct Gateway(Arc<Shared>);
 
 struct Shared {
     methods: Methods,
-    routes: Routes,
+    services: Guarded,
     pages: Pages,
 }
 
-impl<B> Service<http::Request<B>> for Gateway
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<StdError>,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let (shared, request) = (self.0.clone(), request.map(Body::new));
-        Box::pin(async move { Ok(shared.answer(request).await) })
+impl Answer for Gateway {
+    fn answer(&self, call: Call) -> Answering {
+        if self.0.services.have(&call) {
+            return self.0.services.answer(call);
+        }
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { shared.answer(call).await })
     }
 }
 
@@ -87,7 +73,8 @@ impl Shared {
         if request.headers().contains_key(http::header::ORIGIN) {
             return fault::from_a_web_page();
         }
-        call::call(self.routes.clone(), method.clone(), request).await
+        let services = InProcess(Arc::new(self.services.clone()));
+        call::call(services, method.clone(), request).await
     }
 }
 

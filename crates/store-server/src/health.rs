@@ -3,16 +3,10 @@
 //! Owns the two messages, which need no `.proto` file. Says only whether this node's store runs;
 //! whether the mesh has a quorum is what `Maintenance.Status` tells.
 
-use std::convert::Infallible;
-use std::task::{Context, Poll};
-
+use rpc::{Answering, Call, MessageLimits, Service};
 use store_raft::{RaftStatus, Role};
 use tokio::sync::watch;
-use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, StdError, http};
-use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
-use tonic_prost::ProstCodec;
 
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
@@ -41,46 +35,24 @@ impl HealthService {
     }
 }
 
-impl NamedService for HealthService {
+impl Service for HealthService {
     const NAME: &'static str = "grpc.health.v1.Health";
-}
 
-impl UnaryService<HealthCheckRequest> for HealthService {
-    type Response = HealthCheckResponse;
-    type Future = std::future::Ready<Result<Response<HealthCheckResponse>, Status>>;
-
-    fn call(&mut self, _: Request<HealthCheckRequest>) -> Self::Future {
+    fn call(&self, call: Call) -> Answering {
+        if rpc::method(&call) != "Check" {
+            // Clients ask again with Check then, as gRPC's health protocol says.
+            return rpc::refuse(Status::unimplemented(
+                "skein: of the health service only Check",
+            ));
+        }
         let stopped = self.status.borrow().role == Role::Stopped;
         let status = if stopped { NOT_SERVING } else { SERVING };
-        std::future::ready(Ok(Response::new(HealthCheckResponse { status })))
-    }
-}
-
-impl<B> Service<http::Request<B>> for HealthService
-where
-    B: http_body::Body + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let service = self.clone();
-        Box::pin(async move {
-            if request.uri().path() != "/grpc.health.v1.Health/Check" {
-                // Clients ask again with Check then, as gRPC's health protocol says.
-                return Ok(
-                    Status::unimplemented("skein: of the health service only Check").into_http(),
-                );
-            }
-            Ok(Grpc::new(ProstCodec::default())
-                .unary(service, request)
-                .await)
-        })
+        rpc::unary(
+            call,
+            MessageLimits::default(),
+            move |_: Request<HealthCheckRequest>| {
+                std::future::ready(Ok(Response::new(HealthCheckResponse { status })))
+            },
+        )
     }
 }

@@ -10,7 +10,6 @@ mod answer;
 mod auth;
 mod autopilot;
 mod cluster;
-mod connections;
 mod downgrade;
 mod election;
 #[cfg(test)]
@@ -49,7 +48,6 @@ mod writes;
 pub use access::caller_of;
 pub use answer::{Answer, Written};
 pub use autopilot::{Judgement, Liveness, VOTERS_MAX, VOTERS_MIN};
-pub use connections::{Connection, Speaks, connections};
 pub use forward::{ForwardService, Introduction};
 pub use gateway::MetricsText;
 pub use join::{JoinError, Joined, request_join, request_record};

@@ -11,9 +11,8 @@ use store_api::verdict::Proposed;
 use store_raft::{RaftStatus, Timings};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tonic::metadata::MetadataMap;
-use tonic::service::Interceptor;
-use tonic::{Request, Status};
+use tonic::Status;
+use tonic::codegen::http::HeaderMap;
 
 /// The metadata, as etcd's clients send it.
 const KEY: &str = "hasleader";
@@ -26,8 +25,8 @@ pub(crate) fn patience() -> Duration {
 }
 
 /// Whether the caller wants a leader to be known.
-pub(crate) fn is_asked(metadata: &MetadataMap) -> bool {
-    metadata.get(KEY).is_some_and(|value| value == "true")
+pub(crate) fn is_asked(headers: &HeaderMap) -> bool {
+    headers.get(KEY).is_some_and(|value| value == "true")
 }
 
 /// Whether writes could work. A leader that hears no quorum has nobody to lead.
@@ -47,12 +46,13 @@ impl RequireLeader {
     }
 }
 
-impl Interceptor for RequireLeader {
-    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        if is_asked(request.metadata()) && !has_leader(&self.status.borrow()) {
+impl RequireLeader {
+    /// Refuses a call with these headers, if it wants a leader that there is not.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), Status> {
+        if is_asked(headers) && !has_leader(&self.status.borrow()) {
             return Err(Proposed::No.mark(errors::no_leader()));
         }
-        Ok(request)
+        Ok(())
     }
 }
 
@@ -84,12 +84,12 @@ mod tests {
     use crate::fixture::leading_status;
 
     fn call(status: &watch::Sender<RaftStatus>, hasleader: Option<&'static str>) -> Option<Status> {
-        let mut request = Request::new(());
+        let mut headers = HeaderMap::new();
         if let Some(value) = hasleader {
-            let value = value.parse().unwrap();
-            request.metadata_mut().insert(KEY, value);
+            headers.insert(KEY, value.parse().unwrap());
         }
-        RequireLeader::new(status.subscribe()).call(request).err()
+        let required = RequireLeader::new(status.subscribe());
+        required.check(&headers).err()
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use lifecycle::Shutdown;
+use rpc::{Answer, MessageLimits, Services};
 use store_api::etcdserverpb::auth_server::AuthServer;
 use store_api::etcdserverpb::cluster_server::ClusterServer;
 use store_api::etcdserverpb::kv_server::KvServer;
@@ -19,9 +20,8 @@ use store_raft::Store;
 use telemetry::Registry;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
-use tonic::service::{InterceptorLayer, Routes};
 
-use crate::access::{Access, Guard};
+use crate::access::{Access, Guarded};
 use crate::auth::AuthService;
 use crate::autopilot::{self, Liveness};
 use crate::cluster::ClusterService;
@@ -148,13 +148,9 @@ impl StoreServer {
         Patience::of(metadata, &self.limits)
     }
 
-    /// The services of the client port, and their JSON gateway. The node adds its own services with
-    /// `add`, and tells its metrics. Every call is asked who makes it: [`crate::caller_of`] tells.
-    pub fn client_routes(
-        &self,
-        metrics: MetricsText,
-        add: impl FnOnce(Routes) -> Routes,
-    ) -> Routes {
+    /// The services of the client port, with the node's own, which `also` has, and their JSON gateway.
+    /// `metrics` tells the node's metrics. Every call is asked who makes it: [`crate::caller_of`] tells.
+    pub fn client_services(&self, metrics: MetricsText, also: Services) -> Arc<dyn Answer> {
         let Self {
             store,
             writes,
@@ -201,22 +197,22 @@ impl StoreServer {
             self.limits.clone(),
             metrics,
         );
-        let largest = self.limits.request_bytes + REQUEST_SLACK;
-        let routes = Routes::new(KvServer::new(kv).max_decoding_message_size(largest))
-            .add_service(self.watch())
-            .add_service(ClusterServer::new(cluster))
-            .add_service(MaintenanceServer::new(maintenance))
-            .add_service(HealthService::new(self.store.status_watch()))
-            .add_service(LeaseServer::new(lease))
-            .add_service(AuthServer::new(auth))
-            .add_service(LockServer::new(LockService::new(turns.clone())))
-            .add_service(ElectionServer::new(ElectionService::new(turns)));
+        let limits = MessageLimits {
+            request: self.limits.request_bytes + REQUEST_SLACK,
+            ..MessageLimits::default()
+        };
+        let services = also
+            .with(KvServer::new(kv).with_limits(limits))
+            .with(self.watch())
+            .with(ClusterServer::new(cluster))
+            .with(MaintenanceServer::new(maintenance))
+            .with(HealthService::new(self.store.status_watch()))
+            .with(LeaseServer::new(lease))
+            .with(AuthServer::new(auth))
+            .with(LockServer::new(LockService::new(turns.clone())))
+            .with(ElectionServer::new(ElectionService::new(turns)));
         let required = RequireLeader::new(self.store.status_watch());
-        let required = InterceptorLayer::new(required);
-        let guard = Guard(access.clone());
-        let routes = add(routes).into_axum_router();
-        let routes = Routes::from(routes.layer(guard).layer(required));
-        gateway::beside(routes, pages)
+        gateway::beside(Guarded::new(services, access.clone(), required), pages)
     }
 
     fn maintenance(&self) -> MaintenanceService {

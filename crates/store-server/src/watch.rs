@@ -12,15 +12,12 @@ mod session;
 mod waiting;
 mod watcher;
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use futures_util::stream::{self, BoxStream, StreamExt};
-use store_api::etcdserverpb::{WatchRequest, watch_server};
-use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, StdError, http};
-use tonic::server::{Grpc, NamedService, StreamingService};
+use rpc::{Answering, Call, Service};
+use store_api::etcdserverpb::WatchRequest;
+use tonic::server::{Grpc, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use self::batch::Wants;
@@ -67,10 +64,6 @@ impl WatchService {
     }
 }
 
-impl NamedService for WatchService {
-    const NAME: &'static str = watch_server::SERVICE_NAME;
-}
-
 /// The service's only method.
 struct OpenSession(Arc<Shared>);
 
@@ -80,7 +73,7 @@ impl StreamingService<WatchRequest> for OpenSession {
     type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
-        let wants_leader = require_leader::is_asked(request.metadata());
+        let wants_leader = require_leader::is_asked(request.metadata().as_ref());
         let caller = caller_of(&request);
         let requests = request.into_inner().boxed();
         let session = Session::open(self.0.clone(), requests, caller, wants_leader);
@@ -95,32 +88,20 @@ impl StreamingService<WatchRequest> for OpenSession {
     }
 }
 
-impl<B> Service<http::Request<B>> for WatchService
-where
-    B: http_body::Body + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
+impl Service for WatchService {
+    const NAME: &'static str = "etcdserverpb.Watch";
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&self, call: Call) -> Answering {
+        if rpc::method(&call) != "Watch" {
+            return rpc::no_such_method(&call);
+        }
         let shared = self.shared.clone();
         Box::pin(async move {
-            if request.uri().path() != "/etcdserverpb.Watch/Watch" {
-                return Ok(
-                    Status::unimplemented("the service Watch has one method, Watch").into_http(),
-                );
-            }
             let mut grpc = Grpc::new(WatchCodec).apply_max_message_size_config(
                 Some(shared.limits.request_bytes + REQUEST_SLACK),
                 None,
             );
-            Ok(grpc.streaming(OpenSession(shared), request).await)
+            grpc.streaming(OpenSession(shared), call).await
         })
     }
 }

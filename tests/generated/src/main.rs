@@ -3,12 +3,16 @@
 //!
 //! Owns how the code is made. Needs no `protoc`: protox reads the files.
 
+mod service;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use prost::Message;
+
+use service::ClientAndServer;
 
 /// One crate's wire.
 struct Wire {
@@ -73,14 +77,20 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 fn make(wire: &Wire, protos: &Path) -> Result<BTreeMap<String, Vec<u8>>, Box<dyn Error>> {
     let mut descriptors = protox::compile(wire.files, [protos])?;
     let out = tempfile::tempdir()?;
-    let mut builder = tonic_prost_build::configure()
+    let mut config = prost_build::Config::new();
+    config
+        .out_dir(out.path())
         // Keys and values are slices of the buffer that they came in.
-        .bytes(".")
-        .out_dir(out.path());
+        .bytes(["."])
+        .service_generator(Box::new(ClientAndServer {
+            client: tonic_prost_build::configure()
+                .build_server(false)
+                .service_generator(),
+        }));
     if wire.ordered_maps {
-        builder = builder.btree_map(".");
+        config.btree_map(["."]);
     }
-    builder.compile_fds(descriptors.clone())?;
+    config.compile_fds(descriptors.clone())?;
     let mut made = contents(out.path())?;
     if wire.descriptors {
         // The comments are for people; the product carries the rest.

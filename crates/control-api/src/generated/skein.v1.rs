@@ -502,6 +502,70 @@ impl Liveness {
         }
     }
 }
+/// Generated server implementations.
+pub mod config_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// Changes the mesh's configuration.
+    #[tonic::async_trait]
+    pub trait Config: Send + Sync + 'static {
+        /// Applies documents and deletions as one transaction: all of them or, when one is refused, none.
+        /// Any node answers; the leader admits. A refusal is INVALID_ARGUMENT with the message
+        /// `skein: config refused: <resource>: <path>: <fault>; <remedy>`, one line for each fault, and
+        /// nothing changed. The metadata `skein-proposed` (`no` or `unknown`) of any other error says
+        /// whether the change may still come into force.
+        async fn apply(
+            &self,
+            request: tonic::Request<super::ApplyRequest>,
+        ) -> Result<tonic::Response<super::ApplyResponse>, tonic::Status>;
+    }
+    /// Answers the calls of the service by a [`Config`].
+    #[derive(Debug)]
+    pub struct ConfigServer<T> {
+        inner: Arc<T>,
+        limits: rpc::MessageLimits,
+    }
+    impl<T> ConfigServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                limits: rpc::MessageLimits::default(),
+            }
+        }
+        /// With other limits to messages than gRPC's customary ones.
+        #[must_use]
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
+        }
+    }
+    impl<T> Clone for ConfigServer<T> {
+        fn clone(&self) -> Self {
+            Self {
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
+            }
+        }
+    }
+    impl<T: Config> rpc::Service for ConfigServer<T> {
+        const NAME: &'static str = "skein.v1.Config";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "Apply" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.apply(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
+    }
+}
 /// Generated client implementations.
 pub mod config_client {
     #![allow(
@@ -621,187 +685,99 @@ pub mod config_client {
     }
 }
 /// Generated server implementations.
-pub mod config_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ConfigServer.
-    #[async_trait]
-    pub trait Config: std::marker::Send + std::marker::Sync + 'static {
-        /// Applies documents and deletions as one transaction: all of them or, when one is refused, none.
-        ///
-        /// Any node answers; the leader admits. A refusal is INVALID_ARGUMENT with the message
-        /// `skein: config refused: <resource>: <path>: <fault>; <remedy>`, one line for each fault, and
-        /// nothing changed. The metadata `skein-proposed` (`no` or `unknown`) of any other error says
-        /// whether the change may still come into force.
-        async fn apply(
+pub mod mesh_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// Tells about the mesh as the node that answers sees it. Nothing here needs a quorum.
+    #[tonic::async_trait]
+    pub trait Mesh: Send + Sync + 'static {
+        /// Every node: its role, what it runs, and how far it is behind.
+        async fn status(
             &self,
-            request: tonic::Request<super::ApplyRequest>,
-        ) -> std::result::Result<tonic::Response<super::ApplyResponse>, tonic::Status>;
+            request: tonic::Request<super::StatusRequest>,
+        ) -> Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        /// Everyone the gossip knows, members or not.
+        async fn peers(
+            &self,
+            request: tonic::Request<super::PeersRequest>,
+        ) -> Result<tonic::Response<super::PeersResponse>, tonic::Status>;
+        /// What this node would do with a request, without sending anything.
+        async fn explain(
+            &self,
+            request: tonic::Request<super::ExplainRequest>,
+        ) -> Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
+        /// The compiled config of this node as a dataflow graph.
+        async fn graph(
+            &self,
+            request: tonic::Request<super::GraphRequest>,
+        ) -> Result<tonic::Response<super::GraphResponse>, tonic::Status>;
     }
-    /// Changes the mesh's configuration.
+    /// Answers the calls of the service by a [`Mesh`].
     #[derive(Debug)]
-    pub struct ConfigServer<T> {
+    pub struct MeshServer<T> {
         inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
+        limits: rpc::MessageLimits,
     }
-    impl<T> ConfigServer<T> {
+    impl<T> MeshServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
         pub fn from_arc(inner: Arc<T>) -> Self {
             Self {
                 inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
+                limits: rpc::MessageLimits::default(),
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
+        /// With other limits to messages than gRPC's customary ones.
         #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ConfigServer<T>
-    where
-        T: Config,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/skein.v1.Config/Apply" => {
-                    #[allow(non_camel_case_types)]
-                    struct ApplySvc<T: Config>(pub Arc<T>);
-                    impl<T: Config> tonic::server::UnaryService<super::ApplyRequest>
-                    for ApplySvc<T> {
-                        type Response = super::ApplyResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ApplyRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Config>::apply(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ApplySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for ConfigServer<T> {
+    impl<T> Clone for MeshServer<T> {
         fn clone(&self) -> Self {
-            let inner = self.inner.clone();
             Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
             }
         }
     }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "skein.v1.Config";
-    impl<T> tonic::server::NamedService for ConfigServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
+    impl<T: Mesh> rpc::Service for MeshServer<T> {
+        const NAME: &'static str = "skein.v1.Mesh";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "Status" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.status(request).await },
+                    )
+                }
+                "Peers" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.peers(request).await },
+                    )
+                }
+                "Explain" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.explain(request).await },
+                    )
+                }
+                "Graph" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.graph(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
     }
 }
 /// Generated client implementations.
@@ -975,328 +951,5 @@ pub mod mesh_client {
             req.extensions_mut().insert(GrpcMethod::new("skein.v1.Mesh", "Graph"));
             self.inner.unary(req, path, codec).await
         }
-    }
-}
-/// Generated server implementations.
-pub mod mesh_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with MeshServer.
-    #[async_trait]
-    pub trait Mesh: std::marker::Send + std::marker::Sync + 'static {
-        /// Every node: its role, what it runs, and how far it is behind.
-        async fn status(
-            &self,
-            request: tonic::Request<super::StatusRequest>,
-        ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
-        /// Everyone the gossip knows, members or not.
-        async fn peers(
-            &self,
-            request: tonic::Request<super::PeersRequest>,
-        ) -> std::result::Result<tonic::Response<super::PeersResponse>, tonic::Status>;
-        /// What this node would do with a request, without sending anything.
-        async fn explain(
-            &self,
-            request: tonic::Request<super::ExplainRequest>,
-        ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
-        /// The compiled config of this node as a dataflow graph.
-        async fn graph(
-            &self,
-            request: tonic::Request<super::GraphRequest>,
-        ) -> std::result::Result<tonic::Response<super::GraphResponse>, tonic::Status>;
-    }
-    /// Tells about the mesh as the node that answers sees it. Nothing here needs a quorum.
-    #[derive(Debug)]
-    pub struct MeshServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> MeshServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for MeshServer<T>
-    where
-        T: Mesh,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/skein.v1.Mesh/Status" => {
-                    #[allow(non_camel_case_types)]
-                    struct StatusSvc<T: Mesh>(pub Arc<T>);
-                    impl<T: Mesh> tonic::server::UnaryService<super::StatusRequest>
-                    for StatusSvc<T> {
-                        type Response = super::StatusResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::StatusRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Mesh>::status(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StatusSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skein.v1.Mesh/Peers" => {
-                    #[allow(non_camel_case_types)]
-                    struct PeersSvc<T: Mesh>(pub Arc<T>);
-                    impl<T: Mesh> tonic::server::UnaryService<super::PeersRequest>
-                    for PeersSvc<T> {
-                        type Response = super::PeersResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::PeersRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Mesh>::peers(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = PeersSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skein.v1.Mesh/Explain" => {
-                    #[allow(non_camel_case_types)]
-                    struct ExplainSvc<T: Mesh>(pub Arc<T>);
-                    impl<T: Mesh> tonic::server::UnaryService<super::ExplainRequest>
-                    for ExplainSvc<T> {
-                        type Response = super::ExplainResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ExplainRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Mesh>::explain(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ExplainSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skein.v1.Mesh/Graph" => {
-                    #[allow(non_camel_case_types)]
-                    struct GraphSvc<T: Mesh>(pub Arc<T>);
-                    impl<T: Mesh> tonic::server::UnaryService<super::GraphRequest>
-                    for GraphSvc<T> {
-                        type Response = super::GraphResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GraphRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Mesh>::graph(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GraphSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for MeshServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "skein.v1.Mesh";
-    impl<T> tonic::server::NamedService for MeshServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
     }
 }

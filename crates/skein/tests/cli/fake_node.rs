@@ -11,13 +11,14 @@ use bytes::Bytes;
 use control_api::v1::config_server::{Config, ConfigServer};
 use control_api::v1::mesh_server::{Mesh, MeshServer};
 use control_api::v1::{self, ApplyRequest, ExplainRequest};
+use lifecycle::ShutdownTrigger;
+use rpc::{Port, Services, Speaks};
 use store_api::etcdserverpb::kv_server::{Kv, KvServer};
 use store_api::etcdserverpb::maintenance_server::{Maintenance, MaintenanceServer};
 use store_api::etcdserverpb::{self as pb, ResponseHeader};
 use store_api::mvccpb::KeyValue;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status};
 
@@ -67,14 +68,17 @@ impl FakeNode {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let service = Service(Arc::clone(&script));
-        runtime.spawn(
-            tonic::transport::Server::builder()
-                .add_service(ConfigServer::new(service.clone()))
-                .add_service(MeshServer::new(service.clone()))
-                .add_service(MaintenanceServer::new(service.clone()))
-                .add_service(KvServer::new(service))
-                .serve_with_incoming(TcpListenerStream::new(listener)),
-        );
+        let services = Services::default()
+            .with(ConfigServer::new(service.clone()))
+            .with(MeshServer::new(service.clone()))
+            .with(MaintenanceServer::new(service.clone()))
+            .with(KvServer::new(service));
+        runtime.spawn(async move {
+            // Nobody asks it to stop: it goes with the runtime.
+            let (_stop, shutdown) = ShutdownTrigger::new();
+            let port = Port::plain(Speaks::Http2);
+            rpc::serve(listener, port, Arc::new(services), shutdown).await;
+        });
         Self {
             address,
             script,

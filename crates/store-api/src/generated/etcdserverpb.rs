@@ -1092,6 +1092,132 @@ impl AlarmType {
         }
     }
 }
+/// Generated server implementations.
+pub mod kv_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// Keys and values.
+    #[tonic::async_trait]
+    pub trait Kv: Send + Sync + 'static {
+        /// Reads keys.
+        async fn range(
+            &self,
+            request: tonic::Request<super::RangeRequest>,
+        ) -> Result<tonic::Response<super::RangeResponse>, tonic::Status>;
+        /// What [`Self::range_stream`] answers.
+        type RangeStreamStream: tonic::codegen::tokio_stream::Stream<
+                Item = Result<super::RangeStreamResponse, tonic::Status>,
+            >
+            + Send
+            + 'static;
+        /// Reads keys of one revision, in pieces (3.7).
+        async fn range_stream(
+            &self,
+            request: tonic::Request<super::RangeRequest>,
+        ) -> Result<tonic::Response<Self::RangeStreamStream>, tonic::Status>;
+        /// Writes one key.
+        async fn put(
+            &self,
+            request: tonic::Request<super::PutRequest>,
+        ) -> Result<tonic::Response<super::PutResponse>, tonic::Status>;
+        /// Deletes keys.
+        async fn delete_range(
+            &self,
+            request: tonic::Request<super::DeleteRangeRequest>,
+        ) -> Result<tonic::Response<super::DeleteRangeResponse>, tonic::Status>;
+        /// Compares, then does one of two lists of operations, as one revision.
+        async fn txn(
+            &self,
+            request: tonic::Request<super::TxnRequest>,
+        ) -> Result<tonic::Response<super::TxnResponse>, tonic::Status>;
+        /// Drops history below a revision.
+        async fn compact(
+            &self,
+            request: tonic::Request<super::CompactionRequest>,
+        ) -> Result<tonic::Response<super::CompactionResponse>, tonic::Status>;
+    }
+    /// Answers the calls of the service by a [`Kv`].
+    #[derive(Debug)]
+    pub struct KvServer<T> {
+        inner: Arc<T>,
+        limits: rpc::MessageLimits,
+    }
+    impl<T> KvServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                limits: rpc::MessageLimits::default(),
+            }
+        }
+        /// With other limits to messages than gRPC's customary ones.
+        #[must_use]
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
+        }
+    }
+    impl<T> Clone for KvServer<T> {
+        fn clone(&self) -> Self {
+            Self {
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
+            }
+        }
+    }
+    impl<T: Kv> rpc::Service for KvServer<T> {
+        const NAME: &'static str = "etcdserverpb.KV";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "Range" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.range(request).await },
+                    )
+                }
+                "RangeStream" => {
+                    rpc::answers_stream(
+                        call,
+                        limits,
+                        move |request| async move { inner.range_stream(request).await },
+                    )
+                }
+                "Put" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.put(request).await },
+                    )
+                }
+                "DeleteRange" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.delete_range(request).await },
+                    )
+                }
+                "Txn" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.txn(request).await },
+                    )
+                }
+                "Compact" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.compact(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
+    }
+}
 /// Generated client implementations.
 pub mod kv_client {
     #![allow(
@@ -1316,440 +1442,69 @@ pub mod kv_client {
     }
 }
 /// Generated server implementations.
-pub mod kv_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with KvServer.
-    #[async_trait]
-    pub trait Kv: std::marker::Send + std::marker::Sync + 'static {
-        /// Reads keys.
-        async fn range(
-            &self,
-            request: tonic::Request<super::RangeRequest>,
-        ) -> std::result::Result<tonic::Response<super::RangeResponse>, tonic::Status>;
-        /// Server streaming response type for the RangeStream method.
-        type RangeStreamStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::RangeStreamResponse, tonic::Status>,
+pub mod watch_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// Events.
+    #[tonic::async_trait]
+    pub trait Watch: Send + Sync + 'static {
+        /// What [`Self::watch`] answers.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = Result<super::WatchResponse, tonic::Status>,
             >
-            + std::marker::Send
+            + Send
             + 'static;
-        /// Reads keys of one revision, in pieces (3.7).
-        async fn range_stream(
+        /// Many watchers on one stream.
+        async fn watch(
             &self,
-            request: tonic::Request<super::RangeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<Self::RangeStreamStream>,
-            tonic::Status,
-        >;
-        /// Writes one key.
-        async fn put(
-            &self,
-            request: tonic::Request<super::PutRequest>,
-        ) -> std::result::Result<tonic::Response<super::PutResponse>, tonic::Status>;
-        /// Deletes keys.
-        async fn delete_range(
-            &self,
-            request: tonic::Request<super::DeleteRangeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::DeleteRangeResponse>,
-            tonic::Status,
-        >;
-        /// Compares, then does one of two lists of operations, as one revision.
-        async fn txn(
-            &self,
-            request: tonic::Request<super::TxnRequest>,
-        ) -> std::result::Result<tonic::Response<super::TxnResponse>, tonic::Status>;
-        /// Drops history below a revision.
-        async fn compact(
-            &self,
-            request: tonic::Request<super::CompactionRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CompactionResponse>,
-            tonic::Status,
-        >;
+            request: tonic::Request<tonic::Streaming<super::WatchRequest>>,
+        ) -> Result<tonic::Response<Self::WatchStream>, tonic::Status>;
     }
-    /// Keys and values.
+    /// Answers the calls of the service by a [`Watch`].
     #[derive(Debug)]
-    pub struct KvServer<T> {
+    pub struct WatchServer<T> {
         inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
+        limits: rpc::MessageLimits,
     }
-    impl<T> KvServer<T> {
+    impl<T> WatchServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
         pub fn from_arc(inner: Arc<T>) -> Self {
             Self {
                 inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
+                limits: rpc::MessageLimits::default(),
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
+        /// With other limits to messages than gRPC's customary ones.
         #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for KvServer<T>
-    where
-        T: Kv,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/etcdserverpb.KV/Range" => {
-                    #[allow(non_camel_case_types)]
-                    struct RangeSvc<T: Kv>(pub Arc<T>);
-                    impl<T: Kv> tonic::server::UnaryService<super::RangeRequest>
-                    for RangeSvc<T> {
-                        type Response = super::RangeResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::RangeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Kv>::range(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RangeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.KV/RangeStream" => {
-                    #[allow(non_camel_case_types)]
-                    struct RangeStreamSvc<T: Kv>(pub Arc<T>);
-                    impl<
-                        T: Kv,
-                    > tonic::server::ServerStreamingService<super::RangeRequest>
-                    for RangeStreamSvc<T> {
-                        type Response = super::RangeStreamResponse;
-                        type ResponseStream = T::RangeStreamStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::RangeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Kv>::range_stream(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RangeStreamSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.KV/Put" => {
-                    #[allow(non_camel_case_types)]
-                    struct PutSvc<T: Kv>(pub Arc<T>);
-                    impl<T: Kv> tonic::server::UnaryService<super::PutRequest>
-                    for PutSvc<T> {
-                        type Response = super::PutResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::PutRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Kv>::put(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = PutSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.KV/DeleteRange" => {
-                    #[allow(non_camel_case_types)]
-                    struct DeleteRangeSvc<T: Kv>(pub Arc<T>);
-                    impl<T: Kv> tonic::server::UnaryService<super::DeleteRangeRequest>
-                    for DeleteRangeSvc<T> {
-                        type Response = super::DeleteRangeResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::DeleteRangeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Kv>::delete_range(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = DeleteRangeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.KV/Txn" => {
-                    #[allow(non_camel_case_types)]
-                    struct TxnSvc<T: Kv>(pub Arc<T>);
-                    impl<T: Kv> tonic::server::UnaryService<super::TxnRequest>
-                    for TxnSvc<T> {
-                        type Response = super::TxnResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::TxnRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Kv>::txn(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = TxnSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.KV/Compact" => {
-                    #[allow(non_camel_case_types)]
-                    struct CompactSvc<T: Kv>(pub Arc<T>);
-                    impl<T: Kv> tonic::server::UnaryService<super::CompactionRequest>
-                    for CompactSvc<T> {
-                        type Response = super::CompactionResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::CompactionRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Kv>::compact(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CompactSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for KvServer<T> {
+    impl<T> Clone for WatchServer<T> {
         fn clone(&self) -> Self {
-            let inner = self.inner.clone();
             Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
             }
         }
     }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "etcdserverpb.KV";
-    impl<T> tonic::server::NamedService for KvServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
+    impl<T: Watch> rpc::Service for WatchServer<T> {
+        const NAME: &'static str = "etcdserverpb.Watch";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "Watch" => {
+                    rpc::both_stream(
+                        call,
+                        limits,
+                        move |request| async move { inner.watch(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
     }
 }
 /// Generated client implementations.
@@ -1869,191 +1624,121 @@ pub mod watch_client {
     }
 }
 /// Generated server implementations.
-pub mod watch_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with WatchServer.
-    #[async_trait]
-    pub trait Watch: std::marker::Send + std::marker::Sync + 'static {
-        /// Server streaming response type for the Watch method.
-        type WatchStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::WatchResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Many watchers on one stream.
-        async fn watch(
+pub mod lease_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// Keys that go when their owner does.
+    #[tonic::async_trait]
+    pub trait Lease: Send + Sync + 'static {
+        /// Creates a lease.
+        async fn lease_grant(
             &self,
-            request: tonic::Request<tonic::Streaming<super::WatchRequest>>,
-        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+            request: tonic::Request<super::LeaseGrantRequest>,
+        ) -> Result<tonic::Response<super::LeaseGrantResponse>, tonic::Status>;
+        /// Ends a lease and deletes its keys.
+        async fn lease_revoke(
+            &self,
+            request: tonic::Request<super::LeaseRevokeRequest>,
+        ) -> Result<tonic::Response<super::LeaseRevokeResponse>, tonic::Status>;
+        /// What [`Self::lease_keep_alive`] answers.
+        type LeaseKeepAliveStream: tonic::codegen::tokio_stream::Stream<
+                Item = Result<super::LeaseKeepAliveResponse, tonic::Status>,
+            >
+            + Send
+            + 'static;
+        /// Renews leases.
+        async fn lease_keep_alive(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::LeaseKeepAliveRequest>>,
+        ) -> Result<tonic::Response<Self::LeaseKeepAliveStream>, tonic::Status>;
+        /// Tells how long a lease has left.
+        async fn lease_time_to_live(
+            &self,
+            request: tonic::Request<super::LeaseTimeToLiveRequest>,
+        ) -> Result<tonic::Response<super::LeaseTimeToLiveResponse>, tonic::Status>;
+        /// Lists all leases.
+        async fn lease_leases(
+            &self,
+            request: tonic::Request<super::LeaseLeasesRequest>,
+        ) -> Result<tonic::Response<super::LeaseLeasesResponse>, tonic::Status>;
     }
-    /// Events.
+    /// Answers the calls of the service by a [`Lease`].
     #[derive(Debug)]
-    pub struct WatchServer<T> {
+    pub struct LeaseServer<T> {
         inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
+        limits: rpc::MessageLimits,
     }
-    impl<T> WatchServer<T> {
+    impl<T> LeaseServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
         pub fn from_arc(inner: Arc<T>) -> Self {
             Self {
                 inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
+                limits: rpc::MessageLimits::default(),
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
+        /// With other limits to messages than gRPC's customary ones.
         #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for WatchServer<T>
-    where
-        T: Watch,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/etcdserverpb.Watch/Watch" => {
-                    #[allow(non_camel_case_types)]
-                    struct WatchSvc<T: Watch>(pub Arc<T>);
-                    impl<T: Watch> tonic::server::StreamingService<super::WatchRequest>
-                    for WatchSvc<T> {
-                        type Response = super::WatchResponse;
-                        type ResponseStream = T::WatchStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::WatchRequest>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Watch>::watch(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = WatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for WatchServer<T> {
+    impl<T> Clone for LeaseServer<T> {
         fn clone(&self) -> Self {
-            let inner = self.inner.clone();
             Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
             }
         }
     }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "etcdserverpb.Watch";
-    impl<T> tonic::server::NamedService for WatchServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
+    impl<T: Lease> rpc::Service for LeaseServer<T> {
+        const NAME: &'static str = "etcdserverpb.Lease";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "LeaseGrant" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.lease_grant(request).await },
+                    )
+                }
+                "LeaseRevoke" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.lease_revoke(request).await },
+                    )
+                }
+                "LeaseKeepAlive" => {
+                    rpc::both_stream(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.lease_keep_alive(request).await
+                        },
+                    )
+                }
+                "LeaseTimeToLive" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.lease_time_to_live(request).await
+                        },
+                    )
+                }
+                "LeaseLeases" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.lease_leases(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
     }
 }
 /// Generated client implementations.
@@ -2278,402 +1963,111 @@ pub mod lease_client {
     }
 }
 /// Generated server implementations.
-pub mod lease_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with LeaseServer.
-    #[async_trait]
-    pub trait Lease: std::marker::Send + std::marker::Sync + 'static {
-        /// Creates a lease.
-        async fn lease_grant(
+pub mod cluster_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// Raft members.
+    #[tonic::async_trait]
+    pub trait Cluster: Send + Sync + 'static {
+        /// Adds a member.
+        async fn member_add(
             &self,
-            request: tonic::Request<super::LeaseGrantRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::LeaseGrantResponse>,
-            tonic::Status,
-        >;
-        /// Ends a lease and deletes its keys.
-        async fn lease_revoke(
+            request: tonic::Request<super::MemberAddRequest>,
+        ) -> Result<tonic::Response<super::MemberAddResponse>, tonic::Status>;
+        /// Removes a member.
+        async fn member_remove(
             &self,
-            request: tonic::Request<super::LeaseRevokeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::LeaseRevokeResponse>,
-            tonic::Status,
-        >;
-        /// Server streaming response type for the LeaseKeepAlive method.
-        type LeaseKeepAliveStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::LeaseKeepAliveResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Renews leases.
-        async fn lease_keep_alive(
+            request: tonic::Request<super::MemberRemoveRequest>,
+        ) -> Result<tonic::Response<super::MemberRemoveResponse>, tonic::Status>;
+        /// Changes a member's peer addresses.
+        async fn member_update(
             &self,
-            request: tonic::Request<tonic::Streaming<super::LeaseKeepAliveRequest>>,
-        ) -> std::result::Result<
-            tonic::Response<Self::LeaseKeepAliveStream>,
-            tonic::Status,
-        >;
-        /// Tells how long a lease has left.
-        async fn lease_time_to_live(
+            request: tonic::Request<super::MemberUpdateRequest>,
+        ) -> Result<tonic::Response<super::MemberUpdateResponse>, tonic::Status>;
+        /// Lists members.
+        async fn member_list(
             &self,
-            request: tonic::Request<super::LeaseTimeToLiveRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::LeaseTimeToLiveResponse>,
-            tonic::Status,
-        >;
-        /// Lists all leases.
-        async fn lease_leases(
+            request: tonic::Request<super::MemberListRequest>,
+        ) -> Result<tonic::Response<super::MemberListResponse>, tonic::Status>;
+        /// Makes a learner a voter.
+        async fn member_promote(
             &self,
-            request: tonic::Request<super::LeaseLeasesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::LeaseLeasesResponse>,
-            tonic::Status,
-        >;
+            request: tonic::Request<super::MemberPromoteRequest>,
+        ) -> Result<tonic::Response<super::MemberPromoteResponse>, tonic::Status>;
     }
-    /// Keys that go when their owner does.
+    /// Answers the calls of the service by a [`Cluster`].
     #[derive(Debug)]
-    pub struct LeaseServer<T> {
+    pub struct ClusterServer<T> {
         inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
+        limits: rpc::MessageLimits,
     }
-    impl<T> LeaseServer<T> {
+    impl<T> ClusterServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
         pub fn from_arc(inner: Arc<T>) -> Self {
             Self {
                 inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
+                limits: rpc::MessageLimits::default(),
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
+        /// With other limits to messages than gRPC's customary ones.
         #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for LeaseServer<T>
-    where
-        T: Lease,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/etcdserverpb.Lease/LeaseGrant" => {
-                    #[allow(non_camel_case_types)]
-                    struct LeaseGrantSvc<T: Lease>(pub Arc<T>);
-                    impl<T: Lease> tonic::server::UnaryService<super::LeaseGrantRequest>
-                    for LeaseGrantSvc<T> {
-                        type Response = super::LeaseGrantResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::LeaseGrantRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Lease>::lease_grant(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = LeaseGrantSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Lease/LeaseRevoke" => {
-                    #[allow(non_camel_case_types)]
-                    struct LeaseRevokeSvc<T: Lease>(pub Arc<T>);
-                    impl<T: Lease> tonic::server::UnaryService<super::LeaseRevokeRequest>
-                    for LeaseRevokeSvc<T> {
-                        type Response = super::LeaseRevokeResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::LeaseRevokeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Lease>::lease_revoke(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = LeaseRevokeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Lease/LeaseKeepAlive" => {
-                    #[allow(non_camel_case_types)]
-                    struct LeaseKeepAliveSvc<T: Lease>(pub Arc<T>);
-                    impl<
-                        T: Lease,
-                    > tonic::server::StreamingService<super::LeaseKeepAliveRequest>
-                    for LeaseKeepAliveSvc<T> {
-                        type Response = super::LeaseKeepAliveResponse;
-                        type ResponseStream = T::LeaseKeepAliveStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::LeaseKeepAliveRequest>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Lease>::lease_keep_alive(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = LeaseKeepAliveSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Lease/LeaseTimeToLive" => {
-                    #[allow(non_camel_case_types)]
-                    struct LeaseTimeToLiveSvc<T: Lease>(pub Arc<T>);
-                    impl<
-                        T: Lease,
-                    > tonic::server::UnaryService<super::LeaseTimeToLiveRequest>
-                    for LeaseTimeToLiveSvc<T> {
-                        type Response = super::LeaseTimeToLiveResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::LeaseTimeToLiveRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Lease>::lease_time_to_live(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = LeaseTimeToLiveSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Lease/LeaseLeases" => {
-                    #[allow(non_camel_case_types)]
-                    struct LeaseLeasesSvc<T: Lease>(pub Arc<T>);
-                    impl<T: Lease> tonic::server::UnaryService<super::LeaseLeasesRequest>
-                    for LeaseLeasesSvc<T> {
-                        type Response = super::LeaseLeasesResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::LeaseLeasesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Lease>::lease_leases(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = LeaseLeasesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for LeaseServer<T> {
+    impl<T> Clone for ClusterServer<T> {
         fn clone(&self) -> Self {
-            let inner = self.inner.clone();
             Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
             }
         }
     }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "etcdserverpb.Lease";
-    impl<T> tonic::server::NamedService for LeaseServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
+    impl<T: Cluster> rpc::Service for ClusterServer<T> {
+        const NAME: &'static str = "etcdserverpb.Cluster";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "MemberAdd" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.member_add(request).await },
+                    )
+                }
+                "MemberRemove" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.member_remove(request).await },
+                    )
+                }
+                "MemberUpdate" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.member_update(request).await },
+                    )
+                }
+                "MemberList" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.member_list(request).await },
+                    )
+                }
+                "MemberPromote" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.member_promote(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
     }
 }
 /// Generated client implementations.
@@ -2896,397 +2290,153 @@ pub mod cluster_client {
     }
 }
 /// Generated server implementations.
-pub mod cluster_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ClusterServer.
-    #[async_trait]
-    pub trait Cluster: std::marker::Send + std::marker::Sync + 'static {
-        /// Adds a member.
-        async fn member_add(
+pub mod maintenance_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// State and care of one member.
+    #[tonic::async_trait]
+    pub trait Maintenance: Send + Sync + 'static {
+        /// Reads, raises and clears alarms.
+        async fn alarm(
             &self,
-            request: tonic::Request<super::MemberAddRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::MemberAddResponse>,
-            tonic::Status,
-        >;
-        /// Removes a member.
-        async fn member_remove(
+            request: tonic::Request<super::AlarmRequest>,
+        ) -> Result<tonic::Response<super::AlarmResponse>, tonic::Status>;
+        /// Tells a member's state.
+        async fn status(
             &self,
-            request: tonic::Request<super::MemberRemoveRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::MemberRemoveResponse>,
-            tonic::Status,
-        >;
-        /// Changes a member's peer addresses.
-        async fn member_update(
+            request: tonic::Request<super::StatusRequest>,
+        ) -> Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        /// Gives unused disk space back.
+        async fn defragment(
             &self,
-            request: tonic::Request<super::MemberUpdateRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::MemberUpdateResponse>,
-            tonic::Status,
-        >;
-        /// Lists members.
-        async fn member_list(
+            request: tonic::Request<super::DefragmentRequest>,
+        ) -> Result<tonic::Response<super::DefragmentResponse>, tonic::Status>;
+        /// Hashes the whole backend.
+        async fn hash(
             &self,
-            request: tonic::Request<super::MemberListRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::MemberListResponse>,
-            tonic::Status,
-        >;
-        /// Makes a learner a voter.
-        async fn member_promote(
+            request: tonic::Request<super::HashRequest>,
+        ) -> Result<tonic::Response<super::HashResponse>, tonic::Status>;
+        /// Hashes the keys up to a revision.
+        async fn hash_kv(
             &self,
-            request: tonic::Request<super::MemberPromoteRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::MemberPromoteResponse>,
-            tonic::Status,
-        >;
+            request: tonic::Request<super::HashKvRequest>,
+        ) -> Result<tonic::Response<super::HashKvResponse>, tonic::Status>;
+        /// What [`Self::snapshot`] answers.
+        type SnapshotStream: tonic::codegen::tokio_stream::Stream<
+                Item = Result<super::SnapshotResponse, tonic::Status>,
+            >
+            + Send
+            + 'static;
+        /// Streams a backup.
+        async fn snapshot(
+            &self,
+            request: tonic::Request<super::SnapshotRequest>,
+        ) -> Result<tonic::Response<Self::SnapshotStream>, tonic::Status>;
+        /// Hands leadership over.
+        async fn move_leader(
+            &self,
+            request: tonic::Request<super::MoveLeaderRequest>,
+        ) -> Result<tonic::Response<super::MoveLeaderResponse>, tonic::Status>;
+        /// Prepares a downgrade.
+        async fn downgrade(
+            &self,
+            request: tonic::Request<super::DowngradeRequest>,
+        ) -> Result<tonic::Response<super::DowngradeResponse>, tonic::Status>;
     }
-    /// Raft members.
+    /// Answers the calls of the service by a [`Maintenance`].
     #[derive(Debug)]
-    pub struct ClusterServer<T> {
+    pub struct MaintenanceServer<T> {
         inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
+        limits: rpc::MessageLimits,
     }
-    impl<T> ClusterServer<T> {
+    impl<T> MaintenanceServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
         pub fn from_arc(inner: Arc<T>) -> Self {
             Self {
                 inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
+                limits: rpc::MessageLimits::default(),
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
+        /// With other limits to messages than gRPC's customary ones.
         #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ClusterServer<T>
-    where
-        T: Cluster,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/etcdserverpb.Cluster/MemberAdd" => {
-                    #[allow(non_camel_case_types)]
-                    struct MemberAddSvc<T: Cluster>(pub Arc<T>);
-                    impl<T: Cluster> tonic::server::UnaryService<super::MemberAddRequest>
-                    for MemberAddSvc<T> {
-                        type Response = super::MemberAddResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::MemberAddRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Cluster>::member_add(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = MemberAddSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Cluster/MemberRemove" => {
-                    #[allow(non_camel_case_types)]
-                    struct MemberRemoveSvc<T: Cluster>(pub Arc<T>);
-                    impl<
-                        T: Cluster,
-                    > tonic::server::UnaryService<super::MemberRemoveRequest>
-                    for MemberRemoveSvc<T> {
-                        type Response = super::MemberRemoveResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::MemberRemoveRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Cluster>::member_remove(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = MemberRemoveSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Cluster/MemberUpdate" => {
-                    #[allow(non_camel_case_types)]
-                    struct MemberUpdateSvc<T: Cluster>(pub Arc<T>);
-                    impl<
-                        T: Cluster,
-                    > tonic::server::UnaryService<super::MemberUpdateRequest>
-                    for MemberUpdateSvc<T> {
-                        type Response = super::MemberUpdateResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::MemberUpdateRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Cluster>::member_update(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = MemberUpdateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Cluster/MemberList" => {
-                    #[allow(non_camel_case_types)]
-                    struct MemberListSvc<T: Cluster>(pub Arc<T>);
-                    impl<
-                        T: Cluster,
-                    > tonic::server::UnaryService<super::MemberListRequest>
-                    for MemberListSvc<T> {
-                        type Response = super::MemberListResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::MemberListRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Cluster>::member_list(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = MemberListSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Cluster/MemberPromote" => {
-                    #[allow(non_camel_case_types)]
-                    struct MemberPromoteSvc<T: Cluster>(pub Arc<T>);
-                    impl<
-                        T: Cluster,
-                    > tonic::server::UnaryService<super::MemberPromoteRequest>
-                    for MemberPromoteSvc<T> {
-                        type Response = super::MemberPromoteResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::MemberPromoteRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Cluster>::member_promote(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = MemberPromoteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for ClusterServer<T> {
+    impl<T> Clone for MaintenanceServer<T> {
         fn clone(&self) -> Self {
-            let inner = self.inner.clone();
             Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
             }
         }
     }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "etcdserverpb.Cluster";
-    impl<T> tonic::server::NamedService for ClusterServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
+    impl<T: Maintenance> rpc::Service for MaintenanceServer<T> {
+        const NAME: &'static str = "etcdserverpb.Maintenance";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "Alarm" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.alarm(request).await },
+                    )
+                }
+                "Status" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.status(request).await },
+                    )
+                }
+                "Defragment" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.defragment(request).await },
+                    )
+                }
+                "Hash" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.hash(request).await },
+                    )
+                }
+                "HashKV" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.hash_kv(request).await },
+                    )
+                }
+                "Snapshot" => {
+                    rpc::answers_stream(
+                        call,
+                        limits,
+                        move |request| async move { inner.snapshot(request).await },
+                    )
+                }
+                "MoveLeader" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.move_leader(request).await },
+                    )
+                }
+                "Downgrade" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.downgrade(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
     }
 }
 /// Generated client implementations.
@@ -3572,546 +2722,274 @@ pub mod maintenance_client {
     }
 }
 /// Generated server implementations.
-pub mod maintenance_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with MaintenanceServer.
-    #[async_trait]
-    pub trait Maintenance: std::marker::Send + std::marker::Sync + 'static {
-        /// Reads, raises and clears alarms.
-        async fn alarm(
+pub mod auth_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// Users, roles, permissions.
+    #[tonic::async_trait]
+    pub trait Auth: Send + Sync + 'static {
+        /// Turns authentication on.
+        async fn auth_enable(
             &self,
-            request: tonic::Request<super::AlarmRequest>,
-        ) -> std::result::Result<tonic::Response<super::AlarmResponse>, tonic::Status>;
-        /// Tells a member's state.
-        async fn status(
+            request: tonic::Request<super::AuthEnableRequest>,
+        ) -> Result<tonic::Response<super::AuthEnableResponse>, tonic::Status>;
+        /// Turns authentication off.
+        async fn auth_disable(
             &self,
-            request: tonic::Request<super::StatusRequest>,
-        ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status>;
-        /// Gives unused disk space back.
-        async fn defragment(
+            request: tonic::Request<super::AuthDisableRequest>,
+        ) -> Result<tonic::Response<super::AuthDisableResponse>, tonic::Status>;
+        /// Tells whether authentication is on.
+        async fn auth_status(
             &self,
-            request: tonic::Request<super::DefragmentRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::DefragmentResponse>,
+            request: tonic::Request<super::AuthStatusRequest>,
+        ) -> Result<tonic::Response<super::AuthStatusResponse>, tonic::Status>;
+        /// Exchanges name and password for a token.
+        async fn authenticate(
+            &self,
+            request: tonic::Request<super::AuthenticateRequest>,
+        ) -> Result<tonic::Response<super::AuthenticateResponse>, tonic::Status>;
+        /// Adds a user.
+        async fn user_add(
+            &self,
+            request: tonic::Request<super::AuthUserAddRequest>,
+        ) -> Result<tonic::Response<super::AuthUserAddResponse>, tonic::Status>;
+        /// Tells a user's roles.
+        async fn user_get(
+            &self,
+            request: tonic::Request<super::AuthUserGetRequest>,
+        ) -> Result<tonic::Response<super::AuthUserGetResponse>, tonic::Status>;
+        /// Lists users.
+        async fn user_list(
+            &self,
+            request: tonic::Request<super::AuthUserListRequest>,
+        ) -> Result<tonic::Response<super::AuthUserListResponse>, tonic::Status>;
+        /// Deletes a user.
+        async fn user_delete(
+            &self,
+            request: tonic::Request<super::AuthUserDeleteRequest>,
+        ) -> Result<tonic::Response<super::AuthUserDeleteResponse>, tonic::Status>;
+        /// Sets a user's password.
+        async fn user_change_password(
+            &self,
+            request: tonic::Request<super::AuthUserChangePasswordRequest>,
+        ) -> Result<
+            tonic::Response<super::AuthUserChangePasswordResponse>,
             tonic::Status,
         >;
-        /// Hashes the whole backend.
-        async fn hash(
+        /// Gives a user a role.
+        async fn user_grant_role(
             &self,
-            request: tonic::Request<super::HashRequest>,
-        ) -> std::result::Result<tonic::Response<super::HashResponse>, tonic::Status>;
-        /// Hashes the keys up to a revision.
-        async fn hash_kv(
+            request: tonic::Request<super::AuthUserGrantRoleRequest>,
+        ) -> Result<tonic::Response<super::AuthUserGrantRoleResponse>, tonic::Status>;
+        /// Takes a role from a user.
+        async fn user_revoke_role(
             &self,
-            request: tonic::Request<super::HashKvRequest>,
-        ) -> std::result::Result<tonic::Response<super::HashKvResponse>, tonic::Status>;
-        /// Server streaming response type for the Snapshot method.
-        type SnapshotStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::SnapshotResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Streams a backup.
-        async fn snapshot(
+            request: tonic::Request<super::AuthUserRevokeRoleRequest>,
+        ) -> Result<tonic::Response<super::AuthUserRevokeRoleResponse>, tonic::Status>;
+        /// Adds a role.
+        async fn role_add(
             &self,
-            request: tonic::Request<super::SnapshotRequest>,
-        ) -> std::result::Result<tonic::Response<Self::SnapshotStream>, tonic::Status>;
-        /// Hands leadership over.
-        async fn move_leader(
+            request: tonic::Request<super::AuthRoleAddRequest>,
+        ) -> Result<tonic::Response<super::AuthRoleAddResponse>, tonic::Status>;
+        /// Tells a role's permissions.
+        async fn role_get(
             &self,
-            request: tonic::Request<super::MoveLeaderRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::MoveLeaderResponse>,
+            request: tonic::Request<super::AuthRoleGetRequest>,
+        ) -> Result<tonic::Response<super::AuthRoleGetResponse>, tonic::Status>;
+        /// Lists roles.
+        async fn role_list(
+            &self,
+            request: tonic::Request<super::AuthRoleListRequest>,
+        ) -> Result<tonic::Response<super::AuthRoleListResponse>, tonic::Status>;
+        /// Deletes a role.
+        async fn role_delete(
+            &self,
+            request: tonic::Request<super::AuthRoleDeleteRequest>,
+        ) -> Result<tonic::Response<super::AuthRoleDeleteResponse>, tonic::Status>;
+        /// Gives a role a permission.
+        async fn role_grant_permission(
+            &self,
+            request: tonic::Request<super::AuthRoleGrantPermissionRequest>,
+        ) -> Result<
+            tonic::Response<super::AuthRoleGrantPermissionResponse>,
             tonic::Status,
         >;
-        /// Prepares a downgrade.
-        async fn downgrade(
+        /// Takes a permission from a role.
+        async fn role_revoke_permission(
             &self,
-            request: tonic::Request<super::DowngradeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::DowngradeResponse>,
+            request: tonic::Request<super::AuthRoleRevokePermissionRequest>,
+        ) -> Result<
+            tonic::Response<super::AuthRoleRevokePermissionResponse>,
             tonic::Status,
         >;
     }
-    /// State and care of one member.
+    /// Answers the calls of the service by a [`Auth`].
     #[derive(Debug)]
-    pub struct MaintenanceServer<T> {
+    pub struct AuthServer<T> {
         inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
+        limits: rpc::MessageLimits,
     }
-    impl<T> MaintenanceServer<T> {
+    impl<T> AuthServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
         pub fn from_arc(inner: Arc<T>) -> Self {
             Self {
                 inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
+                limits: rpc::MessageLimits::default(),
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
+        /// With other limits to messages than gRPC's customary ones.
         #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for MaintenanceServer<T>
-    where
-        T: Maintenance,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/etcdserverpb.Maintenance/Alarm" => {
-                    #[allow(non_camel_case_types)]
-                    struct AlarmSvc<T: Maintenance>(pub Arc<T>);
-                    impl<T: Maintenance> tonic::server::UnaryService<super::AlarmRequest>
-                    for AlarmSvc<T> {
-                        type Response = super::AlarmResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AlarmRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Maintenance>::alarm(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AlarmSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Maintenance/Status" => {
-                    #[allow(non_camel_case_types)]
-                    struct StatusSvc<T: Maintenance>(pub Arc<T>);
-                    impl<
-                        T: Maintenance,
-                    > tonic::server::UnaryService<super::StatusRequest>
-                    for StatusSvc<T> {
-                        type Response = super::StatusResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::StatusRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Maintenance>::status(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StatusSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Maintenance/Defragment" => {
-                    #[allow(non_camel_case_types)]
-                    struct DefragmentSvc<T: Maintenance>(pub Arc<T>);
-                    impl<
-                        T: Maintenance,
-                    > tonic::server::UnaryService<super::DefragmentRequest>
-                    for DefragmentSvc<T> {
-                        type Response = super::DefragmentResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::DefragmentRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Maintenance>::defragment(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = DefragmentSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Maintenance/Hash" => {
-                    #[allow(non_camel_case_types)]
-                    struct HashSvc<T: Maintenance>(pub Arc<T>);
-                    impl<T: Maintenance> tonic::server::UnaryService<super::HashRequest>
-                    for HashSvc<T> {
-                        type Response = super::HashResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::HashRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Maintenance>::hash(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = HashSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Maintenance/HashKV" => {
-                    #[allow(non_camel_case_types)]
-                    struct HashKVSvc<T: Maintenance>(pub Arc<T>);
-                    impl<
-                        T: Maintenance,
-                    > tonic::server::UnaryService<super::HashKvRequest>
-                    for HashKVSvc<T> {
-                        type Response = super::HashKvResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::HashKvRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Maintenance>::hash_kv(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = HashKVSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Maintenance/Snapshot" => {
-                    #[allow(non_camel_case_types)]
-                    struct SnapshotSvc<T: Maintenance>(pub Arc<T>);
-                    impl<
-                        T: Maintenance,
-                    > tonic::server::ServerStreamingService<super::SnapshotRequest>
-                    for SnapshotSvc<T> {
-                        type Response = super::SnapshotResponse;
-                        type ResponseStream = T::SnapshotStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::SnapshotRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Maintenance>::snapshot(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = SnapshotSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Maintenance/MoveLeader" => {
-                    #[allow(non_camel_case_types)]
-                    struct MoveLeaderSvc<T: Maintenance>(pub Arc<T>);
-                    impl<
-                        T: Maintenance,
-                    > tonic::server::UnaryService<super::MoveLeaderRequest>
-                    for MoveLeaderSvc<T> {
-                        type Response = super::MoveLeaderResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::MoveLeaderRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Maintenance>::move_leader(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = MoveLeaderSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Maintenance/Downgrade" => {
-                    #[allow(non_camel_case_types)]
-                    struct DowngradeSvc<T: Maintenance>(pub Arc<T>);
-                    impl<
-                        T: Maintenance,
-                    > tonic::server::UnaryService<super::DowngradeRequest>
-                    for DowngradeSvc<T> {
-                        type Response = super::DowngradeResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::DowngradeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Maintenance>::downgrade(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = DowngradeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for MaintenanceServer<T> {
+    impl<T> Clone for AuthServer<T> {
         fn clone(&self) -> Self {
-            let inner = self.inner.clone();
             Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
             }
         }
     }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "etcdserverpb.Maintenance";
-    impl<T> tonic::server::NamedService for MaintenanceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
+    impl<T: Auth> rpc::Service for AuthServer<T> {
+        const NAME: &'static str = "etcdserverpb.Auth";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "AuthEnable" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.auth_enable(request).await },
+                    )
+                }
+                "AuthDisable" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.auth_disable(request).await },
+                    )
+                }
+                "AuthStatus" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.auth_status(request).await },
+                    )
+                }
+                "Authenticate" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.authenticate(request).await },
+                    )
+                }
+                "UserAdd" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.user_add(request).await },
+                    )
+                }
+                "UserGet" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.user_get(request).await },
+                    )
+                }
+                "UserList" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.user_list(request).await },
+                    )
+                }
+                "UserDelete" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.user_delete(request).await },
+                    )
+                }
+                "UserChangePassword" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.user_change_password(request).await
+                        },
+                    )
+                }
+                "UserGrantRole" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.user_grant_role(request).await
+                        },
+                    )
+                }
+                "UserRevokeRole" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.user_revoke_role(request).await
+                        },
+                    )
+                }
+                "RoleAdd" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.role_add(request).await },
+                    )
+                }
+                "RoleGet" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.role_get(request).await },
+                    )
+                }
+                "RoleList" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.role_list(request).await },
+                    )
+                }
+                "RoleDelete" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.role_delete(request).await },
+                    )
+                }
+                "RoleGrantPermission" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.role_grant_permission(request).await
+                        },
+                    )
+                }
+                "RoleRevokePermission" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.role_revoke_permission(request).await
+                        },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
     }
 }
 /// Generated client implementations.
@@ -4627,1021 +3505,5 @@ pub mod auth_client {
                 .insert(GrpcMethod::new("etcdserverpb.Auth", "RoleRevokePermission"));
             self.inner.unary(req, path, codec).await
         }
-    }
-}
-/// Generated server implementations.
-pub mod auth_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with AuthServer.
-    #[async_trait]
-    pub trait Auth: std::marker::Send + std::marker::Sync + 'static {
-        /// Turns authentication on.
-        async fn auth_enable(
-            &self,
-            request: tonic::Request<super::AuthEnableRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthEnableResponse>,
-            tonic::Status,
-        >;
-        /// Turns authentication off.
-        async fn auth_disable(
-            &self,
-            request: tonic::Request<super::AuthDisableRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthDisableResponse>,
-            tonic::Status,
-        >;
-        /// Tells whether authentication is on.
-        async fn auth_status(
-            &self,
-            request: tonic::Request<super::AuthStatusRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthStatusResponse>,
-            tonic::Status,
-        >;
-        /// Exchanges name and password for a token.
-        async fn authenticate(
-            &self,
-            request: tonic::Request<super::AuthenticateRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthenticateResponse>,
-            tonic::Status,
-        >;
-        /// Adds a user.
-        async fn user_add(
-            &self,
-            request: tonic::Request<super::AuthUserAddRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthUserAddResponse>,
-            tonic::Status,
-        >;
-        /// Tells a user's roles.
-        async fn user_get(
-            &self,
-            request: tonic::Request<super::AuthUserGetRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthUserGetResponse>,
-            tonic::Status,
-        >;
-        /// Lists users.
-        async fn user_list(
-            &self,
-            request: tonic::Request<super::AuthUserListRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthUserListResponse>,
-            tonic::Status,
-        >;
-        /// Deletes a user.
-        async fn user_delete(
-            &self,
-            request: tonic::Request<super::AuthUserDeleteRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthUserDeleteResponse>,
-            tonic::Status,
-        >;
-        /// Sets a user's password.
-        async fn user_change_password(
-            &self,
-            request: tonic::Request<super::AuthUserChangePasswordRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthUserChangePasswordResponse>,
-            tonic::Status,
-        >;
-        /// Gives a user a role.
-        async fn user_grant_role(
-            &self,
-            request: tonic::Request<super::AuthUserGrantRoleRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthUserGrantRoleResponse>,
-            tonic::Status,
-        >;
-        /// Takes a role from a user.
-        async fn user_revoke_role(
-            &self,
-            request: tonic::Request<super::AuthUserRevokeRoleRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthUserRevokeRoleResponse>,
-            tonic::Status,
-        >;
-        /// Adds a role.
-        async fn role_add(
-            &self,
-            request: tonic::Request<super::AuthRoleAddRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthRoleAddResponse>,
-            tonic::Status,
-        >;
-        /// Tells a role's permissions.
-        async fn role_get(
-            &self,
-            request: tonic::Request<super::AuthRoleGetRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthRoleGetResponse>,
-            tonic::Status,
-        >;
-        /// Lists roles.
-        async fn role_list(
-            &self,
-            request: tonic::Request<super::AuthRoleListRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthRoleListResponse>,
-            tonic::Status,
-        >;
-        /// Deletes a role.
-        async fn role_delete(
-            &self,
-            request: tonic::Request<super::AuthRoleDeleteRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthRoleDeleteResponse>,
-            tonic::Status,
-        >;
-        /// Gives a role a permission.
-        async fn role_grant_permission(
-            &self,
-            request: tonic::Request<super::AuthRoleGrantPermissionRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthRoleGrantPermissionResponse>,
-            tonic::Status,
-        >;
-        /// Takes a permission from a role.
-        async fn role_revoke_permission(
-            &self,
-            request: tonic::Request<super::AuthRoleRevokePermissionRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AuthRoleRevokePermissionResponse>,
-            tonic::Status,
-        >;
-    }
-    /// Users, roles, permissions.
-    #[derive(Debug)]
-    pub struct AuthServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> AuthServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for AuthServer<T>
-    where
-        T: Auth,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/etcdserverpb.Auth/AuthEnable" => {
-                    #[allow(non_camel_case_types)]
-                    struct AuthEnableSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthEnableRequest>
-                    for AuthEnableSvc<T> {
-                        type Response = super::AuthEnableResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthEnableRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::auth_enable(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AuthEnableSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/AuthDisable" => {
-                    #[allow(non_camel_case_types)]
-                    struct AuthDisableSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthDisableRequest>
-                    for AuthDisableSvc<T> {
-                        type Response = super::AuthDisableResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthDisableRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::auth_disable(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AuthDisableSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/AuthStatus" => {
-                    #[allow(non_camel_case_types)]
-                    struct AuthStatusSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthStatusRequest>
-                    for AuthStatusSvc<T> {
-                        type Response = super::AuthStatusResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthStatusRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::auth_status(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AuthStatusSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/Authenticate" => {
-                    #[allow(non_camel_case_types)]
-                    struct AuthenticateSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthenticateRequest>
-                    for AuthenticateSvc<T> {
-                        type Response = super::AuthenticateResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthenticateRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::authenticate(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AuthenticateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/UserAdd" => {
-                    #[allow(non_camel_case_types)]
-                    struct UserAddSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthUserAddRequest>
-                    for UserAddSvc<T> {
-                        type Response = super::AuthUserAddResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthUserAddRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::user_add(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UserAddSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/UserGet" => {
-                    #[allow(non_camel_case_types)]
-                    struct UserGetSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthUserGetRequest>
-                    for UserGetSvc<T> {
-                        type Response = super::AuthUserGetResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthUserGetRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::user_get(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UserGetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/UserList" => {
-                    #[allow(non_camel_case_types)]
-                    struct UserListSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthUserListRequest>
-                    for UserListSvc<T> {
-                        type Response = super::AuthUserListResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthUserListRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::user_list(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UserListSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/UserDelete" => {
-                    #[allow(non_camel_case_types)]
-                    struct UserDeleteSvc<T: Auth>(pub Arc<T>);
-                    impl<
-                        T: Auth,
-                    > tonic::server::UnaryService<super::AuthUserDeleteRequest>
-                    for UserDeleteSvc<T> {
-                        type Response = super::AuthUserDeleteResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthUserDeleteRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::user_delete(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UserDeleteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/UserChangePassword" => {
-                    #[allow(non_camel_case_types)]
-                    struct UserChangePasswordSvc<T: Auth>(pub Arc<T>);
-                    impl<
-                        T: Auth,
-                    > tonic::server::UnaryService<super::AuthUserChangePasswordRequest>
-                    for UserChangePasswordSvc<T> {
-                        type Response = super::AuthUserChangePasswordResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthUserChangePasswordRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::user_change_password(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UserChangePasswordSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/UserGrantRole" => {
-                    #[allow(non_camel_case_types)]
-                    struct UserGrantRoleSvc<T: Auth>(pub Arc<T>);
-                    impl<
-                        T: Auth,
-                    > tonic::server::UnaryService<super::AuthUserGrantRoleRequest>
-                    for UserGrantRoleSvc<T> {
-                        type Response = super::AuthUserGrantRoleResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthUserGrantRoleRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::user_grant_role(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UserGrantRoleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/UserRevokeRole" => {
-                    #[allow(non_camel_case_types)]
-                    struct UserRevokeRoleSvc<T: Auth>(pub Arc<T>);
-                    impl<
-                        T: Auth,
-                    > tonic::server::UnaryService<super::AuthUserRevokeRoleRequest>
-                    for UserRevokeRoleSvc<T> {
-                        type Response = super::AuthUserRevokeRoleResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthUserRevokeRoleRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::user_revoke_role(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UserRevokeRoleSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/RoleAdd" => {
-                    #[allow(non_camel_case_types)]
-                    struct RoleAddSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthRoleAddRequest>
-                    for RoleAddSvc<T> {
-                        type Response = super::AuthRoleAddResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthRoleAddRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::role_add(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RoleAddSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/RoleGet" => {
-                    #[allow(non_camel_case_types)]
-                    struct RoleGetSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthRoleGetRequest>
-                    for RoleGetSvc<T> {
-                        type Response = super::AuthRoleGetResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthRoleGetRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::role_get(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RoleGetSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/RoleList" => {
-                    #[allow(non_camel_case_types)]
-                    struct RoleListSvc<T: Auth>(pub Arc<T>);
-                    impl<T: Auth> tonic::server::UnaryService<super::AuthRoleListRequest>
-                    for RoleListSvc<T> {
-                        type Response = super::AuthRoleListResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthRoleListRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::role_list(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RoleListSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/RoleDelete" => {
-                    #[allow(non_camel_case_types)]
-                    struct RoleDeleteSvc<T: Auth>(pub Arc<T>);
-                    impl<
-                        T: Auth,
-                    > tonic::server::UnaryService<super::AuthRoleDeleteRequest>
-                    for RoleDeleteSvc<T> {
-                        type Response = super::AuthRoleDeleteResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AuthRoleDeleteRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::role_delete(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RoleDeleteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/RoleGrantPermission" => {
-                    #[allow(non_camel_case_types)]
-                    struct RoleGrantPermissionSvc<T: Auth>(pub Arc<T>);
-                    impl<
-                        T: Auth,
-                    > tonic::server::UnaryService<super::AuthRoleGrantPermissionRequest>
-                    for RoleGrantPermissionSvc<T> {
-                        type Response = super::AuthRoleGrantPermissionResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                super::AuthRoleGrantPermissionRequest,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::role_grant_permission(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RoleGrantPermissionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/etcdserverpb.Auth/RoleRevokePermission" => {
-                    #[allow(non_camel_case_types)]
-                    struct RoleRevokePermissionSvc<T: Auth>(pub Arc<T>);
-                    impl<
-                        T: Auth,
-                    > tonic::server::UnaryService<super::AuthRoleRevokePermissionRequest>
-                    for RoleRevokePermissionSvc<T> {
-                        type Response = super::AuthRoleRevokePermissionResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                super::AuthRoleRevokePermissionRequest,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Auth>::role_revoke_permission(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RoleRevokePermissionSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for AuthServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "etcdserverpb.Auth";
-    impl<T> tonic::server::NamedService for AuthServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -800,6 +800,136 @@ pub struct IntroduceReply {
     #[prost(message, optional, tag = "3")]
     pub version: ::core::option::Option<Version>,
 }
+/// Generated server implementations.
+pub mod raft_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// Raft, between members. Every call carries the metadata `skein-mesh-id` and `skein-target-node-id`.
+    #[tonic::async_trait]
+    pub trait Raft: Send + Sync + 'static {
+        /// Replicates a few entries, or beats the heart.
+        async fn append_entries(
+            &self,
+            request: tonic::Request<super::AppendEntriesRequest>,
+        ) -> Result<tonic::Response<super::AppendEntriesReply>, tonic::Status>;
+        /// What [`Self::stream_append`] answers.
+        type StreamAppendStream: tonic::codegen::tokio_stream::Stream<
+                Item = Result<super::AppendEntriesReply, tonic::Status>,
+            >
+            + Send
+            + 'static;
+        /// Replicates many entries without waiting for each answer; answers come in order.
+        async fn stream_append(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::AppendEntriesRequest>>,
+        ) -> Result<tonic::Response<Self::StreamAppendStream>, tonic::Status>;
+        /// Asks for a vote.
+        async fn vote(
+            &self,
+            request: tonic::Request<super::VoteRequest>,
+        ) -> Result<tonic::Response<super::VoteReply>, tonic::Status>;
+        /// Asks whether a vote would be given; changes nothing.
+        async fn pre_vote(
+            &self,
+            request: tonic::Request<super::VoteRequest>,
+        ) -> Result<tonic::Response<super::VoteReply>, tonic::Status>;
+        /// Sends a snapshot: one head, then pieces, then an end with the checksum of all pieces.
+        async fn install_snapshot(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::SnapshotChunk>>,
+        ) -> Result<tonic::Response<super::InstallSnapshotReply>, tonic::Status>;
+        /// Asks the receiver to stand for election at once.
+        async fn transfer_leader(
+            &self,
+            request: tonic::Request<super::TransferLeaderRequest>,
+        ) -> Result<tonic::Response<super::TransferLeaderReply>, tonic::Status>;
+    }
+    /// Answers the calls of the service by a [`Raft`].
+    #[derive(Debug)]
+    pub struct RaftServer<T> {
+        inner: Arc<T>,
+        limits: rpc::MessageLimits,
+    }
+    impl<T> RaftServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                limits: rpc::MessageLimits::default(),
+            }
+        }
+        /// With other limits to messages than gRPC's customary ones.
+        #[must_use]
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
+        }
+    }
+    impl<T> Clone for RaftServer<T> {
+        fn clone(&self) -> Self {
+            Self {
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
+            }
+        }
+    }
+    impl<T: Raft> rpc::Service for RaftServer<T> {
+        const NAME: &'static str = "skeinpb.Raft";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "AppendEntries" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.append_entries(request).await },
+                    )
+                }
+                "StreamAppend" => {
+                    rpc::both_stream(
+                        call,
+                        limits,
+                        move |request| async move { inner.stream_append(request).await },
+                    )
+                }
+                "Vote" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.vote(request).await },
+                    )
+                }
+                "PreVote" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.pre_vote(request).await },
+                    )
+                }
+                "InstallSnapshot" => {
+                    rpc::asks_stream(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.install_snapshot(request).await
+                        },
+                    )
+                }
+                "TransferLeader" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move {
+                            inner.transfer_leader(request).await
+                        },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
+    }
+}
 /// Generated client implementations.
 pub mod raft_client {
     #![allow(
@@ -1034,453 +1164,117 @@ pub mod raft_client {
     }
 }
 /// Generated server implementations.
-pub mod raft_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with RaftServer.
-    #[async_trait]
-    pub trait Raft: std::marker::Send + std::marker::Sync + 'static {
-        /// Replicates a few entries, or beats the heart.
-        async fn append_entries(
-            &self,
-            request: tonic::Request<super::AppendEntriesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AppendEntriesReply>,
-            tonic::Status,
-        >;
-        /// Server streaming response type for the StreamAppend method.
-        type StreamAppendStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::AppendEntriesReply, tonic::Status>,
+pub mod forward_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    /// What a node that is not the leader asks of the leader.
+    #[tonic::async_trait]
+    pub trait Forward: Send + Sync + 'static {
+        /// What [`Self::propose_many`] answers.
+        type ProposeManyStream: tonic::codegen::tokio_stream::Stream<
+                Item = Result<super::ProposeManyReply, tonic::Status>,
             >
-            + std::marker::Send
+            + Send
             + 'static;
-        /// Replicates many entries without waiting for each answer; answers come in order.
-        async fn stream_append(
+        /// Admits each proposal, proposes it, and tells its outcome, in whatever order they come.
+        async fn propose_many(
             &self,
-            request: tonic::Request<tonic::Streaming<super::AppendEntriesRequest>>,
-        ) -> std::result::Result<
-            tonic::Response<Self::StreamAppendStream>,
-            tonic::Status,
-        >;
-        /// Asks for a vote.
-        async fn vote(
+            request: tonic::Request<tonic::Streaming<super::ProposeManyRequest>>,
+        ) -> Result<tonic::Response<Self::ProposeManyStream>, tonic::Status>;
+        /// Confirms leadership and tells up to where a reader must have applied.
+        async fn read_index(
             &self,
-            request: tonic::Request<super::VoteRequest>,
-        ) -> std::result::Result<tonic::Response<super::VoteReply>, tonic::Status>;
-        /// Asks whether a vote would be given; changes nothing.
-        async fn pre_vote(
+            request: tonic::Request<super::ReadIndexRequest>,
+        ) -> Result<tonic::Response<super::ReadIndexReply>, tonic::Status>;
+        /// Asks to become a member; of a member, to record its addresses and to confirm that it is one.
+        async fn join(
             &self,
-            request: tonic::Request<super::VoteRequest>,
-        ) -> std::result::Result<tonic::Response<super::VoteReply>, tonic::Status>;
-        /// Sends a snapshot: one head, then pieces, then an end with the checksum of all pieces.
-        async fn install_snapshot(
+            request: tonic::Request<super::JoinRequest>,
+        ) -> Result<tonic::Response<super::JoinReply>, tonic::Status>;
+        /// Changes the members as an operator asks, in etcd's words.
+        async fn change_members(
             &self,
-            request: tonic::Request<tonic::Streaming<super::SnapshotChunk>>,
-        ) -> std::result::Result<
-            tonic::Response<super::InstallSnapshotReply>,
-            tonic::Status,
-        >;
-        /// Asks the receiver to stand for election at once.
-        async fn transfer_leader(
+            request: tonic::Request<super::ChangeMembersRequest>,
+        ) -> Result<tonic::Response<super::ChangeMembersReply>, tonic::Status>;
+        /// Asks any node who it is, whether it has a mesh or not.
+        async fn introduce(
             &self,
-            request: tonic::Request<super::TransferLeaderRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::TransferLeaderReply>,
-            tonic::Status,
-        >;
+            request: tonic::Request<super::IntroduceRequest>,
+        ) -> Result<tonic::Response<super::IntroduceReply>, tonic::Status>;
     }
-    /// Raft, between members. Every call carries the metadata `skein-mesh-id` and `skein-target-node-id`.
+    /// Answers the calls of the service by a [`Forward`].
     #[derive(Debug)]
-    pub struct RaftServer<T> {
+    pub struct ForwardServer<T> {
         inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
+        limits: rpc::MessageLimits,
     }
-    impl<T> RaftServer<T> {
+    impl<T> ForwardServer<T> {
         pub fn new(inner: T) -> Self {
             Self::from_arc(Arc::new(inner))
         }
         pub fn from_arc(inner: Arc<T>) -> Self {
             Self {
                 inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
+                limits: rpc::MessageLimits::default(),
             }
         }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
+        /// With other limits to messages than gRPC's customary ones.
         #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
         }
     }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for RaftServer<T>
-    where
-        T: Raft,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/skeinpb.Raft/AppendEntries" => {
-                    #[allow(non_camel_case_types)]
-                    struct AppendEntriesSvc<T: Raft>(pub Arc<T>);
-                    impl<
-                        T: Raft,
-                    > tonic::server::UnaryService<super::AppendEntriesRequest>
-                    for AppendEntriesSvc<T> {
-                        type Response = super::AppendEntriesReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AppendEntriesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Raft>::append_entries(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AppendEntriesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Raft/StreamAppend" => {
-                    #[allow(non_camel_case_types)]
-                    struct StreamAppendSvc<T: Raft>(pub Arc<T>);
-                    impl<
-                        T: Raft,
-                    > tonic::server::StreamingService<super::AppendEntriesRequest>
-                    for StreamAppendSvc<T> {
-                        type Response = super::AppendEntriesReply;
-                        type ResponseStream = T::StreamAppendStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::AppendEntriesRequest>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Raft>::stream_append(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = StreamAppendSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Raft/Vote" => {
-                    #[allow(non_camel_case_types)]
-                    struct VoteSvc<T: Raft>(pub Arc<T>);
-                    impl<T: Raft> tonic::server::UnaryService<super::VoteRequest>
-                    for VoteSvc<T> {
-                        type Response = super::VoteReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::VoteRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Raft>::vote(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = VoteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Raft/PreVote" => {
-                    #[allow(non_camel_case_types)]
-                    struct PreVoteSvc<T: Raft>(pub Arc<T>);
-                    impl<T: Raft> tonic::server::UnaryService<super::VoteRequest>
-                    for PreVoteSvc<T> {
-                        type Response = super::VoteReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::VoteRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Raft>::pre_vote(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = PreVoteSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Raft/InstallSnapshot" => {
-                    #[allow(non_camel_case_types)]
-                    struct InstallSnapshotSvc<T: Raft>(pub Arc<T>);
-                    impl<
-                        T: Raft,
-                    > tonic::server::ClientStreamingService<super::SnapshotChunk>
-                    for InstallSnapshotSvc<T> {
-                        type Response = super::InstallSnapshotReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::SnapshotChunk>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Raft>::install_snapshot(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = InstallSnapshotSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.client_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Raft/TransferLeader" => {
-                    #[allow(non_camel_case_types)]
-                    struct TransferLeaderSvc<T: Raft>(pub Arc<T>);
-                    impl<
-                        T: Raft,
-                    > tonic::server::UnaryService<super::TransferLeaderRequest>
-                    for TransferLeaderSvc<T> {
-                        type Response = super::TransferLeaderReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::TransferLeaderRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Raft>::transfer_leader(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = TransferLeaderSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for RaftServer<T> {
+    impl<T> Clone for ForwardServer<T> {
         fn clone(&self) -> Self {
-            let inner = self.inner.clone();
             Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
             }
         }
     }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "skeinpb.Raft";
-    impl<T> tonic::server::NamedService for RaftServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
+    impl<T: Forward> rpc::Service for ForwardServer<T> {
+        const NAME: &'static str = "skeinpb.Forward";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "ProposeMany" => {
+                    rpc::both_stream(
+                        call,
+                        limits,
+                        move |request| async move { inner.propose_many(request).await },
+                    )
+                }
+                "ReadIndex" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.read_index(request).await },
+                    )
+                }
+                "Join" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.join(request).await },
+                    )
+                }
+                "ChangeMembers" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.change_members(request).await },
+                    )
+                }
+                "Introduce" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.introduce(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
     }
 }
 /// Generated client implementations.
@@ -1688,395 +1482,5 @@ pub mod forward_client {
             req.extensions_mut().insert(GrpcMethod::new("skeinpb.Forward", "Introduce"));
             self.inner.unary(req, path, codec).await
         }
-    }
-}
-/// Generated server implementations.
-pub mod forward_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ForwardServer.
-    #[async_trait]
-    pub trait Forward: std::marker::Send + std::marker::Sync + 'static {
-        /// Server streaming response type for the ProposeMany method.
-        type ProposeManyStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::ProposeManyReply, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Admits each proposal, proposes it, and tells its outcome, in whatever order they come.
-        async fn propose_many(
-            &self,
-            request: tonic::Request<tonic::Streaming<super::ProposeManyRequest>>,
-        ) -> std::result::Result<
-            tonic::Response<Self::ProposeManyStream>,
-            tonic::Status,
-        >;
-        /// Confirms leadership and tells up to where a reader must have applied.
-        async fn read_index(
-            &self,
-            request: tonic::Request<super::ReadIndexRequest>,
-        ) -> std::result::Result<tonic::Response<super::ReadIndexReply>, tonic::Status>;
-        /// Asks to become a member; of a member, to record its addresses and to confirm that it is one.
-        async fn join(
-            &self,
-            request: tonic::Request<super::JoinRequest>,
-        ) -> std::result::Result<tonic::Response<super::JoinReply>, tonic::Status>;
-        /// Changes the members as an operator asks, in etcd's words.
-        async fn change_members(
-            &self,
-            request: tonic::Request<super::ChangeMembersRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ChangeMembersReply>,
-            tonic::Status,
-        >;
-        /// Asks any node who it is, whether it has a mesh or not.
-        async fn introduce(
-            &self,
-            request: tonic::Request<super::IntroduceRequest>,
-        ) -> std::result::Result<tonic::Response<super::IntroduceReply>, tonic::Status>;
-    }
-    /// What a node that is not the leader asks of the leader.
-    #[derive(Debug)]
-    pub struct ForwardServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> ForwardServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ForwardServer<T>
-    where
-        T: Forward,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/skeinpb.Forward/ProposeMany" => {
-                    #[allow(non_camel_case_types)]
-                    struct ProposeManySvc<T: Forward>(pub Arc<T>);
-                    impl<
-                        T: Forward,
-                    > tonic::server::StreamingService<super::ProposeManyRequest>
-                    for ProposeManySvc<T> {
-                        type Response = super::ProposeManyReply;
-                        type ResponseStream = T::ProposeManyStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<
-                                tonic::Streaming<super::ProposeManyRequest>,
-                            >,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Forward>::propose_many(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ProposeManySvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Forward/ReadIndex" => {
-                    #[allow(non_camel_case_types)]
-                    struct ReadIndexSvc<T: Forward>(pub Arc<T>);
-                    impl<T: Forward> tonic::server::UnaryService<super::ReadIndexRequest>
-                    for ReadIndexSvc<T> {
-                        type Response = super::ReadIndexReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ReadIndexRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Forward>::read_index(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ReadIndexSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Forward/Join" => {
-                    #[allow(non_camel_case_types)]
-                    struct JoinSvc<T: Forward>(pub Arc<T>);
-                    impl<T: Forward> tonic::server::UnaryService<super::JoinRequest>
-                    for JoinSvc<T> {
-                        type Response = super::JoinReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::JoinRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Forward>::join(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = JoinSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Forward/ChangeMembers" => {
-                    #[allow(non_camel_case_types)]
-                    struct ChangeMembersSvc<T: Forward>(pub Arc<T>);
-                    impl<
-                        T: Forward,
-                    > tonic::server::UnaryService<super::ChangeMembersRequest>
-                    for ChangeMembersSvc<T> {
-                        type Response = super::ChangeMembersReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ChangeMembersRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Forward>::change_members(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ChangeMembersSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/skeinpb.Forward/Introduce" => {
-                    #[allow(non_camel_case_types)]
-                    struct IntroduceSvc<T: Forward>(pub Arc<T>);
-                    impl<T: Forward> tonic::server::UnaryService<super::IntroduceRequest>
-                    for IntroduceSvc<T> {
-                        type Response = super::IntroduceReply;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::IntroduceRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Forward>::introduce(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = IntroduceSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for ForwardServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "skeinpb.Forward";
-    impl<T> tonic::server::NamedService for ForwardServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -66,6 +66,119 @@ pub struct ProclaimResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<super::etcdserverpb::ResponseHeader>,
 }
+/// Generated server implementations.
+pub mod election_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    #[tonic::async_trait]
+    pub trait Election: Send + Sync + 'static {
+        /// Waits until the caller leads. Whoever leads does so until Resign, or until its lease ends.
+        async fn campaign(
+            &self,
+            request: tonic::Request<super::CampaignRequest>,
+        ) -> Result<tonic::Response<super::CampaignResponse>, tonic::Status>;
+        /// The leader says something else.
+        async fn proclaim(
+            &self,
+            request: tonic::Request<super::ProclaimRequest>,
+        ) -> Result<tonic::Response<super::ProclaimResponse>, tonic::Status>;
+        /// Who leads, and what it says.
+        async fn leader(
+            &self,
+            request: tonic::Request<super::LeaderRequest>,
+        ) -> Result<tonic::Response<super::LeaderResponse>, tonic::Status>;
+        /// What [`Self::observe`] answers.
+        type ObserveStream: tonic::codegen::tokio_stream::Stream<
+                Item = Result<super::LeaderResponse, tonic::Status>,
+            >
+            + Send
+            + 'static;
+        /// Who leads, and what it says, whenever one of them changes.
+        async fn observe(
+            &self,
+            request: tonic::Request<super::LeaderRequest>,
+        ) -> Result<tonic::Response<Self::ObserveStream>, tonic::Status>;
+        /// The leader leads no longer.
+        async fn resign(
+            &self,
+            request: tonic::Request<super::ResignRequest>,
+        ) -> Result<tonic::Response<super::ResignResponse>, tonic::Status>;
+    }
+    /// Answers the calls of the service by a [`Election`].
+    #[derive(Debug)]
+    pub struct ElectionServer<T> {
+        inner: Arc<T>,
+        limits: rpc::MessageLimits,
+    }
+    impl<T> ElectionServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                limits: rpc::MessageLimits::default(),
+            }
+        }
+        /// With other limits to messages than gRPC's customary ones.
+        #[must_use]
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
+        }
+    }
+    impl<T> Clone for ElectionServer<T> {
+        fn clone(&self) -> Self {
+            Self {
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
+            }
+        }
+    }
+    impl<T: Election> rpc::Service for ElectionServer<T> {
+        const NAME: &'static str = "v3electionpb.Election";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "Campaign" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.campaign(request).await },
+                    )
+                }
+                "Proclaim" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.proclaim(request).await },
+                    )
+                }
+                "Leader" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.leader(request).await },
+                    )
+                }
+                "Observe" => {
+                    rpc::answers_stream(
+                        call,
+                        limits,
+                        move |request| async move { inner.observe(request).await },
+                    )
+                }
+                "Resign" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.resign(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
+    }
+}
 /// Generated client implementations.
 pub mod election_client {
     #![allow(
@@ -276,390 +389,5 @@ pub mod election_client {
                 .insert(GrpcMethod::new("v3electionpb.Election", "Resign"));
             self.inner.unary(req, path, codec).await
         }
-    }
-}
-/// Generated server implementations.
-pub mod election_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with ElectionServer.
-    #[async_trait]
-    pub trait Election: std::marker::Send + std::marker::Sync + 'static {
-        /// Waits until the caller leads. Whoever leads does so until Resign, or until its lease ends.
-        async fn campaign(
-            &self,
-            request: tonic::Request<super::CampaignRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::CampaignResponse>,
-            tonic::Status,
-        >;
-        /// The leader says something else.
-        async fn proclaim(
-            &self,
-            request: tonic::Request<super::ProclaimRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ProclaimResponse>,
-            tonic::Status,
-        >;
-        /// Who leads, and what it says.
-        async fn leader(
-            &self,
-            request: tonic::Request<super::LeaderRequest>,
-        ) -> std::result::Result<tonic::Response<super::LeaderResponse>, tonic::Status>;
-        /// Server streaming response type for the Observe method.
-        type ObserveStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::LeaderResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Who leads, and what it says, whenever one of them changes.
-        async fn observe(
-            &self,
-            request: tonic::Request<super::LeaderRequest>,
-        ) -> std::result::Result<tonic::Response<Self::ObserveStream>, tonic::Status>;
-        /// The leader leads no longer.
-        async fn resign(
-            &self,
-            request: tonic::Request<super::ResignRequest>,
-        ) -> std::result::Result<tonic::Response<super::ResignResponse>, tonic::Status>;
-    }
-    #[derive(Debug)]
-    pub struct ElectionServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> ElectionServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for ElectionServer<T>
-    where
-        T: Election,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/v3electionpb.Election/Campaign" => {
-                    #[allow(non_camel_case_types)]
-                    struct CampaignSvc<T: Election>(pub Arc<T>);
-                    impl<T: Election> tonic::server::UnaryService<super::CampaignRequest>
-                    for CampaignSvc<T> {
-                        type Response = super::CampaignResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::CampaignRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Election>::campaign(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = CampaignSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/v3electionpb.Election/Proclaim" => {
-                    #[allow(non_camel_case_types)]
-                    struct ProclaimSvc<T: Election>(pub Arc<T>);
-                    impl<T: Election> tonic::server::UnaryService<super::ProclaimRequest>
-                    for ProclaimSvc<T> {
-                        type Response = super::ProclaimResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ProclaimRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Election>::proclaim(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ProclaimSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/v3electionpb.Election/Leader" => {
-                    #[allow(non_camel_case_types)]
-                    struct LeaderSvc<T: Election>(pub Arc<T>);
-                    impl<T: Election> tonic::server::UnaryService<super::LeaderRequest>
-                    for LeaderSvc<T> {
-                        type Response = super::LeaderResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::LeaderRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Election>::leader(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = LeaderSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/v3electionpb.Election/Observe" => {
-                    #[allow(non_camel_case_types)]
-                    struct ObserveSvc<T: Election>(pub Arc<T>);
-                    impl<
-                        T: Election,
-                    > tonic::server::ServerStreamingService<super::LeaderRequest>
-                    for ObserveSvc<T> {
-                        type Response = super::LeaderResponse;
-                        type ResponseStream = T::ObserveStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::LeaderRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Election>::observe(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ObserveSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/v3electionpb.Election/Resign" => {
-                    #[allow(non_camel_case_types)]
-                    struct ResignSvc<T: Election>(pub Arc<T>);
-                    impl<T: Election> tonic::server::UnaryService<super::ResignRequest>
-                    for ResignSvc<T> {
-                        type Response = super::ResignResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ResignRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Election>::resign(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ResignSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for ElectionServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "v3electionpb.Election";
-    impl<T> tonic::server::NamedService for ElectionServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -26,6 +26,78 @@ pub struct UnlockResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<super::etcdserverpb::ResponseHeader>,
 }
+/// Generated server implementations.
+pub mod lock_server {
+    #![allow(missing_docs)]
+    use std::sync::Arc;
+    #[tonic::async_trait]
+    pub trait Lock: Send + Sync + 'static {
+        /// Waits until the caller holds the lock. Whoever holds it keeps it until Unlock, or until its
+        /// lease ends.
+        async fn lock(
+            &self,
+            request: tonic::Request<super::LockRequest>,
+        ) -> Result<tonic::Response<super::LockResponse>, tonic::Status>;
+        /// Lets go of a lock.
+        async fn unlock(
+            &self,
+            request: tonic::Request<super::UnlockRequest>,
+        ) -> Result<tonic::Response<super::UnlockResponse>, tonic::Status>;
+    }
+    /// Answers the calls of the service by a [`Lock`].
+    #[derive(Debug)]
+    pub struct LockServer<T> {
+        inner: Arc<T>,
+        limits: rpc::MessageLimits,
+    }
+    impl<T> LockServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                limits: rpc::MessageLimits::default(),
+            }
+        }
+        /// With other limits to messages than gRPC's customary ones.
+        #[must_use]
+        pub fn with_limits(self, limits: rpc::MessageLimits) -> Self {
+            Self { limits, ..self }
+        }
+    }
+    impl<T> Clone for LockServer<T> {
+        fn clone(&self) -> Self {
+            Self {
+                inner: Arc::clone(&self.inner),
+                limits: self.limits,
+            }
+        }
+    }
+    impl<T: Lock> rpc::Service for LockServer<T> {
+        const NAME: &'static str = "v3lockpb.Lock";
+        fn call(&self, call: rpc::Call) -> rpc::Answering {
+            let (inner, limits) = (Arc::clone(&self.inner), self.limits);
+            match rpc::method(&call) {
+                "Lock" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.lock(request).await },
+                    )
+                }
+                "Unlock" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.unlock(request).await },
+                    )
+                }
+                _ => rpc::no_such_method(&call),
+            }
+        }
+    }
+}
 /// Generated client implementations.
 pub mod lock_client {
     #![allow(
@@ -156,232 +228,5 @@ pub mod lock_client {
             req.extensions_mut().insert(GrpcMethod::new("v3lockpb.Lock", "Unlock"));
             self.inner.unary(req, path, codec).await
         }
-    }
-}
-/// Generated server implementations.
-pub mod lock_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with LockServer.
-    #[async_trait]
-    pub trait Lock: std::marker::Send + std::marker::Sync + 'static {
-        /// Waits until the caller holds the lock. Whoever holds it keeps it until Unlock, or until its
-        /// lease ends.
-        async fn lock(
-            &self,
-            request: tonic::Request<super::LockRequest>,
-        ) -> std::result::Result<tonic::Response<super::LockResponse>, tonic::Status>;
-        /// Lets go of a lock.
-        async fn unlock(
-            &self,
-            request: tonic::Request<super::UnlockRequest>,
-        ) -> std::result::Result<tonic::Response<super::UnlockResponse>, tonic::Status>;
-    }
-    #[derive(Debug)]
-    pub struct LockServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> LockServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for LockServer<T>
-    where
-        T: Lock,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/v3lockpb.Lock/Lock" => {
-                    #[allow(non_camel_case_types)]
-                    struct LockSvc<T: Lock>(pub Arc<T>);
-                    impl<T: Lock> tonic::server::UnaryService<super::LockRequest>
-                    for LockSvc<T> {
-                        type Response = super::LockResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::LockRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Lock>::lock(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = LockSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/v3lockpb.Lock/Unlock" => {
-                    #[allow(non_camel_case_types)]
-                    struct UnlockSvc<T: Lock>(pub Arc<T>);
-                    impl<T: Lock> tonic::server::UnaryService<super::UnlockRequest>
-                    for UnlockSvc<T> {
-                        type Response = super::UnlockResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::UnlockRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as Lock>::unlock(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = UnlockSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for LockServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "v3lockpb.Lock";
-    impl<T> tonic::server::NamedService for LockServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
     }
 }

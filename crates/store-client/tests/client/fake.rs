@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lifecycle::ShutdownTrigger;
+use rpc::{Port, Services, Speaks};
 use store_api::etcdserverpb::kv_server::{Kv, KvServer};
 use store_api::etcdserverpb::watch_request::RequestUnion;
 use store_api::etcdserverpb::watch_server::{Watch, WatchServer};
@@ -15,7 +17,7 @@ use store_client::{Client, ClientOptions};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 type Answers<T> = Pin<Box<dyn tokio_stream::Stream<Item = Result<T, Status>> + Send>>;
@@ -63,12 +65,15 @@ impl Fake {
             calls: calls.clone(),
             script,
         });
-        runtime.spawn(
-            tonic::transport::Server::builder()
-                .add_service(KvServer::from_arc(store.clone()))
-                .add_service(WatchServer::from_arc(store))
-                .serve_with_incoming(TcpListenerStream::new(listener)),
-        );
+        let services = Services::default()
+            .with(KvServer::from_arc(store.clone()))
+            .with(WatchServer::from_arc(store));
+        runtime.spawn(async move {
+            // Nobody asks it to stop: it goes with the runtime.
+            let (_stop, shutdown) = ShutdownTrigger::new();
+            let port = Port::plain(Speaks::Http2);
+            rpc::serve(listener, port, Arc::new(services), shutdown).await;
+        });
         Self {
             address,
             calls,

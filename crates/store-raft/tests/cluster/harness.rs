@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lifecycle::ShutdownTrigger;
 use model::{MeshId, NodeId};
+use rpc::{Port, Services, Speaks};
 use store_disk::{DataDir, Disk, WalOptions};
 use store_mvcc::{Command, Outcome, Proposal, PutOp};
 use store_raft::{Member, ProposeError, Role, SnapshotLimits, Store, StoreConfig, Timings};
@@ -14,7 +16,6 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
-use tokio_stream::wrappers::TcpListenerStream;
 
 pub(crate) const MESH: MeshId = MeshId(0x5ee);
 
@@ -80,11 +81,10 @@ impl Node {
         let service = store.peer_service();
         runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            let server = tonic::transport::Server::builder().add_service(service);
-            server
-                .serve_with_incoming(TcpListenerStream::new(listener))
-                .await
-                .unwrap();
+            // Nobody asks it to stop: it goes with the runtime.
+            let (_stop, shutdown) = ShutdownTrigger::new();
+            let services = Arc::new(Services::default().with(service));
+            rpc::serve(listener, Port::plain(Speaks::Http2), services, shutdown).await;
         });
         Self {
             store,

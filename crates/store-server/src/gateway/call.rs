@@ -11,6 +11,7 @@ use futures_util::future::{Fuse, FutureExt};
 use futures_util::stream::{self, Stream, StreamExt};
 use http_body::Frame;
 use http_body_util::StreamBody;
+use rpc::InProcess;
 use store_api::errors;
 use tokio::sync::oneshot;
 use tonic::body::Body;
@@ -19,7 +20,6 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{self, HeaderMap, HeaderName, StatusCode, header};
 use tonic::metadata::MetadataMap;
-use tonic::service::Routes;
 use tonic::{Request, Status, Streaming};
 
 use super::fault;
@@ -33,17 +33,19 @@ const TOKEN: HeaderName = HeaderName::from_static("token");
 
 /// Answers one JSON call.
 pub(super) async fn call(
-    routes: Routes,
+    services: InProcess,
     method: Arc<Method>,
     request: http::Request<Body>,
 ) -> http::Response<Body> {
     let (head, body) = request.into_parts();
-    // tonic ends a call at the caller's deadline, in gRPC's form: be ahead of it.
+    // The method ends a call at the caller's deadline, in gRPC's form: be ahead of it.
     let deadline = patience::told(&head.headers);
     let work = async {
         match method.shape {
-            Shape::Unary => unary(routes, &method, head, body).await,
-            Shape::AnswersStream | Shape::BothStream => streaming(routes, method, head, body).await,
+            Shape::Unary => unary(services, &method, head, body).await,
+            Shape::AnswersStream | Shape::BothStream => {
+                streaming(services, method, head, body).await
+            }
         }
     };
     let done = match deadline {
@@ -57,7 +59,7 @@ pub(super) async fn call(
 }
 
 async fn unary(
-    routes: Routes,
+    services: InProcess,
     method: &Method,
     head: Parts,
     body: Body,
@@ -65,7 +67,7 @@ async fn unary(
     let json = objects::whole(&head.headers, body).await?;
     let message = method.request.to_protobuf(json).await?;
     let path = method.grpc_path.clone();
-    let answer = client(routes)
+    let answer = client(services)
         .unary(open(head, message), path, Encoded)
         .await?;
     let mut json = method.answer.to_json(answer.into_inner()).await?;
@@ -74,7 +76,7 @@ async fn unary(
 }
 
 async fn streaming(
-    routes: Routes,
+    services: InProcess,
     method: Arc<Method>,
     head: Parts,
     body: Body,
@@ -97,7 +99,7 @@ async fn streaming(
         }
     };
     let path = method.grpc_path.clone();
-    let answers = client(routes)
+    let answers = client(services)
         .streaming(open(head, requests), path, Encoded)
         .await?
         .into_inner();
@@ -173,8 +175,8 @@ impl Answers {
 }
 
 /// A client of the services in this process. Their answers may be of any size, as in etcd.
-fn client(routes: Routes) -> Grpc<Routes> {
-    Grpc::new(routes).max_decoding_message_size(usize::MAX)
+fn client(services: InProcess) -> Grpc<InProcess> {
+    Grpc::new(services).max_decoding_message_size(usize::MAX)
 }
 
 /// The gRPC request with what the HTTP request says beside its body.
@@ -194,8 +196,8 @@ fn metadata(headers: &HeaderMap) -> HeaderMap {
             metadata.append(name, value.clone());
         }
     }
-    if let Some(deadline) = headers.get(patience::TIMEOUT_KEY) {
-        metadata.insert(patience::TIMEOUT_KEY, deadline.clone());
+    if let Some(deadline) = headers.get(rpc::TIMEOUT) {
+        metadata.insert(rpc::TIMEOUT, deadline.clone());
     }
     if let Some(token) = headers.get(header::AUTHORIZATION) {
         // etcd takes the bare token; some clients cannot help saying what it is.

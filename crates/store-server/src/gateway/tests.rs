@@ -6,19 +6,18 @@ mod pairs;
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
+use rpc::{Answer, Answering, Call, InProcess};
 use serde_json::{Value, json};
 use store_api::etcdserverpb as pb;
 use store_api::verdict::Proposed;
 use store_api::{errors, mvccpb};
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, http};
-use tonic::service::Routes;
+use tonic::codegen::http;
 use tonic::{Code, Status};
 
 use super::call::call;
@@ -33,22 +32,11 @@ struct Fake {
     fails: Option<Status>,
 }
 
-impl<B> Service<http::Request<B>> for Fake
-where
-    B: http_body::Body<Data = Bytes, Error: std::fmt::Debug> + Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Self::Error>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+impl Answer for Fake {
+    fn answer(&self, call: Call) -> Answering {
         let fake = self.clone();
         Box::pin(async move {
-            let mut body = request.into_body().collect().await.unwrap().to_bytes();
+            let mut body = call.into_body().collect().await.unwrap().to_bytes();
             while !body.is_empty() {
                 body.advance(1);
                 let length = body.get_u32() as usize;
@@ -66,9 +54,7 @@ where
             });
             let frames = answers.chain([Frame::trailers(end)]);
             let frames = frames.map(Ok::<_, Infallible>).collect::<Vec<_>>();
-            Ok(http::Response::new(Body::new(StreamBody::new(
-                stream::iter(frames),
-            ))))
+            http::Response::new(Body::new(StreamBody::new(stream::iter(frames))))
         })
     }
 }
@@ -88,14 +74,12 @@ impl Told {
 }
 
 async fn ask(fake: &Fake, path: &str, body: &str) -> Told {
-    let mut routes = Routes::default();
-    let router = routes.axum_router_mut();
-    *router = std::mem::take(router).fallback_service(fake.clone());
+    let services = InProcess(Arc::new(fake.clone()));
     let method = Methods::all().find(path).cloned();
     let method = method.unwrap_or_else(|| panic!("no method at {path}"));
     let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
     let request = http::Request::new(Body::new(body));
-    let (head, body) = call(routes, method, request).await.into_parts();
+    let (head, body) = call(services, method, request).await.into_parts();
     let body = body.collect().await.unwrap().to_bytes();
     Told {
         status: head.status.as_u16(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use lifecycle::{Shutdown, ShutdownTrigger};
 use model::{CONFIG_PREFIX, MeshId, NodeId, Version};
+use rpc::{Answer, Port, Services, Speaks};
 use store_api::etcdserverpb::kv_client::KvClient;
 use store_api::etcdserverpb::{DeleteRangeRequest, PutRequest, RangeRequest};
 use store_client::{Client, ClientOptions};
@@ -22,8 +23,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Channel, Endpoint};
 
 pub(crate) const MESH: MeshId = MeshId(0x5ee);
 /// Far above what anything takes on an idle machine; tests run beside others.
@@ -170,10 +170,9 @@ impl Node {
         runtime.spawn(server.autopilot_task());
         runtime.spawn(server.lease_task());
         let metrics: MetricsText = Arc::new(|| "skein_up 1\n# EOF\n".to_owned());
-        let clients = Server::builder()
-            .accept_http1(true)
-            .add_routes(server.client_routes(metrics, |routes| routes));
-        let client = serve(&runtime, clients, requested.clone(), listener());
+        let clients = server.client_services(metrics, Services::default());
+        let port = Port::plain(Speaks::Http1Or2);
+        let client = serve(&runtime, port, clients, requested.clone(), listener());
         let listening = listener();
         let peer = listening.local_addr().unwrap();
         let introduction = Introduction {
@@ -186,10 +185,11 @@ impl Node {
             promised: false,
         };
         let introduction = Arc::new(move || introduction.clone());
-        let peers = Server::builder()
-            .add_service(store.peer_service())
-            .add_service(server.forward_service(introduction));
-        serve(&runtime, peers, requested, listening);
+        let peers = Services::default()
+            .with(store.peer_service())
+            .with(server.forward_service(introduction));
+        let port = Port::plain(Speaks::Http2);
+        serve(&runtime, port, Arc::new(peers), requested, listening);
         let (name, runtime) = (name.to_owned(), Some(runtime));
         Self {
             store,
@@ -249,18 +249,15 @@ fn listener() -> std::net::TcpListener {
 
 fn serve(
     runtime: &Runtime,
-    server: tonic::transport::server::Router,
-    mut shutdown: Shutdown,
+    port: Port,
+    services: Arc<dyn Answer>,
+    shutdown: Shutdown,
     listener: std::net::TcpListener,
 ) -> SocketAddr {
     let addr = listener.local_addr().unwrap();
     runtime.spawn(async move {
-        let listener = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
-        let ended = async move { shutdown.requested().await };
-        server
-            .serve_with_incoming_shutdown(listener, ended)
-            .await
-            .unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
+        rpc::serve(listener, port, services, shutdown).await;
     });
     addr
 }

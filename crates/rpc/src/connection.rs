@@ -1,4 +1,4 @@
-//! Connections as clients and strangers open them.
+//! A connection as clients and strangers open it.
 //!
 //! Counts those that do not open as the port does, with TLS or as HTTP: they end without a word to
 //! anybody. And owns one leniency. etcdctl 3.4 names an endpoint that was given as a URL by that URL, scheme
@@ -10,64 +10,26 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
 use prometheus_client::metrics::counter::Counter;
-use tls::{Credentials, ServerStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
 use tokio::time::Sleep;
-use tonic::transport::server::{Connected, TcpConnectInfo, TcpIncoming};
 
 mod opening;
 
 use opening::Opening;
 pub use opening::Speaks;
 
-/// A silent connection is asked for a sign of life after so long: a watch over HTTP/1.1 may be
-/// silent for ever, and has no pings of its own.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-
 /// How long a connection that this side ended is read on, so that nobody's last words meet a closed
 /// door: the reset that answers them can cost the other side what it has not read yet.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Accepts connections, of TLS if there are credentials; those that turn out to speak something
-/// else are counted as `strangers`.
-pub fn connections(
-    listener: TcpListener,
-    speaks: Speaks,
-    tls: Option<Arc<Credentials>>,
-    strangers: Counter,
-) -> impl Stream<Item = io::Result<Connection<ServerStream>>> {
-    let incoming = TcpIncoming::from(listener)
-        .with_nodelay(Some(true))
-        .with_keepalive(Some(KEEPALIVE));
-    incoming.map(move |accepted| {
-        accepted.map(|stream| {
-            let info = stream.connect_info();
-            let stream = match &tls {
-                None => ServerStream::plain(stream),
-                Some(credentials) => {
-                    let counter = strangers.clone();
-                    credentials.accept(stream, move || {
-                        counter.inc();
-                    })
-                }
-            };
-            Connection::new(stream, info, speaks, strangers.clone())
-        })
-    })
-}
-
 /// A connection whose first request has a well-formed authority.
 #[derive(Debug)]
-pub struct Connection<S> {
+pub(crate) struct Connection<S> {
     stream: S,
-    info: TcpConnectInfo,
     /// Until the first request is through.
     opening: Option<Opening>,
     /// Set once this side has ended, to when it closes.
@@ -76,10 +38,9 @@ pub struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, info: TcpConnectInfo, speaks: Speaks, strangers: Counter) -> Self {
+    pub(crate) fn new(stream: S, speaks: Speaks, strangers: Counter) -> Self {
         Self {
             stream,
-            info,
             opening: Some(Opening::new(speaks)),
             linger: None,
             strangers,
@@ -169,14 +130,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 }
 
-impl<S> Connected for Connection<S> {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.info.clone()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
@@ -186,11 +139,7 @@ mod tests {
 
     fn connection() -> (Connection<DuplexStream>, DuplexStream) {
         let (client, stream) = duplex(1 << 16);
-        let info = TcpConnectInfo {
-            local_addr: None,
-            remote_addr: None,
-        };
-        let connection = Connection::new(stream, info, Speaks::Http2, Counter::default());
+        let connection = Connection::new(stream, Speaks::Http2, Counter::default());
         (connection, client)
     }
 
