@@ -199,7 +199,8 @@ impl Store {
             .matched
             .iter()
             .filter(|(id, _)| votes(id))
-            .max_by_key(|(_, at)| *at);
+            // One that is dead may have all there is.
+            .max_by_key(|(id, at)| (status.answering.contains(id), *at));
         let to = asked
             .or_else(|| best.map(|(id, _)| *id))
             .filter(|id| votes(id) && *id != status.id);

@@ -131,3 +131,26 @@ async fn a_node_that_returns_does_not_disturb_the_leader() {
     let status = mesh.node(leader).store.status();
     assert_eq!((status.role, status.term), (Role::Leader, term));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leadership_is_not_handed_to_the_dead() {
+    let mut mesh = Mesh::form(3, Options::default()).await;
+    mesh.put("a", "1").await;
+    mesh.settle().await;
+    let leader = mesh.leader().await;
+    let store = mesh.node(leader).store.clone();
+    let mut others = [(leader + 1) % 3, (leader + 2) % 3];
+    // Of two with equal logs the one with the greater id would come first.
+    others.sort_by_key(|place| mesh.node(*place).store.id());
+    let [living, dead] = others;
+    mesh.kill(dead);
+    until("the leader to miss it", async || {
+        (store.status().answering.len() == 1).then_some(())
+    })
+    .await;
+    store.transfer_leadership(None).await.unwrap();
+    until("the living one to lead", async || {
+        (mesh.node(living).store.status().role == Role::Leader).then_some(())
+    })
+    .await;
+}
