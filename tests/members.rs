@@ -77,7 +77,7 @@ fn a_removal_that_would_cost_the_quorum_is_refused() {
     assert_eq!(members(living), 3);
 }
 
-/// Writers that must not notice anything; how often each was acknowledged.
+/// A writer that must not notice anything; the keys that were acknowledged.
 async fn write_until(
     endpoints: Vec<String>,
     name: usize,
@@ -105,45 +105,95 @@ async fn write_until(
     keys
 }
 
+/// Nine writers, a third of which begins at each node.
+struct Writers {
+    runtime: tokio::runtime::Runtime,
+    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
+    stop: Arc<AtomicBool>,
+    written: Arc<AtomicUsize>,
+}
+
+impl Writers {
+    fn start(mesh: &Mesh) -> Self {
+        let mut endpoints: Vec<String> = mesh.nodes.iter().map(Node::client).collect();
+        let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let tasks = (0..9).map(|name| {
+            endpoints.rotate_left(1);
+            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
+            runtime.spawn(write_until(endpoints.clone(), name, stop, written))
+        });
+        let tasks = tasks.collect();
+        Self {
+            runtime,
+            tasks,
+            stop,
+            written,
+        }
+    }
+
+    /// Waits for so many more writes.
+    fn more(&self, count: usize) {
+        let from = self.written.load(Ordering::Relaxed);
+        until("writes go on", || {
+            let failed = self.tasks.iter().any(tokio::task::JoinHandle::is_finished);
+            assert!(!failed, "a writer failed");
+            self.written.load(Ordering::Relaxed) >= from + count
+        });
+    }
+
+    /// Ends them; all that was acknowledged must be at this node.
+    fn end(self, node: &Node) {
+        self.stop.store(true, Ordering::Relaxed);
+        let written = self.tasks.into_iter();
+        let keys =
+            written.flat_map(|writer| self.runtime.block_on(writer).expect("no write fails"));
+        let keys: Vec<String> = keys.collect();
+        let stored = node.skein(&["get", "w/", "--prefix", "--keys-only"]).ok();
+        let stored: BTreeSet<&str> = stored.stdout.lines().collect();
+        let lost: Vec<_> = keys
+            .iter()
+            .filter(|key| !stored.contains(&***key))
+            .collect();
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+}
+
 #[test]
 fn no_write_fails_while_the_leader_is_stopped() {
     let mut mesh = Mesh::start(3);
     let leader = mesh.leader();
-    let mut endpoints: Vec<String> = mesh.nodes.iter().map(Node::client).collect();
-    let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let writers: Vec<_> = (0..9)
-        .map(|name| {
-            // A third of them begins at each node, the leader too.
-            endpoints.rotate_left(1);
-            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
-            runtime.spawn(write_until(endpoints.clone(), name, stop, written))
-        })
-        .collect();
-    let more = |count: usize| {
-        let from = written.load(Ordering::Relaxed);
-        let failed = || writers.iter().any(tokio::task::JoinHandle::is_finished);
-        until("writes go on", || {
-            assert!(!failed(), "a writer failed");
-            written.load(Ordering::Relaxed) >= from + count
-        });
-    };
-    more(200);
+    let writers = Writers::start(&mesh);
+    writers.more(200);
     mesh.nodes[leader].signal(Signal::TERM);
-    more(200);
+    writers.more(200);
     assert!(mesh.nodes[leader].wait().success());
-    more(200);
-    stop.store(true, Ordering::Relaxed);
-    let keys: Vec<String> = writers
-        .into_iter()
-        .flat_map(|writer| runtime.block_on(writer).expect("no write fails"))
-        .collect();
-    let next = &mesh.nodes[(leader + 1) % 3];
-    let stored = next.skein(&["get", "w/", "--prefix", "--keys-only"]).ok();
-    let stored: BTreeSet<&str> = stored.stdout.lines().collect();
-    let lost: Vec<_> = keys
-        .iter()
-        .filter(|key| !stored.contains(&***key))
-        .collect();
-    assert!(lost.is_empty(), "{lost:?}");
+    writers.more(200);
+    writers.end(&mesh.nodes[(leader + 1) % 3]);
+}
+
+/// What a busy machine does to them for moments: the others do not take over while the leader hands
+/// over and closes its port. Its clients' writes wait for whoever leads next.
+#[test]
+fn no_write_is_cut_off_where_the_others_take_their_time_to_succeed_the_leader() {
+    let mut mesh = Mesh::start(3);
+    let leader = mesh.leader();
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    for other in others {
+        mesh.nodes[other].signal(Signal::STOP);
+    }
+    mesh.nodes[leader].signal(Signal::TERM);
+    until("the leader is about to stop", || {
+        mesh.nodes[leader].log().contains("stopping")
+    });
+    let writers = Writers::start(&mesh);
+    until("the leader takes no new clients", || {
+        std::net::TcpStream::connect(mesh.nodes[leader].at(2379)).is_err()
+    });
+    for other in others {
+        mesh.nodes[other].signal(Signal::CONT);
+    }
+    assert!(mesh.nodes[leader].wait().success());
+    writers.more(100);
+    writers.end(&mesh.nodes[others[0]]);
 }

@@ -26,7 +26,7 @@ use crate::certificates::Certificates;
 use crate::options::NodeOptions;
 use crate::parts::{GossipLiveness, Parts, first_facts};
 use crate::scheduled::{self, Tally};
-use crate::serve::{self, Ports, Sockets};
+use crate::serve::{self, Ports, Serving, Sockets};
 use crate::store_state::StoreState;
 use crate::{form, health, known_peers, load, reconcile};
 
@@ -34,6 +34,8 @@ use crate::{form, health, known_peers, load, reconcile};
 const DRAIN: Duration = Duration::from_secs(8);
 /// How long handing leadership over may take; a successor is elected anyway.
 const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long that election is then waited for: somewhat more than it takes when this leader is silent.
+const SUCCESSION: Duration = Duration::from_secs(2);
 /// The least time between two tellings of this node's state.
 const TELL_EVERY: Duration = Duration::from_millis(50);
 /// Threads of the control runtime. Traffic has threads of its own.
@@ -175,16 +177,12 @@ async fn live(options: NodeOptions) -> Result<(), RunError> {
             std::process::exit(1);
         }
     });
-    hand_over(&parts).await;
+    let led = hand_over(&parts).await;
     // The others hear of it while all else ends.
     tokio::join!(parts.mesh.leave(), async {
         drain(&parts).await;
         parts.tasks.expect_ends();
-        stop.request();
-        if let Some(store) = parts.store() {
-            store.hang_up();
-        }
-        serving.finished().await;
+        end_ports(&parts, &stop, serving, led).await;
     });
     parts.tasks.stop();
     if let Some(store) = parts.store() {
@@ -403,19 +401,42 @@ async fn wrong_key(parts: &Parts) -> WrongKey {
     std::future::pending().await
 }
 
-/// The orderly end begins: another node is to lead.
-async fn hand_over(parts: &Parts) {
+/// The orderly end begins: another node is to lead. Whether this one led until then, and others are
+/// there who can.
+async fn hand_over(parts: &Parts) -> bool {
     parts.stopping.store(true, Ordering::Relaxed);
     let leads_others = |store: &Store| {
         let status = store.status();
-        status.role == Role::Leader && status.voters.len() > 1
+        status.role == Role::Leader && status.voters.len() > 1 && status.quorum
     };
-    if let Some(store) = parts.store().filter(leads_others) {
-        let handed = tokio::time::timeout(HAND_OVER, store.transfer_leadership(None)).await;
-        if !matches!(handed, Ok(Ok(()))) {
-            tracing::warn!("leadership was not handed over; the others elect");
-        }
+    let Some(store) = parts.store().filter(leads_others) else {
+        return false;
+    };
+    let handed = tokio::time::timeout(HAND_OVER, store.transfer_leadership(None)).await;
+    if !matches!(handed, Ok(Ok(()))) {
+        tracing::warn!("leadership was not handed over; the others elect");
     }
+    true
+}
+
+/// Clients first: what they wait for may need the others, be it to hear who leads now, or that an
+/// entry of before is committed. So this node follows until no client waits for it any more.
+async fn end_ports(parts: &Parts, stop: &ShutdownTrigger, mut serving: Serving, led: bool) {
+    stop.request();
+    let writes_end = parts.options.limits.request_deadline;
+    serving.clients_ended(writes_end).await;
+    if let Some(store) = parts.store() {
+        if led {
+            // Other nodes still send a leader what their clients write.
+            let mut status = store.status_watch();
+            let succeeded = status.wait_for(|now| now.role != Role::Leader && now.leader.is_some());
+            if tokio::time::timeout(SUCCESSION, succeeded).await.is_err() {
+                tracing::warn!("no other node leads yet");
+            }
+        }
+        store.hang_up();
+    }
+    serving.end_peers().await;
 }
 
 /// Traffic drains.

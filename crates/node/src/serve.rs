@@ -14,7 +14,7 @@ use admin::{AdminServer, Answers};
 use control_api::MESSAGE_BYTES_MAX;
 use control_api::v1::config_server::ConfigServer;
 use control_api::v1::mesh_server::MeshServer;
-use lifecycle::{Shutdown, Tasks};
+use lifecycle::{Shutdown, ShutdownTrigger, Tasks};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use rpc::{MessageLimits, Services, Speaks};
@@ -43,8 +43,9 @@ const CONTROL_MESSAGES: MessageLimits = MessageLimits {
 const CLIENT_CALLS_MAX: u32 = u32::MAX;
 /// The same for other nodes, which gather what they have to say.
 const PEER_CALLS_MAX: u32 = 200;
-/// How long clients' connections get to end by themselves when the node stops.
-const CLOSE: Duration = Duration::from_secs(2);
+/// How long clients' connections get to end by themselves when the node stops, after the last of
+/// their writes must have been answered: cut before, it would have an unknown outcome.
+const CLOSE: Duration = Duration::from_secs(1);
 /// The same for those of other nodes: enough for answers under way.
 const CLOSE_PEERS: Duration = Duration::from_millis(500);
 
@@ -83,18 +84,25 @@ impl Sockets {
     }
 }
 
-/// The servers that end on shutdown: each receiver hears when its server has.
+/// The servers, which end one after the other: each receiver hears when its server has.
 pub(crate) struct Serving {
     client: oneshot::Receiver<()>,
     peer: oneshot::Receiver<()>,
+    stop_peer: ShutdownTrigger,
 }
 
 impl Serving {
-    /// Waits until both have ended, or their time is over.
-    pub(crate) async fn finished(self) {
+    /// Waits until clients' connections have ended, which the node's shutdown asks for, or their
+    /// time is over: `writes_end`, and a little more.
+    pub(crate) async fn clients_ended(&mut self, writes_end: Duration) {
         // Whichever is late ends with the node's other tasks.
-        let (client, peer) = (timeout(CLOSE, self.client), timeout(CLOSE_PEERS, self.peer));
-        let _ = tokio::join!(client, peer);
+        let _ = timeout(writes_end + CLOSE, &mut self.client).await;
+    }
+
+    /// Ends the connections of other nodes, and waits for that as long as they have time.
+    pub(crate) async fn end_peers(self) {
+        self.stop_peer.request();
+        let _ = timeout(CLOSE_PEERS, self.peer).await;
     }
 }
 
@@ -141,11 +149,20 @@ impl Ports {
     }
 }
 
+#[cfg(test)]
+impl Ports {
+    /// Answers clients so instead.
+    pub(crate) fn answer_clients(&self, answer: Arc<dyn rpc::Answer>) {
+        self.client.open(answer);
+    }
+}
+
 fn mesh(parts: &Arc<Parts>) -> MeshServer<MeshService> {
     MeshServer::new(MeshService(Arc::clone(parts))).with_limits(CONTROL_MESSAGES)
 }
 
-/// Serves every port. What needs the store is refused until [`Ports::open`].
+/// Serves every port. What needs the store is refused until [`Ports::open`]. The client port ends on
+/// `shutdown`, the peer port after it, by [`Serving::end_peers`].
 pub(crate) fn start(
     parts: &Arc<Parts>,
     sockets: Sockets,
@@ -174,6 +191,7 @@ pub(crate) fn start(
         Arc::new(ports.client.clone()),
         shutdown.clone(),
     );
+    let (stop_peer, peer_shutdown) = ShutdownTrigger::new();
     let peer = rpc::serve(
         sockets.peer,
         rpc::Port {
@@ -183,11 +201,12 @@ pub(crate) fn start(
             strangers: at_peer,
         },
         Arc::new(ports.peer.clone()),
-        shutdown.clone(),
+        peer_shutdown,
     );
     let serving = Serving {
         client: spawn(&parts.tasks, "client port", client),
         peer: spawn(&parts.tasks, "peer port", peer),
+        stop_peer,
     };
     (ports, serving)
 }
