@@ -244,3 +244,6 @@ pub(crate) fn attaches(resource: &Resource, listener: &ResourceName) -> bool {
 }
 
 type IdSet = OrdSet<ResourceId>;
+
+#[cfg(test)]
+mod tests;

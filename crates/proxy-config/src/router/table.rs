@@ -170,7 +170,7 @@ impl RouteTable {
     }
 
     /// Calls `visit` with every list of routes whose path condition holds.
-    fn visit<'a>(&'a self, request: &RequestView<'_>, mut visit: impl FnMut(&'a [u32])) {
+    pub(super) fn visit<'a>(&'a self, request: &RequestView<'_>, mut visit: impl FnMut(&'a [u32])) {
         self.any.candidates(request, &mut visit);
         let Some(rest) = request.path.strip_prefix('/') else {
             return;

@@ -207,6 +207,30 @@ fn a_long_path_costs_no_more_than_its_known_segments() {
     assert_eq!(find(&table, &"/".repeat(100_000)), None);
 }
 
+/// How many routes a look-up takes a look at.
+fn looked_at(host: &VirtualHost, path: &str) -> usize {
+    with_view(path, "GET", &Headers::default(), |view| {
+        let mut candidates = 0;
+        host.table.visit(view, |list| candidates += list.len());
+        candidates
+    })
+}
+
+#[test]
+fn a_lookup_among_many_routes_looks_at_as_many_as_among_few() {
+    let routes = |count: usize| {
+        let conditions = (0..count).map(|at| exact(&format!("/r/{at}")));
+        host("shop", &["*"], conditions.collect())
+    };
+    let (few, many) = (routes(1), routes(10_000));
+    assert_eq!(find(&many, "/r/9999"), Some(9999));
+    assert_eq!(
+        (looked_at(&few, "/r/0"), looked_at(&many, "/r/9999")),
+        (1, 1)
+    );
+    assert_eq!(looked_at(&many, "/r/none"), 0);
+}
+
 fn segment() -> impl Strategy<Value = &'static str> {
     prop_oneof![Just("a"), Just("b"), Just("aa"), Just("")]
 }

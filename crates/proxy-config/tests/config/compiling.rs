@@ -1,13 +1,12 @@
 //! What a node runs, and what stays the same when something changes.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use model::ConfigRevision;
 use proptest::prelude::*;
 use proxy_config::compiled::{
-    AccessLog, Balance, Cluster, CompiledConfig, EscapedSlashes, GivenBy, ProbeKind, Protocol,
-    RetryPolicy,
+    AccessLog, Balance, CompiledConfig, EscapedSlashes, GivenBy, ProbeKind, Protocol, RetryPolicy,
 };
 use proxy_config::{Compiled, ConfigSet, Kind, check, compile, diff};
 
@@ -362,71 +361,28 @@ fn large(count: usize) -> ConfigSet {
 }
 
 #[test]
-fn the_cost_of_a_change_follows_the_change() {
+fn a_change_leaves_all_else_as_it_was() {
     let base = large(2000);
-    let timed = |work: &dyn Fn() -> Compiled| {
-        let start = Instant::now();
-        let compiled = work();
-        (start.elapsed(), compiled)
-    };
-    let (full, first) = timed(&|| compiled(&base));
+    let first = compiled(&base);
     let changed = with(&base, "{kind: Cluster, name: c7, endpoints: [10.0.0.9:80]}");
-    // The best of some tries: other work on the machine only adds to it.
-    let tries = (0..5).map(|_| timed(&|| next(&changed, &first)));
-    let (change, second) = tries.min_by_key(|(elapsed, _)| *elapsed).unwrap();
-    assert!(
-        change * 10 < full,
-        "a change took {change:?}, everything {full:?}"
-    );
-    let shared = |(name, cluster): (_, &Arc<Cluster>)| same(cluster, &first.config.clusters[name]);
-    assert_eq!(
-        second
-            .config
-            .clusters
-            .iter()
-            .filter(|pair| shared(*pair))
-            .count(),
-        1999
-    );
-    let checked = check(&base).unwrap();
-    let admit = |_| {
-        let start = Instant::now();
-        assert!(checked.next(&changed).is_ok());
-        start.elapsed()
+    let second = next(&changed, &first);
+    let clusters = second.config.clusters.iter();
+    let anew: Vec<_> = clusters
+        .filter(|(name, cluster)| !same(*cluster, &first.config.clusters[*name]))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(anew, [&named("c7")]);
+    let hosts = |compiled: &Compiled| {
+        let router = compiled.config.listeners[&named("web")].router().cloned();
+        let hosts = router.expect("an http listener");
+        let hosts = hosts.virtual_hosts().into_iter().cloned();
+        hosts.collect::<Vec<_>>()
     };
-    let admission = (0..5).map(admit).min().unwrap();
-    assert!(
-        admission * 10 < full,
-        "admission took {admission:?}, everything {full:?}"
-    );
-    println!("everything {full:?}, a change {change:?}, its admission {admission:?}");
-}
-
-#[test]
-fn a_lookup_among_many_routes_costs_as_much_as_among_few() {
-    let virtual_host = |count: usize| {
-        let route = |index: usize| format!("{{match: {{path: /r/{index}}}, to: a}}, ");
-        let routes: String = (0..count).map(route).collect();
-        let text =
-            format!("{{kind: VirtualHost, name: shop, domains: [shop.test], routes: [{routes}]}}");
-        compiled(&with(&set(BASE), &text))
-    };
-    let time = |compiled: &Compiled, path: &str| {
-        let run = || {
-            let start = Instant::now();
-            for _ in 0..200 {
-                assert!(routed(compiled, "shop.test", path).is_some());
-            }
-            start.elapsed()
-        };
-        (0..10).map(|_| run()).min().unwrap()
-    };
-    let (few, many) = (virtual_host(1), virtual_host(10_000));
-    let (one, last) = (time(&few, "/r/0"), time(&many, "/r/9999"));
-    assert!(
-        last < one * 4,
-        "one route {one:?}, the last of 10,000 {last:?}"
-    );
+    let (before, after) = (hosts(&first), hosts(&second));
+    let anew = before.iter().zip(&after).filter(|(a, b)| !same(a, b));
+    let anew: Vec<_> = anew.map(|(_, host)| host.name()).collect();
+    assert_eq!(anew, [&named("h7")]);
+    assert!(check(&base).unwrap().next(&changed).is_ok());
 }
 
 /// A change of some config, by small numbers.
