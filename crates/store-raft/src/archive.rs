@@ -168,6 +168,10 @@ impl Outgoing {
     /// Its bytes, made as they are taken. Ends early, which the length shows, when nothing was
     /// taken for as long as `stall`: the state is held in memory until then.
     pub fn pieces(self, stall: Duration) -> BoxStream<'static, Bytes> {
+        ReceiverStream::new(self.send(stall)).boxed()
+    }
+
+    fn send(self, stall: Duration) -> mpsc::Receiver<Bytes> {
         let (pieces, receiver) = mpsc::channel(PIECES_AHEAD);
         let runtime = Handle::current();
         tokio::task::spawn_blocking(move || {
@@ -181,7 +185,7 @@ impl Outgoing {
                 tracing::info!(%error, "a snapshot was not taken to its end");
             }
         });
-        ReceiverStream::new(receiver).boxed()
+        receiver
     }
 }
 
@@ -266,11 +270,15 @@ mod tests {
     async fn a_reader_that_takes_nothing_gets_less_than_was_told() {
         let outgoing = outgoing(4);
         let bytes = outgoing.bytes();
-        let mut pieces = outgoing.pieces(Duration::from_millis(5));
-        let first = pieces.next().await.unwrap();
+        let mut pieces = outgoing.send(Duration::from_millis(5));
+        let first = pieces.recv().await.unwrap();
         // The writer gives up by itself; then there is only what was on its way.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let rest: Vec<Bytes> = pieces.collect().await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while !pieces.is_closed() {
+            assert!(std::time::Instant::now() < deadline, "it never gives up");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let rest: Vec<Bytes> = ReceiverStream::new(pieces).collect().await;
         let got = first.len() + rest.iter().map(Bytes::len).sum::<usize>();
         assert!((got as u64) < bytes, "{got} of {bytes}");
     }

@@ -10,6 +10,7 @@ use mesh_health::{Health, HealthView};
 use proxy_server::BindError;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -76,12 +77,20 @@ async fn changes_of_others_disturb_no_request() {
 
 #[tokio::test]
 async fn a_closing_listener_ends_its_connections_in_good_order() {
-    let backend = Backend::raw(|mut stream, _| async move {
-        let mut buffer = Vec::new();
-        while read_request(&mut stream, &mut buffer, 0).await.is_some() {
-            sleep(Duration::from_millis(100)).await;
-            if stream.write_all(&ok("late")).await.is_err() {
-                break;
+    let (open, gate) = watch::channel(false);
+    let asked = Arc::<AtomicUsize>::default();
+    let backend = Backend::raw(move |mut stream, _| {
+        let (mut gate, asked) = (gate.clone(), asked.clone());
+        async move {
+            let mut buffer = Vec::new();
+            while read_request(&mut stream, &mut buffer, 0).await.is_some() {
+                // All but the first wait until the listener is gone.
+                if asked.fetch_add(1, Ordering::Relaxed) > 0 {
+                    gate.wait_for(|open| *open).await.unwrap();
+                }
+                if stream.write_all(&ok("late")).await.is_err() {
+                    break;
+                }
             }
         }
     })
@@ -103,6 +112,7 @@ async fn a_closing_listener_ends_its_connections_in_good_order() {
     assert!(TcpStream::connect(gone).await.is_err());
     // The one under way is answered, and so is the next one on the connection that was idle.
     kept_alive.send(ask).await;
+    open.send_replace(true);
     for client in [&mut busy, &mut kept_alive] {
         let response = client.response().await;
         assert_eq!((response.status, response.text()), (200, "late"));
