@@ -319,4 +319,42 @@ mod tests {
         let line = key.lines().nth(1).unwrap();
         assert!(shown.contains("a.key") && !shown.contains(line), "{shown}");
     }
+
+    #[tokio::test]
+    async fn one_handshake_too_many_is_closed_and_counted() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        use tokio::io::AsyncReadExt;
+
+        let dir = tempfile::tempdir().unwrap();
+        let (certificate, key) = pair();
+        std::fs::write(dir.path().join("a.crt"), certificate).unwrap();
+        std::fs::write(dir.path().join("a.key"), key).unwrap();
+        let credentials = Credentials::load(files(dir.path()), Use::Clients).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let strangers = Arc::<AtomicUsize>::default();
+        let accept = async || {
+            let client = TcpStream::connect(address).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            let counted = Arc::clone(&strangers);
+            let stream = credentials.accept(stream, move || {
+                counted.fetch_add(1, Ordering::Relaxed);
+            });
+            (client, stream)
+        };
+        let begun = accept().await;
+        // As many as there may be, without as many descriptors.
+        let most = u32::try_from(HANDSHAKES_MAX).unwrap() - 1;
+        let others = Arc::clone(&credentials.handshakes).try_acquire_many_owned(most);
+        let others = others.expect("one takes one place");
+        let (mut client, stream) = accept().await;
+        assert_eq!(strangers.load(Ordering::Relaxed), 1);
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "it is closed");
+        drop(stream);
+        // Where one ends another may begin.
+        drop(begun);
+        let _next = accept().await;
+        assert_eq!(strangers.load(Ordering::Relaxed), 1);
+        drop(others);
+    }
 }
