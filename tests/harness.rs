@@ -26,9 +26,14 @@ use std::time::{Duration, Instant};
 /// How long anything may take before it counts as never: a busy machine is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(45);
 
+/// The pause between two looks grows so long. Most of them start a process or more, and those of all
+/// tests together could keep the machine from what they wait for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 /// Waits until `condition` gives a value.
 pub(crate) fn until_some<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
+    let mut pause = Duration::from_millis(10);
     loop {
         if let Some(value) = condition() {
             return value;
@@ -37,7 +42,8 @@ pub(crate) fn until_some<T>(what: &str, mut condition: impl FnMut() -> Option<T>
             Instant::now() < deadline,
             "not so after {PATIENCE:?}: {what}"
         );
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(pause);
+        pause = (pause * 3 / 2).min(LOOK_EVERY);
     }
 }
 
