@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::etcdctl::{etcdctl, is_missing};
-use crate::harness::{self, Answer, Mesh, Node, Ran, until};
+use crate::harness::{self, Answer, Lines, Mesh, Node, Ran, until};
 
 const CLUSTER: &str = "kind: Cluster\nname: api\nendpoints: [\"127.0.0.1:9\"]\n";
 
@@ -163,6 +163,54 @@ fn users_outlive_that_all_are_killed() {
         });
         mesh.skein(&["get", "a"]).exits(1);
     }
+}
+
+#[test]
+fn a_watch_that_lasts_ends_when_its_right_is_taken() {
+    let mesh = Mesh::start(1);
+    enable(&mesh);
+    let file = add_ann(&mesh);
+    let root = |arguments: &[&str]| by(&mesh, "root:r00t", arguments).ok();
+    let mut watch = harness::skein::command();
+    watch.args(["watch", "shop/", "--prefix", "-o", "json"]);
+    watch.args(["--user", "ann", "--password-file", &file]);
+    watch.args(["--endpoints", &mesh.nodes[0].client()]);
+    let mut watch = Lines::spawn(&mut watch);
+    // Once it tells one, it is there.
+    until("it has an event", || {
+        root(&["put", "shop/1", "mine"]);
+        watch.has_line()
+    });
+    root(&["user", "revoke-role", "ann", "shop"]);
+    root(&["put", "shop/1", "secret"]);
+    let told = watch.rest();
+    assert!(told.iter().all(|line| !line.contains("secret")), "{told:?}");
+    assert_eq!(watch.ended().code(), Some(1));
+}
+
+#[test]
+fn a_mesh_restored_at_a_later_revision_asks_the_same_users() {
+    let mesh = Mesh::start(1);
+    enable(&mesh);
+    add_ann(&mesh);
+    by(&mesh, "root:r00t", &["put", "shop/1", "v"]).ok();
+    let file = mesh.dir.path().join("a.skein");
+    let file = file.to_str().expect("UTF-8");
+    by(&mesh, "root:r00t", &["snapshot", "save", file]).ok();
+    let mut later = Mesh::prepare(1);
+    let data = later.nodes[0].data.to_str().expect("UTF-8").to_owned();
+    let bump = ["--bump-revision", "1000", "--data-dir", &data];
+    harness::skein(&[&["snapshot", "restore", file], &bump[..]].concat()).ok();
+    later.nodes[0].start();
+    until("it serves", || {
+        by(&later, "root:r00t", &["get", "shop/1"]).code == 0
+    });
+    let got = by(&later, "ann:geheim", &["get", "shop/1", "-o", "json"]);
+    let revision = got.ok().json()["revision"].as_i64();
+    assert!(revision > Some(1000), "{revision:?}");
+    by(&later, "ann:geheim", &["get", "x"]).exits(1);
+    by(&later, "ann:wrong", &["get", "shop/1"]).exits(1);
+    later.skein(&["get", "shop/1"]).exits(1);
 }
 
 #[test]

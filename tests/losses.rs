@@ -1,5 +1,8 @@
 //! The way back: a mesh restored from a file, and one recovered after the loss of its quorum.
 
+use std::io::Write;
+use std::process::Stdio;
+
 use serde_json::Value;
 
 use crate::harness::{Mesh, Node, Ran, skein, until};
@@ -174,4 +177,63 @@ fn a_mesh_that_lost_its_quorum_is_recovered_from_one_disk() {
         assert_ne!(mesh_id(node), old);
     }
     mesh.skein(&["put", "after", "1", "--timeout", "20s"]).ok();
+}
+
+/// `skein recover` at a terminal, where somebody types `answer`; `None` where there is no `script`.
+fn recover_at_a_terminal(node: &Node, answer: &str) -> Option<Ran> {
+    let program = skein::command().get_program().to_owned();
+    let program = program.to_str().expect("UTF-8").to_owned();
+    let command = format!("{program} recover --data-dir {}", node.data.display());
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    let child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let Ok(mut child) = child else {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "there is no script in PATH"
+        );
+        println!("skipped: there is no script in PATH");
+        return None;
+    };
+    let mut typed = child.stdin.take().expect("piped");
+    writeln!(typed, "{answer}").expect("typed");
+    // The line stays open until the command has ended: nobody hangs up.
+    let output = std::thread::spawn(move || child.wait_with_output());
+    let ran = output.join().expect("it ran").expect("its output").into();
+    drop(typed);
+    Some(ran)
+}
+
+#[test]
+fn whoever_recovers_is_asked_and_must_say_yes() {
+    let mut mesh = Mesh::start(2);
+    mesh.skein(&["put", "a", "1"]).ok();
+    for node in &mut mesh.nodes {
+        node.kill();
+    }
+    let kept = |node: &Node| {
+        let mut entries = std::fs::read_dir(&node.data).expect("a folder");
+        entries.any(|entry| {
+            let name = entry.expect("an entry").file_name();
+            name.to_string_lossy().starts_with("before-recovery-")
+        })
+    };
+    let Some(refused) = recover_at_a_terminal(&mesh.nodes[0], "y") else {
+        return;
+    };
+    let said = refused.exits(3).stdout;
+    assert!(
+        said.contains("Type yes:") && said.contains("nothing was changed"),
+        "{said}"
+    );
+    assert!(!kept(&mesh.nodes[0]));
+    let agreed = recover_at_a_terminal(&mesh.nodes[0], "yes").expect("it is there");
+    let said = agreed.ok().stdout;
+    assert!(said.contains("the only member of the new mesh"), "{said}");
+    assert!(kept(&mesh.nodes[0]));
+    mesh.nodes[0].start();
+    until("it serves alone", || {
+        let got = mesh.nodes[0].skein(&["get", "a", "--timeout", "2s"]);
+        got.code == 0 && got.stdout == "1\n"
+    });
 }

@@ -174,6 +174,72 @@ fn a_guarded_client_port_serves_whoever_has_a_certificate_and_nobody_else() {
     }
 }
 
+/// Both ports of every node, and users on top.
+#[test]
+fn both_ports_and_users_together_let_in_whoever_has_both_a_certificate_and_a_password() {
+    let mut mesh = Mesh::prepare(3);
+    let (ca, peer_ca) = (
+        Authority::new(mesh.dir.path(), "ca"),
+        Authority::new(mesh.dir.path(), "peer-ca"),
+    );
+    let client = ca.issue("client", &[]);
+    for node in std::mem::take(&mut mesh.nodes) {
+        let server = ca.issue(&format!("{}-server", node.name), &[node.ip]);
+        let peer = peer_ca.issue(&format!("{}-peer", node.name), &[node.ip]);
+        let peer_flags = [
+            "--peer-cert-file",
+            &peer.cert,
+            "--peer-key-file",
+            &peer.key,
+            "--peer-trusted-ca-file",
+            peer_ca.ca(),
+        ];
+        let mut node = node.with(&client_flags(&server, &ca)).with(&peer_flags);
+        node.tls = client.arguments(&ca);
+        node.start();
+        mesh.nodes.push(node);
+    }
+    mesh.wait_formed();
+    mesh.skein(&["user", "add", "root", "--new-password", "r00t"])
+        .ok();
+    mesh.skein(&["user", "grant-role", "root", "root"]).ok();
+    mesh.skein(&["auth", "enable"]).ok();
+
+    let root = ["--user", "root:r00t"];
+    // Each of them takes writes, so two of them forward.
+    for node in &mesh.nodes {
+        node.skein(&[&["put", &node.name, "one"], &root[..]].concat())
+            .ok();
+        let got = node.skein(&[&["get", &node.name], &root[..]].concat()).ok();
+        assert_eq!(got.stdout, "one\n");
+    }
+    let nobody = mesh.skein(&["get", "n1"]).exits(1).stderr;
+    assert!(nobody.contains("user name is empty"), "{nobody}");
+    let wrong = mesh.skein(&["get", "n1", "--user", "root:wrong"]);
+    let wrong = wrong.exits(1).stderr;
+    assert!(wrong.contains("authentication failed"), "{wrong}");
+    // A password alone is not enough, nor is a certificate for the other port.
+    let peer = peer_ca.issue("stranger", &[]);
+    let address = mesh.nodes[0].client();
+    let fixed = ["get", "n1", "--endpoints", &address, "--cacert", ca.ca()];
+    let bare = skein(&[&fixed[..], &root].concat()).exits(1).stderr;
+    assert!(bare.contains("not let in"), "{bare}");
+    let pair = ["--cert", &peer.cert, "--key", &peer.key];
+    let foreign = skein(&[&fixed[..], &root, &pair].concat());
+    let foreign = foreign.exits(1).stderr;
+    assert!(foreign.contains("does not trust"), "{foreign}");
+
+    let file = mesh.dir.path().join("a.skein");
+    let file = file.to_str().expect("UTF-8");
+    let save = ["snapshot", "save", file, "-o", "json"];
+    let refused = mesh.skein(&save).exits(1).stderr;
+    assert!(refused.contains("user name is empty"), "{refused}");
+    let saved = mesh.skein(&[&save[..], &root].concat()).ok().json();
+    assert_eq!(saved["keys"], 3);
+    let status = skein(&["snapshot", "status", file, "-o", "json"]);
+    assert_eq!(status.ok().json(), saved);
+}
+
 #[test]
 fn whoever_speaks_the_wrong_thing_is_told_and_costs_nobody_else() {
     let guarded = Guarded::start(1);

@@ -1,7 +1,7 @@
 //! A command that goes on talking, such as a watch, read line by line.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use super::PATIENCE;
@@ -37,6 +37,29 @@ impl Lines {
             Err(RecvTimeoutError::Timeout) => panic!("no line after {PATIENCE:?}"),
             Err(RecvTimeoutError::Disconnected) => panic!("the command ended"),
         }
+    }
+
+    /// Whether there is a line to take, which is taken.
+    pub(crate) fn has_line(&self) -> bool {
+        self.lines.try_recv().is_ok()
+    }
+
+    /// All lines that still come until it ends.
+    #[track_caller]
+    pub(crate) fn rest(&self) -> Vec<String> {
+        let mut rest = Vec::new();
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => rest.push(line),
+                Err(RecvTimeoutError::Timeout) => panic!("it goes on after {PATIENCE:?}: {rest:?}"),
+                Err(RecvTimeoutError::Disconnected) => return rest,
+            }
+        }
+    }
+
+    /// How it ended, once its lines have.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
     }
 
     /// The next so many lines.
