@@ -17,6 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tls::{Credentials, ServerStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tonic::body::Body;
 use tonic::codegen::http;
 
@@ -31,6 +32,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const PONG: Duration = Duration::from_secs(20);
 /// The wait after a failed accept (no file descriptors, say), so that it does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+/// A connection may open for so long before a shutdown ends it: who has connected has perhaps sent a
+/// call already, and could not tell whether it was read.
+const OPENING: Duration = Duration::from_millis(500);
 
 /// Calls that one connection may have open at a time, where nothing else is said.
 const CALLS_MAX: u32 = 200;
@@ -56,31 +61,43 @@ pub async fn serve(
     answers: Arc<dyn Answer>,
     mut shutdown: Shutdown,
 ) {
+    let told = shutdown.clone();
     // Each connection holds one end: when all are gone, so are the connections.
     let (open, mut all_closed) = mpsc::channel::<Infallible>(1);
+    let begin = |stream: TcpStream| {
+        let connection = port.open(stream);
+        let serving = port.converse(connection, Arc::clone(&answers), told.clone());
+        let open = open.clone();
+        tokio::spawn(async move {
+            // A broken connection ends only itself; there is nobody to tell.
+            let _ = serving.await;
+            drop(open);
+        });
+    };
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = shutdown.requested() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = port.open(stream);
-                let serving = port.converse(connection, Arc::clone(&answers), shutdown.clone());
-                let open = open.clone();
-                tokio::spawn(async move {
-                    // A broken connection ends only itself; there is nobody to tell.
-                    let _ = serving.await;
-                    drop(open);
-                });
-            }
+            Ok((stream, _)) => begin(stream),
             Err(fault) => {
                 tracing::warn!(%fault, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
-    drop((listener, open));
+    // Those whom the system has let in already.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, _)) = listener.accept() {
+            let stream = stream.set_nonblocking(true).map(|()| stream);
+            let Ok(stream) = stream.and_then(TcpStream::from_std) else {
+                break;
+            };
+            begin(stream);
+        }
+    }
+    drop(open);
     all_closed.recv().await;
 }
 
@@ -120,6 +137,7 @@ impl Port {
         mut shutdown: Shutdown,
     ) -> impl Future<Output = Result<(), Box<dyn std::error::Error + Send + Sync>>> + use<> {
         let arrivals = Arrivals::default();
+        let opened_by = Instant::now() + OPENING;
         let mut builder = Builder::new(arrivals.clone());
         // A request's head has 30 s in HTTP/1.1.
         builder.http1().timer(TokioTimer::new());
@@ -139,11 +157,52 @@ impl Port {
             });
             let connection = builder.serve_connection(TokioIo::new(connection), answering);
             let mut serving = WithCalls::new(connection, arrivals);
+            let end = async {
+                shutdown.requested().await;
+                sleep_until(opened_by).await;
+            };
             tokio::select! {
                 ended = &mut serving => return ended,
-                () = shutdown.requested() => serving.connection().graceful_shutdown(),
+                () = end => serving.connection().graceful_shutdown(),
             }
             serving.await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lifecycle::ShutdownTrigger;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::service::{Answering, Call};
+
+    struct Hello;
+
+    impl Answer for Hello {
+        fn answer(&self, _: Call) -> Answering {
+            Box::pin(async { http::Response::new(Body::empty()) })
+        }
+    }
+
+    /// It may have sent what must not be done twice.
+    #[tokio::test]
+    async fn whoever_connected_before_the_end_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let request = b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let (stop, shutdown) = ShutdownTrigger::new();
+        stop.request();
+        let port = Port::plain(Speaks::Http1Or2);
+        let served = serve(listener, port, Arc::new(Hello), shutdown);
+        let mut answer = String::new();
+        let read = client.read_to_string(&mut answer);
+        let (_, read) = tokio::join!(served, read);
+        read.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert!(TcpStream::connect(address).await.is_err());
     }
 }
