@@ -77,7 +77,6 @@ fn halted(fatal: Fatal<Types>) -> Status {
     Status::unavailable(format!("skein: raft has stopped: {fatal}"))
 }
 
-#[tonic::async_trait]
 impl RaftCalls for PeerService {
     type StreamAppendStream = BoxStream<'static, Result<pb::AppendEntriesReply, Status>>;
 

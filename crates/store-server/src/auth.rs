@@ -83,7 +83,6 @@ fn no_permission() -> Status {
     Proposed::No.mark(errors::permission_not_given())
 }
 
-#[tonic::async_trait]
 impl Auth for AuthService {
     async fn auth_enable(
         &self,

@@ -80,7 +80,6 @@ impl ClusterService {
     }
 }
 
-#[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn member_list(
         &self,

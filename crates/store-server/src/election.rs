@@ -55,7 +55,6 @@ fn named(leader: Option<pb::LeaderKey>) -> Result<pb::LeaderKey, Status> {
     leader.ok_or_else(|| Status::unknown("\"leader\" field must be provided"))
 }
 
-#[tonic::async_trait]
 impl Election for ElectionService {
     type ObserveStream = BoxStream<'static, Result<pb::LeaderResponse, Status>>;
 

@@ -90,7 +90,6 @@ fn named(mesh: Option<MeshId>) -> String {
     mesh.map_or_else(|| "none".to_owned(), |mesh| mesh.to_string())
 }
 
-#[tonic::async_trait]
 impl Forward for ForwardService {
     type ProposeManyStream = BoxStream<'static, Result<pb::ProposeManyReply, Status>>;
 

@@ -140,7 +140,6 @@ impl Consistency {
     }
 }
 
-#[tonic::async_trait]
 impl Kv for KvService {
     type RangeStreamStream = BoxStream<'static, Result<pb::RangeStreamResponse, Status>>;
 

@@ -70,7 +70,6 @@ impl LeaseService {
     }
 }
 
-#[tonic::async_trait]
 impl Lease for LeaseService {
     type LeaseKeepAliveStream = BoxStream<'static, Result<pb::LeaseKeepAliveResponse, Status>>;
 

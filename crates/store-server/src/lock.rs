@@ -21,7 +21,6 @@ impl LockService {
     }
 }
 
-#[tonic::async_trait]
 impl Lock for LockService {
     async fn lock(
         &self,

@@ -103,7 +103,6 @@ impl Pieces {
     }
 }
 
-#[tonic::async_trait]
 impl Maintenance for MaintenanceService {
     type SnapshotStream = BoxStream<'static, Result<pb::SnapshotResponse, Status>>;
 

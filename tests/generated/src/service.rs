@@ -37,7 +37,6 @@ pub mod {module}_server {{
     #![allow(missing_docs)]
     use std::sync::Arc;
     {docs}
-    #[tonic::async_trait]
     pub trait {name}: Send + Sync + 'static {{
         {items}
     }}
@@ -104,8 +103,8 @@ fn declaration(method: &Method) -> String {
         (String::new(), output)
     };
     format!(
-        "{stream}{docs}\nasync fn {name}(&self, request: tonic::Request<{input}>) \
-         -> Result<tonic::Response<{output}>, tonic::Status>;\n"
+        "{stream}{docs}\nfn {name}(&self, request: tonic::Request<{input}>) \
+         -> impl Future<Output = Result<tonic::Response<{output}>, tonic::Status>> + Send;\n"
     )
 }
 

@@ -507,17 +507,18 @@ pub mod config_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// Changes the mesh's configuration.
-    #[tonic::async_trait]
     pub trait Config: Send + Sync + 'static {
         /// Applies documents and deletions as one transaction: all of them or, when one is refused, none.
         /// Any node answers; the leader admits. A refusal is INVALID_ARGUMENT with the message
         /// `skein: config refused: <resource>: <path>: <fault>; <remedy>`, one line for each fault, and
         /// nothing changed. The metadata `skein-proposed` (`no` or `unknown`) of any other error says
         /// whether the change may still come into force.
-        async fn apply(
+        fn apply(
             &self,
             request: tonic::Request<super::ApplyRequest>,
-        ) -> Result<tonic::Response<super::ApplyResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::ApplyResponse>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Config`].
     #[derive(Debug)]
@@ -689,28 +690,35 @@ pub mod mesh_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// Tells about the mesh as the node that answers sees it. Nothing here needs a quorum.
-    #[tonic::async_trait]
     pub trait Mesh: Send + Sync + 'static {
         /// Every node: its role, what it runs, and how far it is behind.
-        async fn status(
+        fn status(
             &self,
             request: tonic::Request<super::StatusRequest>,
-        ) -> Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::StatusResponse>, tonic::Status>,
+        > + Send;
         /// Everyone the gossip knows, members or not.
-        async fn peers(
+        fn peers(
             &self,
             request: tonic::Request<super::PeersRequest>,
-        ) -> Result<tonic::Response<super::PeersResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::PeersResponse>, tonic::Status>,
+        > + Send;
         /// What this node would do with a request, without sending anything.
-        async fn explain(
+        fn explain(
             &self,
             request: tonic::Request<super::ExplainRequest>,
-        ) -> Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::ExplainResponse>, tonic::Status>,
+        > + Send;
         /// The compiled config of this node as a dataflow graph.
-        async fn graph(
+        fn graph(
             &self,
             request: tonic::Request<super::GraphRequest>,
-        ) -> Result<tonic::Response<super::GraphResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::GraphResponse>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Mesh`].
     #[derive(Debug)]

@@ -28,7 +28,6 @@ pub(crate) struct ConfigService {
     pub(crate) admission: Arc<ConfigAdmission>,
 }
 
-#[tonic::async_trait]
 impl Config for ConfigService {
     async fn apply(
         &self,

@@ -19,7 +19,6 @@ use crate::status::{addresses, unix_seconds};
 #[derive(Clone)]
 pub(crate) struct MeshService(pub(crate) Arc<Parts>);
 
-#[tonic::async_trait]
 impl Mesh for MeshService {
     async fn status(
         &self,

@@ -105,7 +105,6 @@ fn header() -> Option<ResponseHeader> {
     })
 }
 
-#[tonic::async_trait]
 impl Config for Service {
     async fn apply(
         &self,
@@ -122,7 +121,6 @@ impl Config for Service {
     }
 }
 
-#[tonic::async_trait]
 impl Mesh for Service {
     async fn status(
         &self,
@@ -170,7 +168,6 @@ impl Mesh for Service {
     }
 }
 
-#[tonic::async_trait]
 impl Kv for Service {
     type RangeStreamStream = tokio_stream::Empty<Result<pb::RangeStreamResponse, Status>>;
 
@@ -254,7 +251,6 @@ fn unused<T>() -> Result<Response<T>, Status> {
     Err(Status::unimplemented("no command uses it"))
 }
 
-#[tonic::async_trait]
 impl Maintenance for Service {
     type SnapshotStream =
         std::pin::Pin<Box<dyn Stream<Item = Result<pb::SnapshotResponse, Status>> + Send>>;

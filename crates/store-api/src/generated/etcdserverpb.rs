@@ -1097,13 +1097,14 @@ pub mod kv_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// Keys and values.
-    #[tonic::async_trait]
     pub trait Kv: Send + Sync + 'static {
         /// Reads keys.
-        async fn range(
+        fn range(
             &self,
             request: tonic::Request<super::RangeRequest>,
-        ) -> Result<tonic::Response<super::RangeResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::RangeResponse>, tonic::Status>,
+        > + Send;
         /// What [`Self::range_stream`] answers.
         type RangeStreamStream: tonic::codegen::tokio_stream::Stream<
                 Item = Result<super::RangeStreamResponse, tonic::Status>,
@@ -1111,30 +1112,40 @@ pub mod kv_server {
             + Send
             + 'static;
         /// Reads keys of one revision, in pieces (3.7).
-        async fn range_stream(
+        fn range_stream(
             &self,
             request: tonic::Request<super::RangeRequest>,
-        ) -> Result<tonic::Response<Self::RangeStreamStream>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<Self::RangeStreamStream>, tonic::Status>,
+        > + Send;
         /// Writes one key.
-        async fn put(
+        fn put(
             &self,
             request: tonic::Request<super::PutRequest>,
-        ) -> Result<tonic::Response<super::PutResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::PutResponse>, tonic::Status>,
+        > + Send;
         /// Deletes keys.
-        async fn delete_range(
+        fn delete_range(
             &self,
             request: tonic::Request<super::DeleteRangeRequest>,
-        ) -> Result<tonic::Response<super::DeleteRangeResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::DeleteRangeResponse>, tonic::Status>,
+        > + Send;
         /// Compares, then does one of two lists of operations, as one revision.
-        async fn txn(
+        fn txn(
             &self,
             request: tonic::Request<super::TxnRequest>,
-        ) -> Result<tonic::Response<super::TxnResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::TxnResponse>, tonic::Status>,
+        > + Send;
         /// Drops history below a revision.
-        async fn compact(
+        fn compact(
             &self,
             request: tonic::Request<super::CompactionRequest>,
-        ) -> Result<tonic::Response<super::CompactionResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::CompactionResponse>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Kv`].
     #[derive(Debug)]
@@ -1446,7 +1457,6 @@ pub mod watch_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// Events.
-    #[tonic::async_trait]
     pub trait Watch: Send + Sync + 'static {
         /// What [`Self::watch`] answers.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
@@ -1455,10 +1465,12 @@ pub mod watch_server {
             + Send
             + 'static;
         /// Many watchers on one stream.
-        async fn watch(
+        fn watch(
             &self,
             request: tonic::Request<tonic::Streaming<super::WatchRequest>>,
-        ) -> Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<Self::WatchStream>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Watch`].
     #[derive(Debug)]
@@ -1628,18 +1640,21 @@ pub mod lease_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// Keys that go when their owner does.
-    #[tonic::async_trait]
     pub trait Lease: Send + Sync + 'static {
         /// Creates a lease.
-        async fn lease_grant(
+        fn lease_grant(
             &self,
             request: tonic::Request<super::LeaseGrantRequest>,
-        ) -> Result<tonic::Response<super::LeaseGrantResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::LeaseGrantResponse>, tonic::Status>,
+        > + Send;
         /// Ends a lease and deletes its keys.
-        async fn lease_revoke(
+        fn lease_revoke(
             &self,
             request: tonic::Request<super::LeaseRevokeRequest>,
-        ) -> Result<tonic::Response<super::LeaseRevokeResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::LeaseRevokeResponse>, tonic::Status>,
+        > + Send;
         /// What [`Self::lease_keep_alive`] answers.
         type LeaseKeepAliveStream: tonic::codegen::tokio_stream::Stream<
                 Item = Result<super::LeaseKeepAliveResponse, tonic::Status>,
@@ -1647,20 +1662,29 @@ pub mod lease_server {
             + Send
             + 'static;
         /// Renews leases.
-        async fn lease_keep_alive(
+        fn lease_keep_alive(
             &self,
             request: tonic::Request<tonic::Streaming<super::LeaseKeepAliveRequest>>,
-        ) -> Result<tonic::Response<Self::LeaseKeepAliveStream>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<Self::LeaseKeepAliveStream>, tonic::Status>,
+        > + Send;
         /// Tells how long a lease has left.
-        async fn lease_time_to_live(
+        fn lease_time_to_live(
             &self,
             request: tonic::Request<super::LeaseTimeToLiveRequest>,
-        ) -> Result<tonic::Response<super::LeaseTimeToLiveResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<
+                tonic::Response<super::LeaseTimeToLiveResponse>,
+                tonic::Status,
+            >,
+        > + Send;
         /// Lists all leases.
-        async fn lease_leases(
+        fn lease_leases(
             &self,
             request: tonic::Request<super::LeaseLeasesRequest>,
-        ) -> Result<tonic::Response<super::LeaseLeasesResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::LeaseLeasesResponse>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Lease`].
     #[derive(Debug)]
@@ -1967,33 +1991,42 @@ pub mod cluster_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// Raft members.
-    #[tonic::async_trait]
     pub trait Cluster: Send + Sync + 'static {
         /// Adds a member.
-        async fn member_add(
+        fn member_add(
             &self,
             request: tonic::Request<super::MemberAddRequest>,
-        ) -> Result<tonic::Response<super::MemberAddResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::MemberAddResponse>, tonic::Status>,
+        > + Send;
         /// Removes a member.
-        async fn member_remove(
+        fn member_remove(
             &self,
             request: tonic::Request<super::MemberRemoveRequest>,
-        ) -> Result<tonic::Response<super::MemberRemoveResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::MemberRemoveResponse>, tonic::Status>,
+        > + Send;
         /// Changes a member's peer addresses.
-        async fn member_update(
+        fn member_update(
             &self,
             request: tonic::Request<super::MemberUpdateRequest>,
-        ) -> Result<tonic::Response<super::MemberUpdateResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::MemberUpdateResponse>, tonic::Status>,
+        > + Send;
         /// Lists members.
-        async fn member_list(
+        fn member_list(
             &self,
             request: tonic::Request<super::MemberListRequest>,
-        ) -> Result<tonic::Response<super::MemberListResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::MemberListResponse>, tonic::Status>,
+        > + Send;
         /// Makes a learner a voter.
-        async fn member_promote(
+        fn member_promote(
             &self,
             request: tonic::Request<super::MemberPromoteRequest>,
-        ) -> Result<tonic::Response<super::MemberPromoteResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::MemberPromoteResponse>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Cluster`].
     #[derive(Debug)]
@@ -2294,33 +2327,42 @@ pub mod maintenance_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// State and care of one member.
-    #[tonic::async_trait]
     pub trait Maintenance: Send + Sync + 'static {
         /// Reads, raises and clears alarms.
-        async fn alarm(
+        fn alarm(
             &self,
             request: tonic::Request<super::AlarmRequest>,
-        ) -> Result<tonic::Response<super::AlarmResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AlarmResponse>, tonic::Status>,
+        > + Send;
         /// Tells a member's state.
-        async fn status(
+        fn status(
             &self,
             request: tonic::Request<super::StatusRequest>,
-        ) -> Result<tonic::Response<super::StatusResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::StatusResponse>, tonic::Status>,
+        > + Send;
         /// Gives unused disk space back.
-        async fn defragment(
+        fn defragment(
             &self,
             request: tonic::Request<super::DefragmentRequest>,
-        ) -> Result<tonic::Response<super::DefragmentResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::DefragmentResponse>, tonic::Status>,
+        > + Send;
         /// Hashes the whole backend.
-        async fn hash(
+        fn hash(
             &self,
             request: tonic::Request<super::HashRequest>,
-        ) -> Result<tonic::Response<super::HashResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::HashResponse>, tonic::Status>,
+        > + Send;
         /// Hashes the keys up to a revision.
-        async fn hash_kv(
+        fn hash_kv(
             &self,
             request: tonic::Request<super::HashKvRequest>,
-        ) -> Result<tonic::Response<super::HashKvResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::HashKvResponse>, tonic::Status>,
+        > + Send;
         /// What [`Self::snapshot`] answers.
         type SnapshotStream: tonic::codegen::tokio_stream::Stream<
                 Item = Result<super::SnapshotResponse, tonic::Status>,
@@ -2328,20 +2370,26 @@ pub mod maintenance_server {
             + Send
             + 'static;
         /// Streams a backup.
-        async fn snapshot(
+        fn snapshot(
             &self,
             request: tonic::Request<super::SnapshotRequest>,
-        ) -> Result<tonic::Response<Self::SnapshotStream>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<Self::SnapshotStream>, tonic::Status>,
+        > + Send;
         /// Hands leadership over.
-        async fn move_leader(
+        fn move_leader(
             &self,
             request: tonic::Request<super::MoveLeaderRequest>,
-        ) -> Result<tonic::Response<super::MoveLeaderResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::MoveLeaderResponse>, tonic::Status>,
+        > + Send;
         /// Prepares a downgrade.
-        async fn downgrade(
+        fn downgrade(
             &self,
             request: tonic::Request<super::DowngradeRequest>,
-        ) -> Result<tonic::Response<super::DowngradeResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::DowngradeResponse>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Maintenance`].
     #[derive(Debug)]
@@ -2726,102 +2774,147 @@ pub mod auth_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// Users, roles, permissions.
-    #[tonic::async_trait]
     pub trait Auth: Send + Sync + 'static {
         /// Turns authentication on.
-        async fn auth_enable(
+        fn auth_enable(
             &self,
             request: tonic::Request<super::AuthEnableRequest>,
-        ) -> Result<tonic::Response<super::AuthEnableResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthEnableResponse>, tonic::Status>,
+        > + Send;
         /// Turns authentication off.
-        async fn auth_disable(
+        fn auth_disable(
             &self,
             request: tonic::Request<super::AuthDisableRequest>,
-        ) -> Result<tonic::Response<super::AuthDisableResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthDisableResponse>, tonic::Status>,
+        > + Send;
         /// Tells whether authentication is on.
-        async fn auth_status(
+        fn auth_status(
             &self,
             request: tonic::Request<super::AuthStatusRequest>,
-        ) -> Result<tonic::Response<super::AuthStatusResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthStatusResponse>, tonic::Status>,
+        > + Send;
         /// Exchanges name and password for a token.
-        async fn authenticate(
+        fn authenticate(
             &self,
             request: tonic::Request<super::AuthenticateRequest>,
-        ) -> Result<tonic::Response<super::AuthenticateResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthenticateResponse>, tonic::Status>,
+        > + Send;
         /// Adds a user.
-        async fn user_add(
+        fn user_add(
             &self,
             request: tonic::Request<super::AuthUserAddRequest>,
-        ) -> Result<tonic::Response<super::AuthUserAddResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthUserAddResponse>, tonic::Status>,
+        > + Send;
         /// Tells a user's roles.
-        async fn user_get(
+        fn user_get(
             &self,
             request: tonic::Request<super::AuthUserGetRequest>,
-        ) -> Result<tonic::Response<super::AuthUserGetResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthUserGetResponse>, tonic::Status>,
+        > + Send;
         /// Lists users.
-        async fn user_list(
+        fn user_list(
             &self,
             request: tonic::Request<super::AuthUserListRequest>,
-        ) -> Result<tonic::Response<super::AuthUserListResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthUserListResponse>, tonic::Status>,
+        > + Send;
         /// Deletes a user.
-        async fn user_delete(
+        fn user_delete(
             &self,
             request: tonic::Request<super::AuthUserDeleteRequest>,
-        ) -> Result<tonic::Response<super::AuthUserDeleteResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<
+                tonic::Response<super::AuthUserDeleteResponse>,
+                tonic::Status,
+            >,
+        > + Send;
         /// Sets a user's password.
-        async fn user_change_password(
+        fn user_change_password(
             &self,
             request: tonic::Request<super::AuthUserChangePasswordRequest>,
-        ) -> Result<
-            tonic::Response<super::AuthUserChangePasswordResponse>,
-            tonic::Status,
-        >;
+        ) -> impl Future<
+            Output = Result<
+                tonic::Response<super::AuthUserChangePasswordResponse>,
+                tonic::Status,
+            >,
+        > + Send;
         /// Gives a user a role.
-        async fn user_grant_role(
+        fn user_grant_role(
             &self,
             request: tonic::Request<super::AuthUserGrantRoleRequest>,
-        ) -> Result<tonic::Response<super::AuthUserGrantRoleResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<
+                tonic::Response<super::AuthUserGrantRoleResponse>,
+                tonic::Status,
+            >,
+        > + Send;
         /// Takes a role from a user.
-        async fn user_revoke_role(
+        fn user_revoke_role(
             &self,
             request: tonic::Request<super::AuthUserRevokeRoleRequest>,
-        ) -> Result<tonic::Response<super::AuthUserRevokeRoleResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<
+                tonic::Response<super::AuthUserRevokeRoleResponse>,
+                tonic::Status,
+            >,
+        > + Send;
         /// Adds a role.
-        async fn role_add(
+        fn role_add(
             &self,
             request: tonic::Request<super::AuthRoleAddRequest>,
-        ) -> Result<tonic::Response<super::AuthRoleAddResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthRoleAddResponse>, tonic::Status>,
+        > + Send;
         /// Tells a role's permissions.
-        async fn role_get(
+        fn role_get(
             &self,
             request: tonic::Request<super::AuthRoleGetRequest>,
-        ) -> Result<tonic::Response<super::AuthRoleGetResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthRoleGetResponse>, tonic::Status>,
+        > + Send;
         /// Lists roles.
-        async fn role_list(
+        fn role_list(
             &self,
             request: tonic::Request<super::AuthRoleListRequest>,
-        ) -> Result<tonic::Response<super::AuthRoleListResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AuthRoleListResponse>, tonic::Status>,
+        > + Send;
         /// Deletes a role.
-        async fn role_delete(
+        fn role_delete(
             &self,
             request: tonic::Request<super::AuthRoleDeleteRequest>,
-        ) -> Result<tonic::Response<super::AuthRoleDeleteResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<
+                tonic::Response<super::AuthRoleDeleteResponse>,
+                tonic::Status,
+            >,
+        > + Send;
         /// Gives a role a permission.
-        async fn role_grant_permission(
+        fn role_grant_permission(
             &self,
             request: tonic::Request<super::AuthRoleGrantPermissionRequest>,
-        ) -> Result<
-            tonic::Response<super::AuthRoleGrantPermissionResponse>,
-            tonic::Status,
-        >;
+        ) -> impl Future<
+            Output = Result<
+                tonic::Response<super::AuthRoleGrantPermissionResponse>,
+                tonic::Status,
+            >,
+        > + Send;
         /// Takes a permission from a role.
-        async fn role_revoke_permission(
+        fn role_revoke_permission(
             &self,
             request: tonic::Request<super::AuthRoleRevokePermissionRequest>,
-        ) -> Result<
-            tonic::Response<super::AuthRoleRevokePermissionResponse>,
-            tonic::Status,
-        >;
+        ) -> impl Future<
+            Output = Result<
+                tonic::Response<super::AuthRoleRevokePermissionResponse>,
+                tonic::Status,
+            >,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Auth`].
     #[derive(Debug)]

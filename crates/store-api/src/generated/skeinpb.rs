@@ -805,13 +805,14 @@ pub mod raft_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// Raft, between members. Every call carries the metadata `skein-mesh-id` and `skein-target-node-id`.
-    #[tonic::async_trait]
     pub trait Raft: Send + Sync + 'static {
         /// Replicates a few entries, or beats the heart.
-        async fn append_entries(
+        fn append_entries(
             &self,
             request: tonic::Request<super::AppendEntriesRequest>,
-        ) -> Result<tonic::Response<super::AppendEntriesReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::AppendEntriesReply>, tonic::Status>,
+        > + Send;
         /// What [`Self::stream_append`] answers.
         type StreamAppendStream: tonic::codegen::tokio_stream::Stream<
                 Item = Result<super::AppendEntriesReply, tonic::Status>,
@@ -819,30 +820,40 @@ pub mod raft_server {
             + Send
             + 'static;
         /// Replicates many entries without waiting for each answer; answers come in order.
-        async fn stream_append(
+        fn stream_append(
             &self,
             request: tonic::Request<tonic::Streaming<super::AppendEntriesRequest>>,
-        ) -> Result<tonic::Response<Self::StreamAppendStream>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<Self::StreamAppendStream>, tonic::Status>,
+        > + Send;
         /// Asks for a vote.
-        async fn vote(
+        fn vote(
             &self,
             request: tonic::Request<super::VoteRequest>,
-        ) -> Result<tonic::Response<super::VoteReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::VoteReply>, tonic::Status>,
+        > + Send;
         /// Asks whether a vote would be given; changes nothing.
-        async fn pre_vote(
+        fn pre_vote(
             &self,
             request: tonic::Request<super::VoteRequest>,
-        ) -> Result<tonic::Response<super::VoteReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::VoteReply>, tonic::Status>,
+        > + Send;
         /// Sends a snapshot: one head, then pieces, then an end with the checksum of all pieces.
-        async fn install_snapshot(
+        fn install_snapshot(
             &self,
             request: tonic::Request<tonic::Streaming<super::SnapshotChunk>>,
-        ) -> Result<tonic::Response<super::InstallSnapshotReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::InstallSnapshotReply>, tonic::Status>,
+        > + Send;
         /// Asks the receiver to stand for election at once.
-        async fn transfer_leader(
+        fn transfer_leader(
             &self,
             request: tonic::Request<super::TransferLeaderRequest>,
-        ) -> Result<tonic::Response<super::TransferLeaderReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::TransferLeaderReply>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Raft`].
     #[derive(Debug)]
@@ -1168,7 +1179,6 @@ pub mod forward_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
     /// What a node that is not the leader asks of the leader.
-    #[tonic::async_trait]
     pub trait Forward: Send + Sync + 'static {
         /// What [`Self::propose_many`] answers.
         type ProposeManyStream: tonic::codegen::tokio_stream::Stream<
@@ -1177,30 +1187,40 @@ pub mod forward_server {
             + Send
             + 'static;
         /// Admits each proposal, proposes it, and tells its outcome, in whatever order they come.
-        async fn propose_many(
+        fn propose_many(
             &self,
             request: tonic::Request<tonic::Streaming<super::ProposeManyRequest>>,
-        ) -> Result<tonic::Response<Self::ProposeManyStream>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<Self::ProposeManyStream>, tonic::Status>,
+        > + Send;
         /// Confirms leadership and tells up to where a reader must have applied.
-        async fn read_index(
+        fn read_index(
             &self,
             request: tonic::Request<super::ReadIndexRequest>,
-        ) -> Result<tonic::Response<super::ReadIndexReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::ReadIndexReply>, tonic::Status>,
+        > + Send;
         /// Asks to become a member; of a member, to record its addresses and to confirm that it is one.
-        async fn join(
+        fn join(
             &self,
             request: tonic::Request<super::JoinRequest>,
-        ) -> Result<tonic::Response<super::JoinReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::JoinReply>, tonic::Status>,
+        > + Send;
         /// Changes the members as an operator asks, in etcd's words.
-        async fn change_members(
+        fn change_members(
             &self,
             request: tonic::Request<super::ChangeMembersRequest>,
-        ) -> Result<tonic::Response<super::ChangeMembersReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::ChangeMembersReply>, tonic::Status>,
+        > + Send;
         /// Asks any node who it is, whether it has a mesh or not.
-        async fn introduce(
+        fn introduce(
             &self,
             request: tonic::Request<super::IntroduceRequest>,
-        ) -> Result<tonic::Response<super::IntroduceReply>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::IntroduceReply>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Forward`].
     #[derive(Debug)]

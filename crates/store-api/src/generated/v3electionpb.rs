@@ -70,23 +70,28 @@ pub struct ProclaimResponse {
 pub mod election_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
-    #[tonic::async_trait]
     pub trait Election: Send + Sync + 'static {
         /// Waits until the caller leads. Whoever leads does so until Resign, or until its lease ends.
-        async fn campaign(
+        fn campaign(
             &self,
             request: tonic::Request<super::CampaignRequest>,
-        ) -> Result<tonic::Response<super::CampaignResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::CampaignResponse>, tonic::Status>,
+        > + Send;
         /// The leader says something else.
-        async fn proclaim(
+        fn proclaim(
             &self,
             request: tonic::Request<super::ProclaimRequest>,
-        ) -> Result<tonic::Response<super::ProclaimResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::ProclaimResponse>, tonic::Status>,
+        > + Send;
         /// Who leads, and what it says.
-        async fn leader(
+        fn leader(
             &self,
             request: tonic::Request<super::LeaderRequest>,
-        ) -> Result<tonic::Response<super::LeaderResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::LeaderResponse>, tonic::Status>,
+        > + Send;
         /// What [`Self::observe`] answers.
         type ObserveStream: tonic::codegen::tokio_stream::Stream<
                 Item = Result<super::LeaderResponse, tonic::Status>,
@@ -94,15 +99,19 @@ pub mod election_server {
             + Send
             + 'static;
         /// Who leads, and what it says, whenever one of them changes.
-        async fn observe(
+        fn observe(
             &self,
             request: tonic::Request<super::LeaderRequest>,
-        ) -> Result<tonic::Response<Self::ObserveStream>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<Self::ObserveStream>, tonic::Status>,
+        > + Send;
         /// The leader leads no longer.
-        async fn resign(
+        fn resign(
             &self,
             request: tonic::Request<super::ResignRequest>,
-        ) -> Result<tonic::Response<super::ResignResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::ResignResponse>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Election`].
     #[derive(Debug)]

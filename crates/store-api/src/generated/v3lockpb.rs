@@ -30,19 +30,22 @@ pub struct UnlockResponse {
 pub mod lock_server {
     #![allow(missing_docs)]
     use std::sync::Arc;
-    #[tonic::async_trait]
     pub trait Lock: Send + Sync + 'static {
         /// Waits until the caller holds the lock. Whoever holds it keeps it until Unlock, or until its
         /// lease ends.
-        async fn lock(
+        fn lock(
             &self,
             request: tonic::Request<super::LockRequest>,
-        ) -> Result<tonic::Response<super::LockResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::LockResponse>, tonic::Status>,
+        > + Send;
         /// Lets go of a lock.
-        async fn unlock(
+        fn unlock(
             &self,
             request: tonic::Request<super::UnlockRequest>,
-        ) -> Result<tonic::Response<super::UnlockResponse>, tonic::Status>;
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::UnlockResponse>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Lock`].
     #[derive(Debug)]

@@ -217,7 +217,6 @@ impl Store {
     }
 }
 
-#[tonic::async_trait]
 impl Kv for Store {
     type RangeStreamStream = Answers<RangeStreamResponse>;
 
@@ -259,7 +258,6 @@ impl Kv for Store {
     }
 }
 
-#[tonic::async_trait]
 impl Watch for Store {
     type WatchStream = Answers<WatchResponse>;
 
