@@ -3,6 +3,7 @@
 //! Owns the join handles. Never restarts a task: what a fault means is decided by the node.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -41,6 +42,11 @@ struct Running {
 impl Tasks {
     /// Runs `task` under `name` on the current runtime. Its end before [`Tasks::stop`] is a fault.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        // The runtime's own part is then compiled once, and not for each task.
+        self.spawn_boxed(name, Box::pin(task));
+    }
+
+    fn spawn_boxed(&self, name: &'static str, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
         let tasks = self.clone();
         let joined = tokio::spawn(task);
         let work = joined.abort_handle();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,7 +107,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StartError`] says what is wrong and what to do.
-    pub async fn start(config: StoreConfig) -> Result<Self, StartError> {
+    pub fn start(
+        config: StoreConfig,
+    ) -> Pin<Box<dyn Future<Output = Result<Self, StartError>> + Send>> {
+        // A future without a name: one with a name, and with it all of openraft, is compiled by each
+        // crate that awaits it, and as that crate is.
+        Box::pin(Self::opened_and_joined(config))
+    }
+
+    async fn opened_and_joined(config: StoreConfig) -> Result<Self, StartError> {
         let raft_config = config.raft().validate();
         let raft_config = raft_config.map_err(|error| StartError::Timings(error.to_string()))?;
         let seat = Arc::new(MeshSeat::new(config.data.clone()));
