@@ -76,13 +76,16 @@ impl Mesh {
     /// Waits until all running nodes are in one mesh with a leader.
     pub(crate) fn wait_formed(&self) {
         let count = self.running().count();
-        until("the running nodes form one mesh", || {
-            self.running().all(|node| {
-                node.status().is_some_and(|status| {
-                    let living = living(&status);
-                    status["has_quorum"] == true && living.len() == count
-                })
+        let formed = |status: Option<Value>| {
+            status.is_some_and(|status| {
+                status["has_quorum"] == true && living(&status).len() == count
             })
+        };
+        until("the running nodes form one mesh", || {
+            self.running().all(|node| formed(node.overview()))
+        });
+        until("all of them answer clients", || {
+            self.running().all(|node| formed(node.status()))
         });
     }
 
@@ -137,7 +140,7 @@ impl Mesh {
         let count = self.running().count();
         until("all running nodes are SYNCED at one revision", || {
             self.running().all(|node| {
-                node.status().is_some_and(|status| {
+                node.overview().is_some_and(|status| {
                     let living = living(&status);
                     living.len() == count
                         && living.iter().all(|node| {
@@ -152,7 +155,7 @@ impl Mesh {
     /// The place of the leader.
     pub(crate) fn leader(&self) -> usize {
         until_some("there is a leader", || {
-            let name = self.nodes.iter().find_map(Node::status)?["leader"]
+            let name = self.nodes.iter().find_map(Node::overview)?["leader"]
                 .as_str()?
                 .to_owned();
             self.nodes.iter().position(|node| node.name == name)
@@ -327,6 +330,12 @@ impl Node {
     pub(crate) fn status(&self) -> Option<Value> {
         let ran = self.skein(&["status", "-o", "json", "--timeout", "2s"]);
         (ran.code == 0).then(|| ran.json())
+    }
+
+    /// The same from its admin address: a request and no process, for whoever asks again and again.
+    pub(crate) fn overview(&self) -> Option<Value> {
+        let page = self.admin("/status")?;
+        (page.status == 200).then(|| serde_json::from_str(&page.body).expect("JSON"))
     }
 
     /// What it says of the node called `name`.
