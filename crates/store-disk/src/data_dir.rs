@@ -13,6 +13,7 @@ use bincode::{Decode, Encode};
 use model::{MeshId, NodeId};
 
 use crate::codec::{self, CodecError, Format};
+use crate::doubt::DOUBT;
 use crate::durable;
 
 mod error;
@@ -33,7 +34,15 @@ const MARKER: &str = "UNFINISHED";
 const REPLACING: &str = "REPLACING";
 
 /// What only ever appears in a directory that has an identity.
-const LATER_NAMES: [&str; 6] = [MESH, PROMISE, "log-begun", "wal", "snapshots", "rows"];
+const LATER_NAMES: [&str; 7] = [
+    MESH,
+    PROMISE,
+    "log-begun",
+    "wal",
+    "snapshots",
+    "rows",
+    DOUBT,
+];
 
 const IDENTITY_FORMAT: Format = Format {
     magic: *b"SKid",

@@ -15,11 +15,13 @@
 //! <data-dir>/wal/            the log: segments, written only by its writer thread
 //! <data-dir>/snapshots/      the newest two snapshots
 //! <data-dir>/rows/           the applied rows in sled, for quick restarts; never the only copy
+//! <data-dir>/doubt           the applied state was found to be wrong
 //! <data-dir>/rows.opening    an opening of the rows is under way, or never finished
 //! ```
 
 mod codec;
 mod data_dir;
+mod doubt;
 mod durable;
 mod panics;
 mod rows;
@@ -28,6 +30,7 @@ mod unfinished;
 mod wal;
 
 pub use data_dir::{DataDir, FreshDataDir, FreshError, Identity, OpenError, Promise, SaveError};
+pub use doubt::Doubt;
 pub use durable::replace_file;
 pub use rows::{Loaded, ROWS_PENDING_BYTES_MAX, Rows, RowsBatch, RowsError};
 pub use snapshot::{

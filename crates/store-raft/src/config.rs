@@ -43,6 +43,10 @@ impl Default for SnapshotLimits {
     }
 }
 
+/// How often the members compare their states, unless told otherwise: often enough that damage is
+/// found long before it gets into all backups, and seldom enough to cost nothing.
+pub const COMPARE_EVERY: Duration = Duration::from_secs(600);
+
 /// What a store needs to start.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -58,6 +62,8 @@ pub struct StoreConfig {
     pub version: Version,
     /// How the other members are called; `None`: in plain text.
     pub peer_tls: Option<Dialer>,
+    /// How often the members compare their states while this one leads; `None`: never.
+    pub compare_every: Option<Duration>,
 }
 
 impl StoreConfig {
@@ -70,6 +76,7 @@ impl StoreConfig {
             wal: WalOptions::default(),
             version: Version::THIS,
             peer_tls: None,
+            compare_every: Some(COMPARE_EVERY),
         }
     }
 

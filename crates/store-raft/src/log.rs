@@ -139,6 +139,11 @@ impl LogStore {
         self.read(range, usize::MAX)
     }
 
+    /// The first entries of a range: as many as should be in memory at once.
+    pub(crate) fn piece(&self, range: Range<u64>) -> io::Result<Vec<Entry>> {
+        self.read(range, APPLY_BYTES)
+    }
+
     fn read(&self, range: Range<u64>, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let entries = self.wal.read_up_to(range, bytes_max)?;
         entries

@@ -81,6 +81,8 @@ pub(crate) struct Published {
     pub(crate) images: watch::Sender<Image>,
     /// Never ahead of the image.
     pub(crate) applied: watch::Sender<u64>,
+    /// The state as of the newest checkpoint, until somebody takes it.
+    pub(crate) checkpoints: watch::Sender<Option<State>>,
 }
 
 impl Published {
@@ -89,6 +91,7 @@ impl Published {
             states: watch::Sender::new(state.clone()),
             images: watch::Sender::new(state.image.clone()),
             applied: watch::Sender::new(state.applied_index()),
+            checkpoints: watch::Sender::new(None),
         }
     }
 
@@ -152,19 +155,83 @@ impl StateMachine {
         log_id: LogId,
         payload: Payload,
     ) -> io::Result<Vec<Outcome>> {
-        let outcomes = match payload {
-            EntryPayload::Blank => Vec::new(),
+        let (outcomes, is_checkpoint) = match payload {
+            EntryPayload::Blank => (Vec::new(), false),
             EntryPayload::Normal(batch) => self.apply_batch(&log_id, batch)?,
             EntryPayload::Membership(membership) => {
                 self.membership = Arc::new(StoredMembership::new(Some(log_id), membership));
-                Vec::new()
+                (Vec::new(), false)
             }
         };
         self.applied = Some(log_id);
+        if is_checkpoint {
+            let checkpoints = &self.published.checkpoints;
+            checkpoints.send_replace(Some(self.state()));
+        }
         Ok(outcomes)
     }
 
-    fn apply_batch(&mut self, log_id: &LogId, batch: EncodedBatch) -> io::Result<Vec<Outcome>> {
+    /// Puts `other`, the state of another member, in place of this one, once what the log has beyond
+    /// it is applied to it. Nothing changes for Raft: the same entries are applied as before.
+    ///
+    /// # Errors
+    /// It is ahead of this member, or the log does not reach it; nothing has changed.
+    pub(crate) fn replace(&mut self, other: State) -> Result<(), String> {
+        let old = self.state();
+        let (from, to) = (other.applied_index(), old.applied_index());
+        if from > to {
+            return Err(format!("it is of entry {from}, and only {to} is applied"));
+        }
+        check_version(self.version, &other.image).map_err(|misfit| misfit.to_string())?;
+        self.adopt(State {
+            installs: old.installs + 1,
+            ..other
+        });
+        let reached = self.apply_up_to(to).map_err(|error| error.to_string());
+        let reached = reached.and_then(|()| match self.applied == old.applied {
+            true => Ok(()),
+            false => Err(format!("it is of another log at entry {to}")),
+        });
+        self.bytes = old.bytes;
+        match reached {
+            Ok(()) => self.published.publish(self.state()),
+            Err(_) => self.adopt(old),
+        }
+        reached
+    }
+
+    fn adopt(&mut self, state: State) {
+        self.machine = Machine::from_image(state.image);
+        self.applied = state.applied;
+        self.membership = state.membership;
+        self.installs = state.installs;
+    }
+
+    /// Applies what the log has after the state, up to entry `last`.
+    fn apply_up_to(&mut self, last: u64) -> io::Result<()> {
+        let mut next = self.applied.map_or(0, |id| id.index) + 1;
+        while next <= last {
+            let entries = self.log.piece(next..last + 1)?;
+            if entries
+                .first()
+                .is_none_or(|entry| entry.log_id.index != next)
+            {
+                let text = format!("entry {next} is not in the log here any more");
+                return Err(io::Error::other(text));
+            }
+            for entry in entries {
+                next = entry.log_id.index + 1;
+                self.apply_entry(entry.log_id, entry.payload)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_batch(
+        &mut self,
+        log_id: &LogId,
+        batch: EncodedBatch,
+    ) -> io::Result<(Vec<Outcome>, bool)> {
         self.bytes += batch.0.len() as u64;
         let (own, index) = (self.version, log_id.index);
         let strange = |reason: &dyn std::fmt::Display, wanted: &str| {
@@ -176,6 +243,7 @@ impl StateMachine {
         };
         let writers = "at least the version of the node that wrote it";
         let batch = pb::Batch::decode(batch.0).map_err(|error| strange(&error, writers))?;
+        let is_checkpoint = batch.checkpoint;
         if let Some(needs) = batch.needs {
             let needs = convert::version_from_pb(needs).map_err(|e| strange(&e, writers))?;
             if needs > own {
@@ -203,7 +271,7 @@ impl StateMachine {
         if proposals.iter().any(moves) {
             check_version(own, &self.machine.image()).map_err(io::Error::other)?;
         }
-        Ok(outcomes)
+        Ok((outcomes, is_checkpoint))
     }
 }
 

@@ -3,6 +3,7 @@
 //! Owns connections, deadlines and the window of unanswered appends. Never retries: openraft
 //! decides what to send again.
 
+mod calls;
 mod lane;
 mod pipeline;
 
@@ -32,6 +33,7 @@ use crate::snapshot::{SnapshotFile, chunks};
 use crate::types::{LeaderId, MemberInfo, Types, VoteId};
 use crate::wire;
 
+pub(crate) use calls::Calls;
 use lane::Lane;
 pub(crate) use lane::RAFT_MESSAGE_MAX;
 

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::Raft;
 use crate::convert;
 use crate::counters::Counting;
+use crate::soundness::Soundness;
 use crate::status::{Leader, RaftStatus, Role};
 use crate::types::{EncodedBatch, Reply, Types};
 
@@ -118,6 +119,7 @@ pub(crate) struct Proposer {
     queue: mpsc::Sender<Queued>,
     places: Arc<Semaphore>,
     status: watch::Receiver<RaftStatus>,
+    soundness: watch::Receiver<Soundness>,
     counting: Arc<Counting>,
     deadline: Duration,
 }
@@ -127,6 +129,7 @@ impl Proposer {
     pub(crate) fn new(
         raft: Raft,
         status: watch::Receiver<RaftStatus>,
+        soundness: watch::Receiver<Soundness>,
         counting: Arc<Counting>,
         deadline: Duration,
     ) -> (Self, ProposerTask) {
@@ -145,6 +148,7 @@ impl Proposer {
                 queue,
                 places,
                 status,
+                soundness,
                 counting,
                 deadline,
             },
@@ -201,6 +205,10 @@ impl Proposer {
     fn check_leading(&self) -> Result<(), ProposeError> {
         let status = self.status.borrow();
         match status.role {
+            // What a damaged state answers is worth nothing; somebody else is about to lead.
+            Role::Leader if self.soundness.borrow().damage.is_some() => {
+                Err(ProposeError::NotLeader { leader: None })
+            }
             Role::Leader => Ok(()),
             Role::Stopped => Err(ProposeError::Stopped),
             Role::Follower | Role::Candidate | Role::Learner => Err(ProposeError::NotLeader {

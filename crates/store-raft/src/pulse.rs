@@ -29,6 +29,8 @@ pub(crate) struct Pulse {
     broken: Notify,
     /// This node is no member any more: it stands for nothing.
     retired: AtomicBool,
+    /// It is a member that must not lead now.
+    benched: AtomicBool,
     /// Up to which entry the first leader that called had committed by then.
     first_commit: watch::Sender<Option<u64>>,
 }
@@ -39,6 +41,7 @@ impl Pulse {
             heard: Mutex::new(None),
             broken: Notify::new(),
             retired: AtomicBool::new(false),
+            benched: AtomicBool::new(false),
             first_commit: watch::Sender::new(None),
         }
     }
@@ -71,6 +74,16 @@ impl Pulse {
     /// From now on this node takes over from nobody.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether this node is to take over from nobody, ever again.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node is to take over from nobody for now.
+    pub(crate) fn bench(&self, benched: bool) {
+        self.benched.store(benched, Ordering::Relaxed);
     }
 
     /// How long ago this leader called. `None` if it never did, or if another one did since.
@@ -123,7 +136,7 @@ impl Watch {
     /// The leader, if this process heard it and is one of those who could take its place. A node
     /// that has just started finds an old leader on its disk, and must wait like everybody else.
     fn followed(&self) -> Option<Followed> {
-        if self.pulse.retired.load(Ordering::Relaxed) {
+        if self.pulse.is_retired() || self.pulse.benched.load(Ordering::Relaxed) {
             return None;
         }
         let metrics = self.raft.metrics();

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Raft;
 use crate::counters::Counting;
+use crate::soundness::Soundness;
 use crate::status::{Leader, RaftStatus, Role};
 use crate::types::Types;
 
@@ -45,6 +46,7 @@ type Waiter = oneshot::Sender<Result<u64, ReadError>>;
 pub(crate) struct Reads {
     queue: mpsc::Sender<Waiter>,
     status: watch::Receiver<RaftStatus>,
+    soundness: watch::Receiver<Soundness>,
     applied: watch::Receiver<u64>,
     deadline: Duration,
 }
@@ -54,6 +56,7 @@ impl Reads {
     pub(crate) fn new(
         raft: Raft,
         status: watch::Receiver<RaftStatus>,
+        soundness: watch::Receiver<Soundness>,
         applied: watch::Receiver<u64>,
         counting: Arc<Counting>,
         deadline: Duration,
@@ -63,6 +66,7 @@ impl Reads {
             Self {
                 queue,
                 status,
+                soundness,
                 applied,
                 deadline,
             },
@@ -106,6 +110,9 @@ impl Reads {
     fn check_leading(&self) -> Result<(), ReadError> {
         let status = self.status.borrow();
         match status.role {
+            Role::Leader if self.soundness.borrow().damage.is_some() => {
+                Err(ReadError::NotLeader { leader: None })
+            }
             Role::Leader => Ok(()),
             Role::Stopped => Err(ReadError::Stopped),
             Role::Follower | Role::Candidate | Role::Learner => Err(ReadError::NotLeader {

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use store_disk::{DataDir, Rows, RowsError, SnapshotStore, Wal};
+use store_disk::{DataDir, Doubt, Rows, RowsError, SnapshotStore, Wal};
 
 use crate::machine::State;
 use crate::rows::{InRows, state_of};
@@ -32,6 +32,10 @@ pub struct Recovery {
     pub damage: Vec<String>,
 }
 
+/// What is told of rows that were not read, because they were known to be wrong.
+const DOUBTED: &str = "the rows are of a state that differed from the other members'; rebuilt them \
+                       from snapshot and log";
+
 /// Why a state cannot be had from this disk.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecoveryError {
@@ -54,6 +58,8 @@ pub(crate) struct Recovered {
     /// The state that the rows hold, if they hold the one to start from.
     pub(crate) in_rows: Option<InRows>,
     pub(crate) recovery: Recovery,
+    /// Whether the state was found to be wrong before, and must come from another member.
+    pub(crate) in_doubt: bool,
 }
 
 /// Finds the newest state: the rows', or the newest snapshot's. Blocks.
@@ -72,6 +78,14 @@ pub(crate) fn recover(
             )
         })
         .collect();
+    let doubt = Doubt::load(data)?;
+    if doubt.is_some() {
+        damage.push(DOUBTED.to_owned());
+        Rows::wipe(data)?;
+    }
+    if doubt == Some(Doubt::Rows) {
+        Doubt::clear(data)?;
+    }
     let (rows, in_rows) = open_rows(data, &mut damage)?;
     let snapshot = snapshots.newest();
     let snapshot_index = snapshot.as_ref().map_or(0, store_disk::Snapshot::index);
@@ -99,6 +113,7 @@ pub(crate) fn recover(
         rows,
         in_rows,
         recovery,
+        in_doubt: doubt == Some(Doubt::State),
     })
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use futures_util::{Stream, StreamExt, stream};
 use lifecycle::Shutdown;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::AppendEntriesRequest;
 use rpc::MessageLimits;
@@ -22,6 +23,7 @@ use crate::mesh::MeshSeat;
 use crate::network::RAFT_MESSAGE_MAX;
 use crate::pulse::Pulse;
 use crate::snapshot;
+use crate::soundness::{Keeper, healing};
 use crate::types::{Types, VoteId};
 use crate::wire;
 
@@ -32,6 +34,7 @@ pub struct PeerService {
     seat: Arc<MeshSeat>,
     pulse: Arc<Pulse>,
     snapshots: SnapshotStore,
+    keeper: Arc<Keeper>,
     /// Requested when streams shall end.
     hang_up: Shutdown,
     /// One snapshot comes in at a time; a second sender is told to come back.
@@ -44,6 +47,7 @@ impl PeerService {
         seat: Arc<MeshSeat>,
         pulse: Arc<Pulse>,
         snapshots: SnapshotStore,
+        keeper: Arc<Keeper>,
         hang_up: Shutdown,
     ) -> Self {
         Self {
@@ -51,6 +55,7 @@ impl PeerService {
             seat,
             pulse,
             snapshots,
+            keeper,
             hang_up,
             receiving: Arc::new(Semaphore::new(1)),
         }
@@ -79,6 +84,7 @@ fn halted(fatal: Fatal<Types>) -> Status {
 
 impl RaftCalls for PeerService {
     type StreamAppendStream = BoxStream<'static, Result<pb::AppendEntriesReply, Status>>;
+    type FetchStateStream = BoxStream<'static, Result<pb::SnapshotChunk, Status>>;
 
     async fn append_entries(
         &self,
@@ -147,6 +153,9 @@ impl RaftCalls for PeerService {
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
         let request = wire::transfer_from_pb(&self.checked(request)?)?;
+        if self.keeper.is_damaged() {
+            return Err(damaged());
+        }
         let response = self
             .raft
             .handle_transfer_leader(request)
@@ -154,6 +163,51 @@ impl RaftCalls for PeerService {
             .map_err(halted)?;
         Ok(Response::new(wire::transfer_reply_to_pb(response)))
     }
+
+    async fn digest_state(
+        &self,
+        request: Request<pb::DigestStateRequest>,
+    ) -> Result<Response<pb::DigestStateReply>, Status> {
+        let index = self.checked(request)?.index;
+        // Whoever asks knows how long that may take.
+        let digest = self.keeper.digests().wait_for(index).await;
+        let digest = Some(wire::digest_to_pb(&digest));
+        Ok(Response::new(pb::DigestStateReply { digest }))
+    }
+
+    async fn judge_state(
+        &self,
+        request: Request<pb::JudgeStateRequest>,
+    ) -> Result<Response<pb::JudgeStateReply>, Status> {
+        use pb::judge_state_request::Verdict;
+        match self.checked(request)?.verdict {
+            Some(Verdict::Agreed(digest)) => {
+                if let Some(digest) = wire::digest_from_pb(Some(digest)) {
+                    self.keeper.hear_agreed(digest).await;
+                }
+            }
+            Some(Verdict::Undecided(text)) => self.keeper.hear_undecided(text),
+            None => {}
+        }
+        Ok(Response::new(pb::JudgeStateReply {}))
+    }
+
+    async fn fetch_state(
+        &self,
+        request: Request<pb::FetchStateRequest>,
+    ) -> Result<Response<Self::FetchStateStream>, Status> {
+        self.checked(request)?;
+        if self.keeper.is_damaged() {
+            return Err(damaged());
+        }
+        let vote = self.raft.metrics().borrow_watched().vote;
+        let chunks = healing::chunks(&vote, self.keeper.digests().state()).map(Ok);
+        Ok(Response::new(chunks.boxed()))
+    }
+}
+
+fn damaged() -> Status {
+    Status::unavailable("skein: this member's own state is damaged; ask another")
 }
 
 /// Takes from a leader's call what is not Raft's business.

@@ -297,18 +297,18 @@ fn send(
 
 /// CRC-32 and length of all pieces together.
 #[derive(Default)]
-struct Checksum {
+pub(crate) struct Checksum {
     crc: crc32fast::Hasher,
     length: u64,
 }
 
 impl Checksum {
-    fn add(&mut self, piece: &Bytes) {
+    pub(crate) fn add(&mut self, piece: &Bytes) {
         self.crc.update(piece);
         self.length += piece.len() as u64;
     }
 
-    fn end(self) -> pb::SnapshotEnd {
+    pub(crate) fn end(self) -> pb::SnapshotEnd {
         pb::SnapshotEnd {
             crc32: self.crc.finalize(),
             length: self.length,

@@ -3,6 +3,8 @@
 //! Owns the start, the wiring of the parts and the stop. Never serves a port: the peer service is
 //! handed out.
 
+mod parts;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
@@ -15,8 +17,9 @@ use store_api::skeinpb::raft_server::RaftServer;
 use store_disk::{SnapshotStore, Wal, WalError};
 use store_mvcc::{Image, Outcome, Proposal};
 use tls::Dialer;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+use self::parts::Parts;
 use crate::Raft;
 use crate::addresses::Addresses;
 use crate::config::StoreConfig;
@@ -26,14 +29,15 @@ use crate::machine::{Published, State, StateMachine, check_version};
 use crate::mesh::MeshSeat;
 use crate::network::Network;
 use crate::propose::{ProposeError, Proposer};
-use crate::pulse::{Pulse, Watch};
+use crate::pulse::Pulse;
 use crate::reads::{ReadError, Reads};
 use crate::recovery::{self, Recovered, RecoveryError};
 use crate::retention::Retention;
 use crate::rows::RowsTask;
 use crate::service::PeerService;
-use crate::status::{RaftStatus, Role, StatusTask};
-use crate::timings::Timings;
+use crate::soundness::digest::Digests;
+use crate::soundness::{Keeper, Soundness};
+use crate::status::{RaftStatus, Role};
 
 /// Why a store does not start. Every text names the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +84,8 @@ struct Inner {
     pulse: Arc<Pulse>,
     snapshots: SnapshotStore,
     published: Published,
+    keeper: Arc<Keeper>,
+    compare: Arc<Notify>,
     status: watch::Receiver<RaftStatus>,
     proposer: Proposer,
     reads: Reads,
@@ -146,6 +152,9 @@ impl Store {
         );
         let addresses = Arc::new(Addresses::default());
         let counted = log.clone();
+        let in_doubt = recovered.in_doubt;
+        let digests = Digests::new(published.states.subscribe());
+        let keeper = Keeper::new(config.data.clone(), digests, in_doubt);
         let network = Network::new(seat.clone(), addresses.clone(), config.peer_tls.clone());
         let raft = Raft::new(seat.node(), Arc::new(raft_config), network, log, machine).await;
         let raft = raft.map_err(|fatal| StartError::Raft(fatal.to_string()))?;
@@ -164,6 +173,8 @@ impl Store {
             addresses,
             snapshots,
             published,
+            keeper: Arc::new(keeper),
+            compare_every: config.compare_every,
             timings: config.timings,
         };
         Ok(parts.wire(recovered.recovery, tasks))
@@ -244,6 +255,23 @@ impl Store {
         self.inner.status.clone()
     }
 
+    /// Whether this member's state is sound, as far as is known; whenever that changes.
+    pub fn soundness(&self) -> watch::Receiver<Soundness> {
+        self.inner.keeper.watch()
+    }
+
+    /// Why nothing may be answered from this member's state now, if so: see
+    /// [`Soundness::damage`].
+    pub fn damage(&self) -> Option<String> {
+        self.inner.keeper.damage()
+    }
+
+    /// On the leader: has the members compare their states now, whatever the configured time says;
+    /// elsewhere nothing. What comes out is in each member's [`Store::soundness`].
+    pub fn compare(&self) {
+        self.inner.compare.notify_one();
+    }
+
     /// What this store did since it started.
     pub fn counters(&self) -> Counters {
         self.inner.counting.snapshot()
@@ -295,12 +323,14 @@ impl Store {
             seat,
             pulse,
             snapshots,
+            keeper,
             hang_up,
             ..
         } = &*self.inner;
         let (raft, seat) = (raft.clone(), seat.clone());
         let (pulse, snapshots) = (pulse.clone(), snapshots.clone());
-        PeerService::new(raft, seat, pulse, snapshots, hang_up.handle()).into_server()
+        let (keeper, hang_up) = (keeper.clone(), hang_up.handle());
+        PeerService::new(raft, seat, pulse, snapshots, keeper, hang_up).into_server()
     }
 
     /// Ends the streams on which the leader appends, which last as long as it leads, so that a
@@ -371,91 +401,4 @@ fn open(config: &StoreConfig) -> Result<Opened, StartError> {
         snapshots,
         recovered,
     })
-}
-
-/// What the tasks of a store share.
-struct Parts {
-    version: Version,
-    peer_tls: Option<Dialer>,
-    log: LogStore,
-    raft: Raft,
-    seat: Arc<MeshSeat>,
-    addresses: Arc<Addresses>,
-    snapshots: SnapshotStore,
-    published: Published,
-    timings: Timings,
-}
-
-impl Parts {
-    fn wire(self, recovery: recovery::Recovery, tasks: Tasks) -> Store {
-        let Self {
-            version,
-            peer_tls,
-            log,
-            raft,
-            seat,
-            addresses,
-            snapshots,
-            published,
-            timings,
-        } = self;
-        let pulse = Arc::new(Pulse::new());
-        let (status, status_watch) = watch::channel(StatusTask::initial(&seat, recovery.clone()));
-        let counting = Arc::new(Counting::default());
-        let status_task = StatusTask {
-            seat: seat.clone(),
-            addresses: addresses.clone(),
-            pulse: pulse.clone(),
-            recovery,
-            lease: timings.election_max,
-            metrics: raft.metrics(),
-            status,
-            counting: counting.clone(),
-            led_by: None,
-            shown: None,
-        };
-        tasks.spawn("raft status", status_task.run());
-        let (proposer, task) = Proposer::new(
-            raft.clone(),
-            status_watch.clone(),
-            counting.clone(),
-            timings.request,
-        );
-        tasks.spawn("proposer", task.run());
-        let (reads, rounds) = Reads::new(
-            raft.clone(),
-            status_watch.clone(),
-            published.applied.subscribe(),
-            counting.clone(),
-            timings.request,
-        );
-        tasks.spawn("read rounds", rounds.run());
-        let watch = Watch {
-            me: seat.node(),
-            raft: raft.clone(),
-            pulse: pulse.clone(),
-            addresses: addresses.clone(),
-            timings,
-        };
-        tasks.spawn("leader watch", watch.run());
-        let inner = Arc::new(Inner {
-            version,
-            peer_tls,
-            log,
-            raft,
-            seat,
-            addresses,
-            pulse,
-            snapshots,
-            published,
-            status: status_watch,
-            proposer,
-            reads,
-            counting,
-            deadline: timings.request,
-            hang_up: ShutdownTrigger::new().0,
-            tasks,
-        });
-        Store { inner }
-    }
 }

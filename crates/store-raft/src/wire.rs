@@ -13,6 +13,7 @@ use openraft::raft::{
 };
 use store_api::skeinpb as pb;
 
+use crate::soundness::digest::Digest;
 use crate::types::{
     EncodedBatch, Entry, LeaderId, LogId, MemberInfo, Membership, SnapshotMeta, StoredMembership,
     Types, VoteId,
@@ -170,6 +171,32 @@ pub(crate) fn meta_from_pb(meta: pb::SnapshotMeta) -> Result<SnapshotMeta, WireE
     Ok(SnapshotMeta {
         last_log_id: opt_from_pb(meta.last_log_id.as_ref()),
         last_membership: membership,
+    })
+}
+
+// ---- digests
+
+pub(crate) fn digest_to_pb(digest: &Digest) -> pb::StateDigest {
+    let Digest {
+        index,
+        form,
+        crc32,
+        length,
+    } = *digest;
+    pb::StateDigest {
+        index,
+        form,
+        crc32,
+        length,
+    }
+}
+
+pub(crate) fn digest_from_pb(digest: Option<pb::StateDigest>) -> Option<Digest> {
+    digest.map(|digest| Digest {
+        index: digest.index,
+        form: digest.form,
+        crc32: digest.crc32,
+        length: digest.length,
     })
 }
 

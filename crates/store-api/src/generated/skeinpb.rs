@@ -52,6 +52,10 @@ pub struct Batch {
     /// miss a field. Absent: every version may.
     #[prost(message, optional, tag = "2")]
     pub needs: ::core::option::Option<Version>,
+    /// The members compare their states as of this entry. It changes nothing, so whoever is too old to
+    /// know of it passes over it.
+    #[prost(bool, tag = "3")]
+    pub checkpoint: bool,
 }
 /// A version of the product.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -422,6 +426,51 @@ pub struct InstallSnapshotReply {
     #[prost(message, optional, tag = "1")]
     pub vote: ::core::option::Option<Vote>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StateDigest {
+    /// The entry of the checkpoint.
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+    /// How it is made; digests of two forms say nothing about each other.
+    #[prost(uint32, tag = "2")]
+    pub form: u32,
+    /// CRC-32 (IEEE) and length of the state's records.
+    #[prost(fixed32, tag = "3")]
+    pub crc32: u32,
+    #[prost(uint64, tag = "4")]
+    pub length: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DigestStateRequest {
+    #[prost(uint64, tag = "1")]
+    pub index: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DigestStateReply {
+    #[prost(message, optional, tag = "1")]
+    pub digest: ::core::option::Option<StateDigest>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JudgeStateRequest {
+    #[prost(oneof = "judge_state_request::Verdict", tags = "1, 2")]
+    pub verdict: ::core::option::Option<judge_state_request::Verdict>,
+}
+/// Nested message and enum types in `JudgeStateRequest`.
+pub mod judge_state_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Verdict {
+        /// A majority of the voters has this one.
+        #[prost(message, tag = "1")]
+        Agreed(super::StateDigest),
+        /// Members differ, and no majority agrees: in words.
+        #[prost(string, tag = "2")]
+        Undecided(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JudgeStateReply {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FetchStateRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AppendEntriesRequest {
     #[prost(message, optional, tag = "1")]
@@ -854,6 +903,33 @@ pub mod raft_server {
         ) -> impl Future<
             Output = Result<tonic::Response<super::TransferLeaderReply>, tonic::Status>,
         > + Send;
+        /// Tells the digest of the state as of a checkpoint, once this member has it.
+        fn digest_state(
+            &self,
+            request: tonic::Request<super::DigestStateRequest>,
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::DigestStateReply>, tonic::Status>,
+        > + Send;
+        /// Tells this member what came out of a comparison.
+        fn judge_state(
+            &self,
+            request: tonic::Request<super::JudgeStateRequest>,
+        ) -> impl Future<
+            Output = Result<tonic::Response<super::JudgeStateReply>, tonic::Status>,
+        > + Send;
+        /// What [`Self::fetch_state`] answers.
+        type FetchStateStream: tonic::codegen::tokio_stream::Stream<
+                Item = Result<super::SnapshotChunk, tonic::Status>,
+            >
+            + Send
+            + 'static;
+        /// Sends this member's newest state.
+        fn fetch_state(
+            &self,
+            request: tonic::Request<super::FetchStateRequest>,
+        ) -> impl Future<
+            Output = Result<tonic::Response<Self::FetchStateStream>, tonic::Status>,
+        > + Send;
     }
     /// Answers the calls of the service by a [`Raft`].
     #[derive(Debug)]
@@ -934,6 +1010,27 @@ pub mod raft_server {
                         move |request| async move {
                             inner.transfer_leader(request).await
                         },
+                    )
+                }
+                "DigestState" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.digest_state(request).await },
+                    )
+                }
+                "JudgeState" => {
+                    rpc::unary(
+                        call,
+                        limits,
+                        move |request| async move { inner.judge_state(request).await },
+                    )
+                }
+                "FetchState" => {
+                    rpc::answers_stream(
+                        call,
+                        limits,
+                        move |request| async move { inner.fetch_state(request).await },
                     )
                 }
                 _ => rpc::no_such_method(&call),
@@ -1171,6 +1268,72 @@ pub mod raft_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("skeinpb.Raft", "TransferLeader"));
             self.inner.unary(req, path, codec).await
+        }
+        /// Tells the digest of the state as of a checkpoint, once this member has it.
+        pub async fn digest_state(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DigestStateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DigestStateReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skeinpb.Raft/DigestState");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skeinpb.Raft", "DigestState"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Tells this member what came out of a comparison.
+        pub async fn judge_state(
+            &mut self,
+            request: impl tonic::IntoRequest<super::JudgeStateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::JudgeStateReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skeinpb.Raft/JudgeState");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skeinpb.Raft", "JudgeState"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends this member's newest state.
+        pub async fn fetch_state(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FetchStateRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::SnapshotChunk>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/skeinpb.Raft/FetchState");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("skeinpb.Raft", "FetchState"));
+            self.inner.server_streaming(req, path, codec).await
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::stream;
+use openraft::storage::{IOFlushed, RaftLogStorage};
 use store_disk::{DataDir, Wal, WalOptions};
 use store_mvcc::{PutOp, TickOp};
 use tempfile::TempDir;
@@ -51,7 +52,7 @@ async fn proposals_of_one_entry_are_revisions_of_their_own() {
     let (_dir, mut machine) = machine();
     let batch = pb::Batch {
         proposals: vec![put("a"), put("b")],
-        needs: None,
+        ..pb::Batch::default()
     };
     apply(&mut machine, vec![entry(1, &batch), entry(2, &batch)])
         .await
@@ -74,7 +75,7 @@ async fn lease_time_of_another_term_counts_nothing() {
     };
     let batch = pb::Batch {
         proposals: vec![tick(0, 1), tick(500, 2), tick(500, 0)],
-        needs: None,
+        ..pb::Batch::default()
     };
     apply(&mut machine, vec![entry(1, &batch)]).await.unwrap();
     let image = machine.published.images.borrow().clone();
@@ -88,7 +89,7 @@ async fn an_unknown_command_stops_apply_and_changes_nothing() {
     let newer = pb::Proposal::decode(&b"\x72\x03abc"[..]).unwrap();
     let batch = pb::Batch {
         proposals: vec![put("a"), newer],
-        needs: None,
+        ..pb::Batch::default()
     };
     let error = apply(&mut machine, vec![entry(1, &batch)])
         .await
@@ -108,6 +109,7 @@ async fn an_entry_for_newer_nodes_stops_apply_though_it_can_be_read() {
     let mut batch = pb::Batch {
         proposals: vec![put("a")],
         needs: Some(pb::Version { major: 0, minor: 1 }),
+        ..pb::Batch::default()
     };
     apply(&mut machine, vec![entry(1, &batch)]).await.unwrap();
     batch.needs = Some(pb::Version { major: 0, minor: 2 });
@@ -127,7 +129,7 @@ async fn a_snapshot_carries_members_and_place() {
     let (_dir, mut machine) = machine();
     let batch = pb::Batch {
         proposals: vec![put("a")],
-        needs: None,
+        ..pb::Batch::default()
     };
     apply(&mut machine, vec![entry(1, &batch)]).await.unwrap();
     let built = machine
@@ -157,4 +159,50 @@ async fn a_snapshot_carries_members_and_place() {
     assert_eq!(other.snapshots.newest().unwrap().index(), 1);
     assert!(other.published.images.borrow().get(b"a").is_some());
     assert_eq!(*other.published.applied.borrow(), 1);
+}
+
+#[tokio::test]
+async fn another_state_replaces_this_one_and_the_log_does_the_rest() {
+    let (_dir, mut sound) = machine();
+    let batch = |key| pb::Batch {
+        proposals: vec![put(key)],
+        ..pb::Batch::default()
+    };
+    let first = vec![entry(1, &batch("a")), entry(2, &batch("b"))];
+    apply(&mut sound, first.clone()).await.unwrap();
+    let (old, newest) = (sound.state(), 4);
+    let checkpoint = pb::Batch {
+        checkpoint: true,
+        ..batch("d")
+    };
+    let rest = vec![entry(3, &batch("c")), entry(newest, &checkpoint)];
+    apply(&mut sound, rest.clone()).await.unwrap();
+    let marked = sound.published.checkpoints.borrow().clone().unwrap();
+    assert_eq!((marked.applied_index(), marked.image.len()), (newest, 4));
+
+    // The other one applied something else, and has the same log.
+    let (_dir, mut damaged) = machine();
+    let wrong = vec![entry(1, &batch("x")), entry(2, &batch("b"))];
+    apply(&mut damaged, wrong).await.unwrap();
+    apply(&mut damaged, rest.clone()).await.unwrap();
+    let before = damaged.state();
+    let gap = damaged.replace(old.clone()).unwrap_err();
+    assert!(gap.contains("entry 3"), "{gap}");
+    assert!(damaged.state().image == before.image, "nothing has changed");
+    let log = &mut damaged.log;
+    let entries = first.into_iter().chain(rest);
+    log.append(entries, IOFlushed::noop()).await.unwrap();
+    log.barrier().await.unwrap();
+    let ahead = State {
+        applied: entry(5, &batch("e")).log_id.into(),
+        ..old.clone()
+    };
+    let ahead = damaged.replace(ahead).unwrap_err();
+    assert!(ahead.contains("entry 5"), "{ahead}");
+    damaged.replace(old).unwrap();
+    assert!(damaged.state().image == sound.state().image);
+    assert_eq!(damaged.state().applied, sound.state().applied);
+    assert_eq!(damaged.state().installs, before.installs + 1);
+    let published = damaged.published.images.borrow().clone();
+    assert!(published == sound.state().image);
 }

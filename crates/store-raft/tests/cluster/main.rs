@@ -1,6 +1,8 @@
 //! Real nodes in one process, each on a runtime of its own: killing one drops all that it had.
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod formation;
