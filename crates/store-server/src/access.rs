@@ -16,6 +16,7 @@ use tonic::codegen::http::{HeaderMap, header};
 use tonic::{Request, Status};
 
 use crate::answer::auth_error;
+use crate::damaged;
 use crate::limits::Limits;
 use crate::patience::Patience;
 use crate::reads::Reads;
@@ -255,6 +256,10 @@ impl Answer for Guarded {
     fn answer(&self, mut call: Call) -> Answering {
         let behind = &self.0;
         if let Err(status) = behind.required.check(call.headers()) {
+            return rpc::refuse(status);
+        }
+        let path = call.uri().path();
+        if let Err(status) = damaged::check_path(&behind.access.store, path) {
             return rpc::refuse(status);
         }
         // Nearly always nobody need be asked.

@@ -1,10 +1,10 @@
 //! gRPC's own health check (`grpc.health.v1`), as etcd serves it for load balancers.
 //!
-//! Owns the two messages, which need no `.proto` file. Says only whether this node's store runs;
+//! Owns the two messages, which need no `.proto` file. Says only whether this node's store runs and is sound;
 //! whether the mesh has a quorum is what `Maintenance.Status` tells.
 
 use rpc::{Answering, Call, MessageLimits, Service};
-use store_raft::{RaftStatus, Role};
+use store_raft::{RaftStatus, Role, Soundness};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
@@ -27,11 +27,15 @@ pub(crate) struct HealthCheckResponse {
 #[derive(Debug, Clone)]
 pub(crate) struct HealthService {
     status: watch::Receiver<RaftStatus>,
+    soundness: watch::Receiver<Soundness>,
 }
 
 impl HealthService {
-    pub(crate) fn new(status: watch::Receiver<RaftStatus>) -> Self {
-        Self { status }
+    pub(crate) fn new(
+        status: watch::Receiver<RaftStatus>,
+        soundness: watch::Receiver<Soundness>,
+    ) -> Self {
+        Self { status, soundness }
     }
 }
 
@@ -46,7 +50,12 @@ impl Service for HealthService {
             ));
         }
         let stopped = self.status.borrow().role == Role::Stopped;
-        let status = if stopped { NOT_SERVING } else { SERVING };
+        let damaged = self.soundness.borrow().damage.is_some();
+        let status = if stopped || damaged {
+            NOT_SERVING
+        } else {
+            SERVING
+        };
         rpc::unary(
             call,
             MessageLimits::default(),

@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use crate::access::caller_of;
 use crate::answer::{self, Answer, Written, auth_error, command_error, misfit};
+use crate::damaged;
 use crate::header::Headers;
 use crate::limits::Limits;
 use crate::patience::Patience;
@@ -169,7 +170,10 @@ impl Kv for KvService {
         }
         let (image, result) = self.find(request, &caller, patience).await?;
         let header = self.headers.at(image.revision());
-        Ok(Response::new(pieces(result, header).boxed()))
+        let store = self.store.clone();
+        let pieces = pieces(result, header);
+        let pieces = pieces.map(move |piece| damaged::check(&store).and(piece));
+        Ok(Response::new(pieces.boxed()))
     }
 
     async fn put(

@@ -10,6 +10,7 @@ mod answer;
 mod auth;
 mod autopilot;
 mod cluster;
+mod damaged;
 mod downgrade;
 mod election;
 #[cfg(test)]
@@ -48,6 +49,7 @@ mod writes;
 pub use access::caller_of;
 pub use answer::{Answer, Written};
 pub use autopilot::{Judgement, Liveness, VOTERS_MAX, VOTERS_MIN};
+pub use damaged::fault as state_fault;
 pub use forward::{ForwardService, Introduction};
 pub use gateway::MetricsText;
 pub use join::{JoinError, Joined, request_join, request_record};

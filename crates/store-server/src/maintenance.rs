@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use crate::access::{Access, caller_of};
+use crate::damaged;
 use crate::downgrade;
 use crate::header::Headers;
 use crate::limits::{Limits, SNAPSHOT_STALL, SNAPSHOTS_MAX};
@@ -64,12 +65,23 @@ impl MaintenanceService {
     }
 }
 
+impl MaintenanceService {
+    fn alarms(&self) -> impl Iterator<Item = pb::AlarmMember> {
+        let full = self.writes.quota().is_full().then(|| pb::AlarmMember {
+            member_id: self.store.id().0,
+            alarm: AlarmType::Nospace.into(),
+        });
+        full.into_iter().chain(damaged::alarm(&self.store))
+    }
+}
+
 /// A snapshot on its way to one client.
 struct Pieces {
     header: pb::ResponseHeader,
     /// Bytes that are still to come.
     left: u64,
     pieces: BoxStream<'static, Bytes>,
+    store: Store,
     shutdown: Shutdown,
     _turn: OwnedSemaphorePermit,
 }
@@ -83,6 +95,8 @@ impl Pieces {
             () = self.shutdown.requested() => return Err(errors::stopped()),
             piece = self.pieces.next() => piece,
         };
+        // What comes from a damaged state must not become anybody's backup.
+        damaged::check(&self.store)?;
         let blob = match piece {
             Some(blob) => blob,
             None if self.left == 0 => return Ok(None),
@@ -117,9 +131,13 @@ impl Maintenance for MaintenanceService {
         if status.leader.is_none() {
             faults.push(errors::no_leader().message().to_owned());
         }
+        faults.extend(damaged::fault(&self.store).map(|fault| format!("skein: {fault}")));
         let quota = self.writes.quota();
+        // As etcd writes its alarms here.
+        if let Some(alarm) = damaged::alarm(&self.store) {
+            faults.push(format!("memberID:{} alarm:CORRUPT ", alarm.member_id));
+        }
         if quota.is_full() {
-            // As etcd writes its alarms here.
             faults.push(format!("memberID:{} alarm:NOSPACE ", self.store.id().0));
         }
         Ok(Response::new(pb::StatusResponse {
@@ -139,8 +157,8 @@ impl Maintenance for MaintenanceService {
         }))
     }
 
-    /// The only alarm is that this member has no space. It ends by itself, so clearing it does
-    /// nothing.
+    /// Alarms are that this member has no space, and that its state, or somebody's, is damaged. They
+    /// end by themselves, so clearing them does nothing.
     async fn alarm(
         &self,
         request: Request<pb::AlarmRequest>,
@@ -152,14 +170,13 @@ impl Maintenance for MaintenanceService {
         if request.action() != AlarmAction::Get && self.store.image().auth().is_enabled() {
             self.access.check_root(&caller, patience).await?;
         }
-        let asked = [AlarmType::None, AlarmType::Nospace].contains(&request.alarm())
-            && [0, self.store.id().0].contains(&request.member_id);
+        let asked = |alarm: &pb::AlarmMember| {
+            [AlarmType::None, alarm.alarm()].contains(&request.alarm())
+                && [0, alarm.member_id].contains(&request.member_id)
+        };
         let alarms = match request.action() {
-            AlarmAction::Get if asked && self.writes.quota().is_full() => vec![pb::AlarmMember {
-                member_id: self.store.id().0,
-                alarm: AlarmType::Nospace.into(),
-            }],
-            AlarmAction::Get | AlarmAction::Deactivate => Vec::new(),
+            AlarmAction::Get => self.alarms().filter(asked).collect(),
+            AlarmAction::Deactivate => Vec::new(),
             AlarmAction::Activate => {
                 return Err(Status::unimplemented(
                     "skein: alarms come and go by themselves; none can be raised",
@@ -219,6 +236,7 @@ impl Maintenance for MaintenanceService {
             header: self.headers.at(archive.revision()),
             left: archive.bytes(),
             pieces: archive.pieces(SNAPSHOT_STALL),
+            store: self.store.clone(),
             shutdown: self.shutdown.clone(),
             _turn: turn,
         };

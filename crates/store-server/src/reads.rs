@@ -13,6 +13,7 @@ use store_raft::{ReadError, Role, Store};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
+use crate::damaged;
 use crate::leader_calls::LeaderCalls;
 use crate::limits::Limits;
 use crate::patience::Patience;
@@ -61,6 +62,7 @@ impl Reads {
     /// `Unavailable` when no leader answered in time.
     pub(crate) async fn linearizable(&self, patience: Patience) -> Result<Image, Status> {
         let store = &self.inner.store;
+        damaged::check(store)?;
         let deadline = Instant::now() + self.inner.limits.request_deadline;
         let mut status = store.status_watch();
         loop {
@@ -82,7 +84,11 @@ impl Reads {
                 }
             };
             match attempt {
-                Ok(()) => return Ok(store.image()),
+                Ok(()) => {
+                    let image = store.image();
+                    damaged::check(store)?;
+                    return Ok(image);
+                }
                 // Reads change nothing, so any doubt is worth another try.
                 Err(error) if error.code() != Code::Unavailable => return Err(error),
                 Err(error) if patience.is_over() => return Err(error),

@@ -25,6 +25,7 @@ use crate::access::{Access, Guarded};
 use crate::auth::AuthService;
 use crate::autopilot::{self, Liveness};
 use crate::cluster::ClusterService;
+use crate::damaged;
 use crate::election::ElectionService;
 use crate::forward::{ForwardService, Introduction};
 use crate::gateway::{self, MetricsText, Pages};
@@ -206,7 +207,10 @@ impl StoreServer {
             .with(self.watch())
             .with(ClusterServer::new(cluster))
             .with(MaintenanceServer::new(maintenance))
-            .with(HealthService::new(self.store.status_watch()))
+            .with(HealthService::new(
+                self.store.status_watch(),
+                self.store.soundness(),
+            ))
             .with(LeaseServer::new(lease))
             .with(AuthServer::new(auth))
             .with(LockServer::new(LockService::new(turns.clone())))
@@ -253,7 +257,14 @@ impl StoreServer {
 
     /// Hands the store's changes to watchers until the store or the node stops: run it as a task.
     pub fn watch_task(&self) -> impl Future<Output = ()> + Send + 'static {
-        self.hub.clone().follow()
+        let damage = damaged::follow(self.store.clone(), self.hub.clone());
+        let hub = self.hub.clone().follow();
+        async move {
+            tokio::select! {
+                () = hub => {}
+                () = damage => {}
+            }
+        }
     }
 
     /// Counts the time of leases while this node leads: run it as a task.

@@ -14,6 +14,7 @@ use tonic::Status;
 
 use crate::access::Access;
 use crate::answer::{Answer, Written, command_error};
+use crate::damaged;
 use crate::history;
 use crate::lane::Lane;
 use crate::leader_calls::LeaderCalls;
@@ -158,6 +159,7 @@ impl Writes {
             ..Proposal::new(command)
         };
         check_fit(&proposal).map_err(refusal_of)?;
+        damaged::check(&self.inner.store)?;
         let access = &self.inner.access;
         access.admit(caller, &proposal.command, patience).await?;
         let deadline = Instant::now() + self.inner.limits.request_deadline;

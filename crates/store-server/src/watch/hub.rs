@@ -34,6 +34,8 @@ pub struct WatchHub {
     shutdown: Shutdown,
     /// Whether nothing is handed out any more.
     ended: watch::Sender<bool>,
+    /// Counts how often all had to begin anew.
+    eras: watch::Sender<u64>,
     /// Whether there has been no leader for too long.
     leaderless: watch::Sender<bool>,
     /// Moves with users, roles and whether they count.
@@ -94,6 +96,7 @@ impl WatchHub {
             status,
             shutdown,
             ended: watch::Sender::new(false),
+            eras: watch::Sender::new(0),
             leaderless: watch::Sender::new(false),
             rights,
         })
@@ -160,6 +163,20 @@ impl WatchHub {
     /// Turns true when there is nothing to wait for any more.
     pub(crate) fn ended(&self) -> watch::Receiver<bool> {
         self.ended.subscribe()
+    }
+
+    /// Moves when the streams of before have to end, though others may begin.
+    pub(crate) fn eras(&self) -> watch::Receiver<u64> {
+        self.eras.subscribe()
+    }
+
+    /// Has all streams end, and hands out what comes after the newest image to those that begin from
+    /// now on: the images do not go on from those of before.
+    pub(crate) fn begin_anew(&self) {
+        let mut registry = self.lock();
+        *registry = Registry::default();
+        self.published.send_replace(self.images.borrow().revision());
+        self.eras.send_modify(|era| *era += 1);
     }
 
     /// How many watchers there are, whether they are registered or still catch up.

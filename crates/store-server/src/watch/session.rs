@@ -54,6 +54,8 @@ pub(crate) struct Session {
     progress_due: bool,
     published: watch::Receiver<i64>,
     ended: watch::Receiver<bool>,
+    /// Moves when what was handed out does not go on.
+    eras: watch::Receiver<u64>,
     /// Turns true when there is no leader; only for a client that wants to know.
     leaderless: Option<watch::Receiver<bool>>,
     /// Who watches.
@@ -91,6 +93,7 @@ impl Session {
             progress_due: false,
             published: shared.hub.published(),
             ended: shared.hub.ended(),
+            eras: shared.hub.eras(),
             leaderless: wants_leader.then(|| shared.hub.leaderless()),
             shared,
         }
@@ -104,6 +107,9 @@ impl Session {
         loop {
             // Before anything is sent: what may be seen no more, is not.
             self.judge();
+            if self.eras.has_changed().unwrap_or(true) {
+                return Err(errors::stopped());
+            }
             if let Some(frame) = self.ready.pop_front() {
                 return Ok(frame);
             }
@@ -156,6 +162,7 @@ impl Session {
                 self.progress_due = true;
             }
             () = ended => return Err(errors::stopped()),
+            _ = self.eras.changed() => return Err(errors::stopped()),
             () = leaderless => return Err(errors::no_leader()),
         }
         Ok(())

@@ -592,6 +592,30 @@ async fn a_store_that_stops_ends_its_streams_and_those_that_come() {
 }
 
 #[tokio::test]
+async fn streams_end_where_the_images_do_not_go_on() {
+    let mut bench = Bench::new();
+    let mut old = bench.client();
+    assert!(old.create(key("a")).await.created);
+    let sound = bench.machine.image();
+    // A state that ran ahead with what never was.
+    bench.put("a", "wrong");
+    bench.put("a", "worse");
+    bench.published().await;
+    bench.machine = Machine::from_image(sound);
+    bench.images.send_replace(bench.machine.image());
+    bench.shared.hub.begin_anew();
+    assert!(in_time(old.session.next_frame()).await.is_err());
+
+    let mut new = bench.client();
+    assert!(new.create(key("a")).await.created);
+    let revision = bench.put("a", "right");
+    let events = new.events(1).await;
+    assert_eq!(revisions(&events), [revision]);
+    let row = events[0].kv.as_ref().unwrap();
+    assert_eq!(&row.value[..], b"right");
+}
+
+#[tokio::test]
 async fn without_a_leader_the_streams_end_that_want_one() {
     let bench = Bench::new();
     let (mut wants, mut patient) = (bench.client_of(true), bench.client());

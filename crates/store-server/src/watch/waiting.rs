@@ -31,6 +31,7 @@ impl WatchHub {
     /// # Errors
     /// This node or its store stops.
     pub(crate) async fn wait_after(&self, wants: &Wants, revision: i64) -> Result<(), Status> {
+        let (mut ended, mut eras) = (self.ended(), self.eras());
         let (mailbox, serial) = (Arc::new(Mailbox::default()), self.next_serial());
         let member = Member {
             mailbox: mailbox.clone(),
@@ -45,10 +46,10 @@ impl WatchHub {
             wants,
             serial,
         };
-        let mut ended = self.ended();
         tokio::select! {
             () = mailbox.arrived() => Ok(()),
             _ = ended.wait_for(|ended| *ended) => Err(errors::stopped()),
+            _ = eras.changed() => Err(errors::stopped()),
         }
     }
 }

@@ -274,6 +274,7 @@ impl Drop for Node {
 /// A mesh whose nodes can be killed.
 pub(crate) struct Mesh {
     nodes: Vec<Option<Node>>,
+    names: Vec<String>,
     pub(crate) gossip: Arc<Gossip>,
     setting: Setting,
     pub(crate) dirs: Vec<TempDir>,
@@ -316,6 +317,7 @@ impl Mesh {
     pub(crate) async fn form_set(size: usize, setting: Setting) -> Self {
         let mut mesh = Self {
             nodes: vec![],
+            names: vec![],
             gossip: setting.gossip.clone(),
             setting,
             dirs: vec![],
@@ -351,6 +353,7 @@ impl Mesh {
             ..self.setting.clone()
         };
         let node = Node::start(name, &dir, &setting).await;
+        self.names.push(name.to_owned());
         self.dirs.push(dir);
         self.nodes.push(Some(node));
         self.nodes.len() - 1
@@ -370,8 +373,13 @@ impl Mesh {
 
     /// Kills a node and starts it again on its data, at other addresses.
     pub(crate) async fn restart(&mut self, place: usize) {
-        let name = self.node(place).name.clone();
         self.kill(place);
+        self.start_again(place).await;
+    }
+
+    /// The second half of that.
+    pub(crate) async fn start_again(&mut self, place: usize) {
+        let name = self.names[place].clone();
         // Its threads let go of the files one after the other.
         until("the data directory to be free", async || {
             DataDir::open(self.dirs[place].path()).ok().map(drop)

@@ -5,6 +5,8 @@ mod auth;
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod forwarding;
 #[cfg(test)]
 mod harness;
