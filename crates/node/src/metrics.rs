@@ -43,6 +43,7 @@ impl Collector for NodeCollector {
         if let Some(open) = parts.store() {
             figures.extend(store(&open));
             figures.extend(raft(&open));
+            figures.extend(soundness(&open));
         }
         for (name, help, value) in figures {
             let gauge = ConstGauge::new(value);
@@ -149,6 +150,33 @@ fn raft(store: &Store) -> [Figure; 6] {
             number(raft.applied),
         ),
         ("skein_raft_members", "Voters and learners", count(members)),
+    ]
+}
+
+fn soundness(store: &Store) -> [Figure; 4] {
+    let known = store.soundness();
+    let known = known.borrow();
+    [
+        (
+            "skein_store_damaged",
+            "1 while this node's state differs from the one that a majority has, and answers nothing",
+            i64::from(known.damage.is_some()),
+        ),
+        (
+            "skein_store_undecided",
+            "1 while members' states differ and no majority agrees",
+            i64::from(known.undecided.is_some()),
+        ),
+        (
+            "skein_store_heals",
+            "How often this node got another's state in place of its own, since the start",
+            number(known.heals),
+        ),
+        (
+            "skein_store_agreed_unix_seconds",
+            "When this node's state was last found to be that of a majority; 0 for never yet",
+            number(known.agreed_unix),
+        ),
     ]
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use model::NodeName;
+use store_raft::COMPARE_EVERY;
 use store_server::{Limits, QUOTA_BYTES, REQUEST_BYTES, TXN_OPS};
 use tls::{Files, Named};
 
@@ -47,6 +48,8 @@ pub struct NodeOptions {
     pub workers: usize,
     /// Where a Listener with `bind: ":8080"` binds.
     pub proxy_ip: IpAddr,
+    /// How often the members compare their states while this one leads; `None`: never.
+    pub compare_every: Option<Duration>,
     /// The store's limits.
     pub limits: Limits,
     /// The certificates of the client port.
@@ -231,6 +234,7 @@ impl NodeOptions {
             labels: BTreeMap::new(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             proxy_ip: Ipv4Addr::UNSPECIFIED.into(),
+            compare_every: Some(COMPARE_EVERY),
             limits: Limits::default(),
             client_tls: TlsFiles::default(),
             snapshots: None,

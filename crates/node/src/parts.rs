@@ -183,7 +183,9 @@ impl Parts {
         }
         let standing = self.standing.borrow().clone();
         let doubt = || self.certificates.doubt();
+        let unsound = || store_server::state_fault(&self.store()?);
         self.store_stopped()
+            .or_else(unsound)
             .or(standing)
             .or_else(doubt)
             .or_else(|| {

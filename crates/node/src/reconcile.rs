@@ -80,16 +80,32 @@ pub(crate) async fn follow(parts: Arc<Parts>) {
         skip_history(store.images(), store.caught_up(), CATCH_UP).await;
     }
     let mut images = store.images();
+    let mut soundness = store.soundness();
+    let mut heals = soundness.borrow().heals;
     let mut tracked = Tracked::default();
     loop {
         let image = images.borrow_and_update().clone();
         if parts.stopping.load(Ordering::Relaxed) {
             return std::future::pending().await;
         }
-        if is_news(&parts, &image) {
+        // The config in force stands, as without a store.
+        if soundness.borrow().damage.is_some() {
+            let healed = soundness.wait_for(|known| known.damage.is_none());
+            if healed.await.is_err() {
+                return std::future::pending().await;
+            }
+            continue;
+        }
+        // What came from the damaged state is looked at again, whatever its revision.
+        let healed = std::mem::replace(&mut heals, soundness.borrow().heals) != heals;
+        if healed {
+            tracked = Tracked::default();
+        }
+        if is_news(&parts, &image) || (healed && image.config_revision().0 > 0) {
             tracked = bring_into_force(&parts, tracked, image).await;
         }
         tokio::select! {
+            _ = soundness.changed() => {}
             changed = images.changed() => if changed.is_err() { return std::future::pending().await },
             () = tokio::time::sleep(RETRY_LISTENERS), if some_failed(&parts) => retry_listeners(&parts).await,
         }

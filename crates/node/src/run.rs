@@ -204,6 +204,7 @@ fn told_to_stop(parts: &Parts, signal: std::io::Result<&'static str>) -> Result<
 async fn keep_store(parts: &Arc<Parts>, ports: &Ports, shutdown: &Shutdown) -> RunError {
     let config = StoreConfig {
         peer_tls: parts.certificates.dialer(),
+        compare_every: parts.options.compare_every,
         ..StoreConfig::new(parts.data.clone())
     };
     match Store::start(config).await {
@@ -318,13 +319,14 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
 /// Keeps what the others know of this node up to date.
 async fn tell_facts(parts: Arc<Parts>) {
     let mut store = parts.store.subscribe();
-    let mut status = None;
+    let (mut status, mut soundness) = (None, None);
     let mut peers = parts.mesh.peers();
     let mut faults = parts.tasks.faults_watch();
     let mut strangers = std::collections::BTreeSet::new();
     loop {
         if status.is_none() {
             let open = store.borrow_and_update().store();
+            soundness = open.as_ref().map(Store::soundness);
             status = open.map(|store| store.status_watch());
         }
         parts.publish();
@@ -341,6 +343,7 @@ async fn tell_facts(parts: Arc<Parts>) {
         tokio::select! {
             // A part that ended closes its channel; what the others tell goes on.
             Ok(()) = changed(&mut status) => {}
+            Ok(()) = changed(&mut soundness) => {}
             Ok(()) = store.changed(), if status.is_none() => {}
             Ok(()) = peers.changed() => {}
             Ok(()) = faults.changed() => {}

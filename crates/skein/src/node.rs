@@ -102,6 +102,11 @@ pub(crate) struct Node {
     #[arg(long, value_name = "DURATION|never")]
     remove_dead_after: Option<String>,
 
+    /// How often the members compare their states while this node leads; `never`: not at all
+    /// [default: 10m]
+    #[arg(long, value_name = "DURATION|never")]
+    compare_every: Option<String>,
+
     /// Where a Listener with `bind: ":8080"` binds [default: 0.0.0.0]
     #[arg(long, value_name = "IP")]
     proxy_ip: Option<IpAddr>,
@@ -192,6 +197,24 @@ fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// A time; `None` stands for never.
+fn or_never(
+    flag: &str,
+    text: Option<&str>,
+    default: Option<Duration>,
+) -> Result<Option<Duration>, Failure> {
+    match text {
+        None => Ok(default),
+        Some("never") => Ok(None),
+        Some(text) => match duration(text) {
+            Ok(time) => Ok(Some(time)),
+            Err(error) => Err(Failure::usage(format!(
+                "{flag} {text}: {error}, or `never`"
+            ))),
+        },
+    }
+}
+
 impl Node {
     /// Runs the node until it is told to stop.
     pub(crate) fn run(self, output: &mut Output<'_>) -> ExitCode {
@@ -224,6 +247,8 @@ impl Node {
             .parse()
             .map_err(|error: telemetry::LoggingError| Failure::usage(error.to_string()))?;
         let default = NodeOptions::new(name);
+        let compare_every = merged.compare_every.as_deref();
+        let compare_every = or_never("--compare-every", compare_every, default.compare_every)?;
         let options = NodeOptions {
             data_dir: merged.data_dir.unwrap_or(default.data_dir),
             client_addr: merged.client_addr.unwrap_or(default.client_addr),
@@ -238,6 +263,7 @@ impl Node {
             labels: merged.labels,
             workers: merged.workers.unwrap_or(default.workers),
             proxy_ip: merged.proxy_ip.unwrap_or(default.proxy_ip),
+            compare_every,
             limits,
             client_tls: TlsFiles {
                 cert: merged.client_cert_file,
@@ -276,13 +302,9 @@ impl Node {
     fn limits(&self, default: Limits) -> Result<Limits, Failure> {
         let bytes = |size: Size| usize::try_from(size.0).unwrap_or(usize::MAX);
         let history = default.history;
-        let remove_dead_after = match self.remove_dead_after.as_deref() {
-            None => default.remove_dead_after,
-            Some("never") => None,
-            Some(text) => Some(duration(text).map_err(|error| {
-                Failure::usage(format!("--remove-dead-after {text}: {error}, or `never`"))
-            })?),
-        };
+        let remove_dead_after = self.remove_dead_after.as_deref();
+        let (flag, default_after) = ("--remove-dead-after", default.remove_dead_after);
+        let remove_dead_after = or_never(flag, remove_dead_after, default_after)?;
         Ok(Limits {
             request_bytes: self.max_request_bytes.map_or(default.request_bytes, bytes),
             txn_ops: self.max_txn_ops.unwrap_or(default.txn_ops),
@@ -326,6 +348,7 @@ impl Node {
             labels,
             workers: self.workers.or(file.workers),
             remove_dead_after: self.remove_dead_after.or(file.remove_dead_after),
+            compare_every: self.compare_every.or(file.compare_every),
             proxy_ip: self.proxy_ip.or(file.proxy_ip),
             client_cert_file: self.client_cert_file.or(file.client_cert_file),
             client_key_file: self.client_key_file.or(file.client_key_file),
@@ -470,6 +493,13 @@ mod tests {
         );
         let fault = resolve_dead("soon").unwrap_err();
         assert!(fault.message.contains("never"), "{}", fault.message);
+        let resolve_compare = |text| {
+            let told = resolve(&["--name", "n", "--compare-every", text]);
+            told.map(|told| told.compare_every)
+        };
+        assert_eq!(resolve_compare("24h").unwrap(), day);
+        assert_eq!(resolve_compare("never").unwrap(), None);
+        assert!(resolve_compare("0s").is_err(), "it would do nothing else");
         let fault = resolve(&["--name", "n", "--client-addr", "192.0.2.7:2379"]).unwrap_err();
         assert_eq!(fault.kind.exit_code(), 2);
         assert!(fault.message.contains("--insecure"), "{}", fault.message);
