@@ -145,3 +145,31 @@ impl Keeper {
             .unwrap_or_else(|ended| Err(std::io::Error::other(ended)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::State;
+
+    #[tokio::test]
+    async fn what_is_found_is_on_the_disk_until_it_is_healed() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let state = State::empty();
+        let states = watch::Sender::new(state.clone());
+        let own = Digest::of(&state, || Ok(())).unwrap();
+        let digests = Digests::new(states.subscribe());
+        digests.push(state.installs, own);
+        let keeper = Keeper::new(data.clone(), digests, false);
+        keeper.hear_agreed(own).await;
+        assert!(!keeper.is_damaged());
+        assert_eq!(Doubt::load(&data).unwrap(), None);
+        let length = own.length + 1;
+        keeper.hear_agreed(Digest { length, ..own }).await;
+        assert!(keeper.is_damaged());
+        assert_eq!(Doubt::load(&data).unwrap(), Some(Doubt::State));
+        keeper.healed().await.unwrap();
+        assert!(!keeper.is_damaged());
+        assert_eq!(Doubt::load(&data).unwrap(), Some(Doubt::Rows));
+    }
+}

@@ -145,7 +145,7 @@ impl Digests {
         }
     }
 
-    fn push(&self, installs: u64, digest: Digest) {
+    pub(super) fn push(&self, installs: u64, digest: Digest) {
         self.kept.send_modify(|kept| {
             kept.push_front((installs, digest));
             kept.truncate(KEPT);
