@@ -13,6 +13,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
+use lifecycle::aside;
 use prost::Message;
 use tonic::body::Body;
 use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
@@ -25,6 +26,9 @@ use crate::service::{Answering, Call, MessageLimits};
 
 /// A flag and the length.
 const HEAD_BYTES: usize = 5;
+
+/// Encoding so much holds up others.
+const LONG_BYTES: usize = 1024 * 1024;
 
 /// The metadata of gRPC in which a caller tells how long it waits.
 pub const TIMEOUT: &str = "grpc-timeout";
@@ -259,12 +263,20 @@ fn framed<A: Message>(response: Response<A>, limit: usize) -> Result<http::Respo
             "Error, encoded message length too large: found {length} bytes, the limit is: {limit} bytes"
         )));
     };
-    let mut bytes = BytesMut::with_capacity(HEAD_BYTES + length);
-    bytes.put_u8(0);
-    bytes.put_u32(told);
-    message
-        .encode(&mut bytes)
-        .expect("the buffer grows as needed");
+    let encode = || {
+        let mut bytes = BytesMut::with_capacity(HEAD_BYTES + length);
+        bytes.put_u8(0);
+        bytes.put_u32(told);
+        message
+            .encode(&mut bytes)
+            .expect("the buffer grows as needed");
+        bytes
+    };
+    let bytes = if length < LONG_BYTES {
+        encode()
+    } else {
+        aside(encode)
+    };
     let mut response = http::Response::new(Body::new(OneMessage(Left::Message(bytes.freeze()))));
     *response.headers_mut() = metadata.into_headers();
     response.headers_mut().insert(

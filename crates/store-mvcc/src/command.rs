@@ -335,7 +335,7 @@ impl TxnOp {
         })
     }
 
-    fn ops(&self) -> impl Iterator<Item = &Op> {
+    pub(crate) fn ops(&self) -> impl Iterator<Item = &Op> {
         self.success.iter().chain(&self.failure)
     }
 }

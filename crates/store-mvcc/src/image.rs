@@ -13,7 +13,8 @@ use model::{ConfigRevision, Version};
 
 use crate::leases::Leases;
 use crate::{
-    Auth, Changes, CommandError, Compacted, KeyRange, RangeEnd, RangeOp, RangeResult, Row, query,
+    Auth, Changes, CommandError, Compacted, KeyRange, Op, RangeEnd, RangeOp, RangeResult, Row,
+    TxnOp, query,
 };
 
 /// The revision of an empty store, as etcd counts: the first write makes revision 2.
@@ -21,6 +22,9 @@ const FIRST_REVISION: i64 = 1;
 
 /// The compact revision of a store that was never compacted, as etcd counts.
 const NEVER_COMPACTED: i64 = -1;
+
+/// Looking at more rows than this takes a millisecond and more.
+const LONG_ROWS: usize = 2_000;
 
 /// One state of the store. Cloning is cheap (constant time) and readers never block writers.
 #[derive(Debug, Clone)]
@@ -194,6 +198,26 @@ impl Image {
         }
         self.check_revision(op.revision)?;
         Ok(query::run(op, self.past(op.revision, &[]).rows(&op.range)))
+    }
+
+    /// Whether [`Image::range`] would look at so many rows that others should not wait for it. Looks
+    /// at a part of them only.
+    pub fn is_long(&self, op: &RangeOp) -> bool {
+        match op.range.end() {
+            RangeEnd::Only => false,
+            // The past is put together from the history.
+            _ if op.revision > 0 && op.revision != self.meta.revision => true,
+            _ => self.live(&op.range).nth(LONG_ROWS).is_some(),
+        }
+    }
+
+    /// The same of [`Image::read_txn`].
+    pub fn is_long_txn(&self, txn: &TxnOp) -> bool {
+        txn.ops().any(|op| match op {
+            Op::Range(range) => self.is_long(range),
+            Op::Txn(txn) => self.is_long_txn(txn),
+            Op::Put(_) | Op::Delete(_) => false,
+        })
     }
 
     /// The changes of `from_revision` and of every later revision, oldest first. None if

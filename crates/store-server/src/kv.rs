@@ -19,6 +19,7 @@ use crate::answer::{self, Answer, Written, auth_error, command_error, misfit};
 use crate::damaged;
 use crate::header::Headers;
 use crate::limits::Limits;
+use crate::long;
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::writes::{TxnSize, Writes};
@@ -91,7 +92,7 @@ impl KvService {
         // On the very state that is read.
         let may = image.auth().check_read(caller, &op.range);
         may.map_err(auth_error)?;
-        let result = image.range(&op).map_err(|error| command_error(&error))?;
+        let result = long::range(&image, &op).map_err(|error| command_error(&error))?;
         Ok((image, result))
     }
 
@@ -240,9 +241,7 @@ impl Kv for KvService {
             let Command::Txn(txn) = command else {
                 return Err(misfit());
             };
-            let result = image
-                .read_txn(&txn)
-                .map_err(|error| command_error(&error))?;
+            let result = long::read_txn(&image, &txn).map_err(|error| command_error(&error))?;
             let header = Some(self.headers.at(image.revision()));
             let answer = answer::txn(result, image.revision());
             return Ok(Response::new(pb::TxnResponse { header, ..answer }));

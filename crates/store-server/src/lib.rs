@@ -27,6 +27,7 @@ mod leader_calls;
 mod lease;
 mod limits;
 mod lock;
+mod long;
 mod maintenance;
 mod members;
 mod metrics;

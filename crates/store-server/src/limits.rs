@@ -24,8 +24,8 @@ pub(crate) const JSON_BYTES_MAX: usize = 6 << 20;
 /// The time for the body of a JSON request to arrive. Later ones get "deadline exceeded". A stream
 /// of requests has no end to wait for.
 pub(crate) const JSON_BODY_WAIT: Duration = Duration::from_secs(30);
-/// From so many bytes on, JSON is read and written on a thread where that may take its time.
-pub(crate) const JSON_BLOCKING_BYTES: usize = 128 << 10;
+/// From so many bytes on, nothing else waits while JSON is read or written.
+pub(crate) const JSON_ASIDE_BYTES: usize = 128 << 10;
 /// Snapshots that clients take away from one node at one time: each keeps an old state in memory and
 /// a thread busy. One more gets "too many requests".
 pub(crate) const SNAPSHOTS_MAX: usize = 4;

@@ -22,6 +22,7 @@ use crate::damaged;
 use crate::downgrade;
 use crate::header::Headers;
 use crate::limits::{Limits, SNAPSHOT_STALL, SNAPSHOTS_MAX};
+use crate::long;
 use crate::patience::Patience;
 use crate::reads::Reads;
 use crate::writes::Writes;
@@ -202,7 +203,7 @@ impl Maintenance for MaintenanceService {
     ) -> Result<Response<pb::HashResponse>, Status> {
         let image = self.store.image();
         let header = Some(self.headers.at(image.revision()));
-        let hash = image.hash(image.revision());
+        let hash = long::hash(&image, image.revision());
         Ok(Response::new(pb::HashResponse { header, hash }))
     }
 
@@ -219,7 +220,7 @@ impl Maintenance for MaintenanceService {
         };
         Ok(Response::new(pb::HashKvResponse {
             header: Some(self.headers.at(image.revision())),
-            hash: image.hash(revision),
+            hash: long::hash(&image, revision),
             compact_revision: image.compact_revision(),
             hash_revision: revision,
         }))

@@ -65,12 +65,12 @@ async fn unary(
     body: Body,
 ) -> Result<http::Response<Body>, Status> {
     let json = objects::whole(&head.headers, body).await?;
-    let message = method.request.to_protobuf(json).await?;
+    let message = method.request.to_protobuf(&json)?;
     let path = method.grpc_path.clone();
     let answer = client(services)
         .unary(open(head, message), path, Encoded)
         .await?;
-    let mut json = method.answer.to_json(answer.into_inner()).await?;
+    let mut json = method.answer.to_json(answer.into_inner())?;
     json.push(b'\n');
     Ok(fault::json_answer(StatusCode::OK, json))
 }
@@ -88,13 +88,13 @@ async fn streaming(
             let first = objects.next().await?.ok_or_else(|| {
                 Status::invalid_argument("skein: the body is empty; it needs a JSON object")
             })?;
-            let first = method.request.to_protobuf(first).await?;
+            let first = method.request.to_protobuf(&first)?;
             let first = stream::once(std::future::ready(first));
             first.chain(rest(objects, method.clone(), tell)).boxed()
         }
         Shape::Unary | Shape::AnswersStream => {
             let json = objects::whole(&head.headers, body).await?;
-            let message = method.request.to_protobuf(json).await?;
+            let message = method.request.to_protobuf(&json)?;
             stream::once(std::future::ready(message)).boxed()
         }
     };
@@ -137,7 +137,7 @@ fn rest(
         async |(mut objects, method, tell)| {
             let message = match objects.next().await {
                 Ok(None) => return None,
-                Ok(Some(json)) => method.request.to_protobuf(json).await,
+                Ok(Some(json)) => method.request.to_protobuf(&json),
                 Err(status) => Err(status),
             };
             match message {
@@ -167,7 +167,7 @@ impl Answers {
             message = self.answers.message() => message.transpose()?,
         };
         let json = match message {
-            Ok(message) => self.method.answer.to_json(message).await,
+            Ok(message) => self.method.answer.to_json(message),
             Err(status) => Err(status),
         };
         Some(json.map(|json| [b"{\"result\":", &json[..], b"}\n"].concat()))

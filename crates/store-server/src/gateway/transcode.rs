@@ -5,11 +5,12 @@
 //! says what it is.
 
 use bytes::Bytes;
+use lifecycle::aside;
 use prost::Message;
 use prost_reflect::{DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use tonic::Status;
 
-use crate::limits::JSON_BLOCKING_BYTES;
+use crate::limits::JSON_ASIDE_BYTES;
 
 const READ: DeserializeOptions = DeserializeOptions::new().deny_unknown_fields(false);
 const WRITE: SerializeOptions = SerializeOptions::new().use_proto_field_name(true);
@@ -27,18 +28,16 @@ impl Transcoder {
     ///
     /// # Errors
     /// `InvalidArgument` that says where the text is wrong.
-    pub(super) async fn to_protobuf(&self, json: Bytes) -> Result<Bytes, Status> {
-        let this = self.clone();
-        aside(json.len(), move || this.encode(&json)).await?
+    pub(super) fn to_protobuf(&self, json: &[u8]) -> Result<Bytes, Status> {
+        unhurried(json.len(), || self.encode(json))
     }
 
     /// The JSON text of an encoded message.
     ///
     /// # Errors
     /// `Internal` if the bytes are not such a message.
-    pub(super) async fn to_json(&self, message: Bytes) -> Result<Vec<u8>, Status> {
-        let this = self.clone();
-        aside(message.len(), move || this.decode(message)).await?
+    pub(super) fn to_json(&self, message: Bytes) -> Result<Vec<u8>, Status> {
+        unhurried(message.len(), || self.decode(message))
     }
 
     fn encode(&self, json: &[u8]) -> Result<Bytes, Status> {
@@ -80,14 +79,11 @@ impl Transcoder {
     }
 }
 
-/// Does long work where it keeps no other request, and no heartbeat, waiting.
-async fn aside<T: Send + 'static>(
-    bytes: usize,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Status> {
-    if bytes < JSON_BLOCKING_BYTES {
-        return Ok(work());
+/// Does work whose length goes with `bytes` so that it keeps no other request waiting.
+fn unhurried<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    if bytes < JSON_ASIDE_BYTES {
+        work()
+    } else {
+        aside(work)
     }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|fault| Status::internal(format!("skein: the transcoding ended: {fault}")))
 }
