@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use model::{MeshId, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::RaftServerMetrics;
 use openraft::type_config::alias::{SerdeInstantOf, WatchReceiverOf};
 use openraft::{Instant, RaftMetrics, ServerState};
 use tokio::sync::watch;
@@ -140,10 +141,60 @@ impl RaftStatus {
     pub fn is_member(&self) -> bool {
         self.member(self.id).is_some()
     }
+
+    /// Takes over how far the log is.
+    pub(crate) fn progress(&mut self, metrics: &RaftMetrics<Types>) {
+        let index = |id: &Option<crate::types::LogId>| id.map_or(0, |id| id.index);
+        let matched = metrics.replication.iter().flatten();
+        let matched = matched.filter(|(id, _)| **id != metrics.id);
+        self.last_log = metrics.last_log_index.unwrap_or(0);
+        self.committed = index(&metrics.local_committed);
+        self.applied = index(&metrics.last_applied);
+        self.snapshot = index(&metrics.snapshot);
+        self.purged = index(&metrics.purged);
+        self.matched = matched.map(|(id, log_id)| (*id, index(log_id))).collect();
+    }
+
+    /// Whether all is as in `last` but how far the log is written, known and applied.
+    fn differs_in_progress_alone(&self, last: &Self) -> bool {
+        let Self {
+            id,
+            mesh_id,
+            role,
+            leader,
+            quorum,
+            term,
+            last_log,
+            committed: _,
+            applied: _,
+            snapshot: _,
+            purged: _,
+            voters,
+            joint,
+            learners,
+            matched: _,
+            answering,
+            fatal,
+            recovery,
+        } = last;
+        (self.id, self.mesh_id, self.role, self.quorum, self.term)
+            == (*id, *mesh_id, *role, *quorum, *term)
+            && (self.last_log == 0) == (*last_log == 0)
+            && self.joint == *joint
+            && self.leader == *leader
+            && self.voters == *voters
+            && self.learners == *learners
+            && self.answering == *answering
+            && self.fatal == *fatal
+            && self.recovery == *recovery
+    }
 }
 
 /// How often what depends on time alone (is the leader still heard of?) is looked at.
 const REFRESH: Duration = Duration::from_millis(200);
+/// How late at most a change is told that is not one of role, term, leader or members. Every write is
+/// one, and each telling wakes a task for little.
+const LATEST: Duration = Duration::from_millis(20);
 
 /// Keeps a [`RaftStatus`] up to date.
 pub(crate) struct StatusTask {
@@ -154,6 +205,8 @@ pub(crate) struct StatusTask {
     /// How long a silent leader counts as one.
     pub(crate) lease: Duration,
     pub(crate) metrics: WatchReceiverOf<Types, RaftMetrics<Types>>,
+    /// Of the metrics what a write does not change.
+    pub(crate) server: WatchReceiverOf<Types, RaftServerMetrics<Types>>,
     pub(crate) status: watch::Sender<RaftStatus>,
     pub(crate) counting: Arc<Counting>,
     /// Whom the last status with a leader named.
@@ -174,12 +227,8 @@ impl StatusTask {
 
     /// Runs until openraft's core is gone, and tells that too.
     pub(crate) async fn run(mut self) {
-        loop {
+        while self.changed().await {
             self.publish();
-            let changed = tokio::time::timeout(REFRESH, self.metrics.changed()).await;
-            if matches!(changed, Ok(Err(_))) {
-                break;
-            }
         }
         self.publish();
         self.status.send_modify(|status| {
@@ -187,6 +236,20 @@ impl StatusTask {
             status.leader = None;
             status.quorum = false;
         });
+    }
+
+    /// Waits until there is something to look at; whether openraft's core lives.
+    async fn changed(&mut self) -> bool {
+        let progress = async {
+            let changed = self.metrics.changed().await;
+            tokio::time::sleep(LATEST).await;
+            changed.is_ok()
+        };
+        tokio::select! {
+            changed = self.server.changed() => changed.is_ok(),
+            lives = progress => lives,
+            () = tokio::time::sleep(REFRESH) => true,
+        }
     }
 
     fn publish(&mut self) {
@@ -212,9 +275,9 @@ impl StatusTask {
             if !same {
                 (next.voters, next.learners) = members(&metrics.membership_config);
             }
-            let modified = next != *status;
+            let told = !next.differs_in_progress_alone(status);
             *status = next;
-            modified
+            told
         });
     }
 
@@ -241,34 +304,28 @@ impl StatusTask {
                 peer_addr: told.unwrap_or_else(|| info.peer_addr.clone()),
             })
         });
-        let matched = metrics.replication.iter().flatten();
-        let matched = matched.filter(|(id, _)| **id != metrics.id);
         let answers = metrics.heartbeat.iter().flatten();
         let answering = answers.filter(|(id, answered)| {
             let recent = |at: &SerdeInstantOf<Types>| at.elapsed() < self.lease;
             **id != metrics.id && answered.as_ref().is_some_and(recent)
         });
-        let index = |id: &Option<crate::types::LogId>| id.map_or(0, |id| id.index);
-        RaftStatus {
+        let mut status = RaftStatus {
             id: metrics.id,
             mesh_id: self.seat.mesh(),
             role,
             leader,
             quorum,
             term: metrics.current_term,
-            last_log: metrics.last_log_index.unwrap_or(0),
-            committed: index(&metrics.local_committed),
-            applied: index(&metrics.last_applied),
-            snapshot: index(&metrics.snapshot),
-            purged: index(&metrics.purged),
             voters: last.voters.clone(),
             joint: membership.membership().get_joint_config().len() > 1,
             learners: last.learners.clone(),
-            matched: matched.map(|(id, log_id)| (*id, index(log_id))).collect(),
             answering: answering.map(|(id, _)| *id).collect(),
             fatal: fatal(metrics).or_else(|| last.fatal.clone()),
             recovery: self.recovery.clone(),
-        }
+            ..RaftStatus::not_open(metrics.id, None)
+        };
+        status.progress(metrics);
+        status
     }
 
     fn hears_the_leader(&self, metrics: &RaftMetrics<Types>) -> bool {

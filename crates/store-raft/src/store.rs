@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use lifecycle::{ShutdownTrigger, TaskFault, Tasks};
 use model::{MeshId, NodeId, Version};
+use openraft::async_runtime::watch::WatchReceiver;
 use store_api::skeinpb::raft_server::RaftServer;
 use store_disk::{SnapshotStore, Wal, WalError};
 use store_mvcc::{Image, Outcome, Proposal};
@@ -247,10 +248,13 @@ impl Store {
 
     /// The state of this store.
     pub fn status(&self) -> RaftStatus {
-        self.inner.status.borrow().clone()
+        let mut status = self.inner.status.borrow().clone();
+        status.progress(&self.inner.raft.metrics().borrow_watched());
+        status
     }
 
-    /// The state of this store, whenever it changes.
+    /// The state of this store, whenever it changes otherwise than by writes: how far the log is may
+    /// be as of some time ago.
     pub fn status_watch(&self) -> watch::Receiver<RaftStatus> {
         self.inner.status.clone()
     }

@@ -130,6 +130,7 @@ impl Parts {
             recovery,
             lease: self.timings.election_max,
             metrics: self.raft.metrics(),
+            server: self.raft.server_metrics(),
             status,
             counting: counting.clone(),
             led_by: None,

@@ -114,6 +114,26 @@ async fn proposals_share_entries() {
     assert!(entries < 100, "{entries} entries for 400 proposals");
 }
 
+/// Whoever waits for another leader is not woken by each write; whoever asks is told of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_is_no_news_of_the_status() {
+    let mesh = Mesh::form(1, Options::default()).await;
+    let store = &mesh.node(0).store;
+    mesh.put("first", "v").await;
+    mesh.settle().await;
+    let mut watched = store.status_watch();
+    let before = store.status().applied;
+    watched.borrow_and_update();
+    for n in 0..50 {
+        mesh.put(&format!("k{n}"), "v").await;
+    }
+    until("the status tells of the writes", async || {
+        (store.status().applied >= before + 50).then_some(())
+    })
+    .await;
+    assert!(!watched.has_changed().unwrap(), "{:?}", watched.borrow());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn too_large_a_proposal_is_not_proposed() {
     let mesh = Mesh::form(1, Options::default()).await;
