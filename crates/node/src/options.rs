@@ -14,7 +14,10 @@ use tls::{Files, Named};
 
 /// The largest founding set: more voters cost every write and gain nothing.
 const EXPECT_MAX: usize = 9;
-/// More workers than this are surely a mistake.
+/// As many threads of the control runtime as serve the store of a large mesh; a task that another thread
+/// is woken for costs more than one that waits its turn, so there are few.
+const CONTROL_THREADS_DEFAULT_MAX: usize = 4;
+/// More workers or control threads than this are surely a mistake.
 const WORKERS_MAX: usize = 1024;
 
 /// One node's settings. The same names as the flags of `skein node`.
@@ -46,6 +49,8 @@ pub struct NodeOptions {
     pub labels: BTreeMap<String, String>,
     /// Proxy worker threads.
     pub workers: usize,
+    /// Threads of store, mesh and admin.
+    pub control_threads: usize,
     /// Where a Listener with `bind: ":8080"` binds.
     pub proxy_ip: IpAddr,
     /// How often the members compare their states while this one leads; `None`: never.
@@ -191,6 +196,11 @@ pub enum OptionsError {
     /// No or absurdly many workers.
     #[error("--workers {0}: give 1 to {WORKERS_MAX}; leave it out for one per core")]
     Workers(usize),
+    /// No or absurdly many threads.
+    #[error(
+        "--control-threads {0}: give 1 to {WORKERS_MAX}; leave it out for half the cores, at most {CONTROL_THREADS_DEFAULT_MAX}"
+    )]
+    ControlThreads(usize),
     /// Requests that no mesh could carry, or that carry nothing.
     #[error(
         "--max-request-bytes {0}B: give {low}B to {high}MiB",
@@ -232,7 +242,8 @@ impl NodeOptions {
             insecure: false,
             zone: None,
             labels: BTreeMap::new(),
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: cores(),
+            control_threads: (cores() / 2).clamp(1, CONTROL_THREADS_DEFAULT_MAX),
             proxy_ip: Ipv4Addr::UNSPECIFIED.into(),
             compare_every: Some(COMPARE_EVERY),
             limits: Limits::default(),
@@ -277,6 +288,9 @@ impl NodeOptions {
         }
         if !(1..=WORKERS_MAX).contains(&self.workers) {
             return Err(OptionsError::Workers(self.workers));
+        }
+        if !(1..=WORKERS_MAX).contains(&self.control_threads) {
+            return Err(OptionsError::ControlThreads(self.control_threads));
         }
         if let Some(schedule) = &self.snapshots {
             if schedule.every < Duration::from_secs(1) || schedule.keep == 0 {
@@ -342,6 +356,10 @@ impl NodeOptions {
         }
         Ok(())
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 #[cfg(test)]
@@ -495,6 +513,14 @@ mod tests {
             }
             .check(),
             Err(OptionsError::Workers(0))
+        );
+        assert_eq!(
+            NodeOptions {
+                control_threads: 0,
+                ..options()
+            }
+            .check(),
+            Err(OptionsError::ControlThreads(0))
         );
     }
 }

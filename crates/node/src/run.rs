@@ -38,8 +38,6 @@ const HAND_OVER: Duration = Duration::from_secs(1);
 const SUCCESSION: Duration = Duration::from_secs(2);
 /// The least time between two tellings of this node's state.
 const TELL_EVERY: Duration = Duration::from_millis(50);
-/// Threads of the control runtime. Traffic has threads of its own.
-const CONTROL_THREADS: usize = 2;
 
 /// A node cannot start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -85,17 +83,17 @@ pub enum RunError {
 /// [`RunError`], when it cannot start, or must not go on.
 pub fn run(options: NodeOptions) -> Result<(), RunError> {
     raise_file_limit();
-    let runtime = control_runtime()?;
+    let runtime = control_runtime(options.control_threads)?;
     let result = runtime.block_on(live(options));
     // Whatever still blocks (a slow disk) must not hold up the exit for long.
     runtime.shutdown_timeout(Duration::from_secs(2));
     result
 }
 
-/// Where all but the traffic runs.
-fn control_runtime() -> std::io::Result<Runtime> {
+/// Where all but the traffic runs, which has threads of its own.
+fn control_runtime(threads: usize) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(CONTROL_THREADS)
+        .worker_threads(threads)
         .thread_name("control")
         .enable_all()
         .build()

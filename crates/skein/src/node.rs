@@ -97,6 +97,10 @@ pub(crate) struct Node {
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
 
+    /// Threads of store, mesh and admin together [default: half the cores, at most 4]
+    #[arg(long, value_name = "N")]
+    control_threads: Option<usize>,
+
     /// Remove a member that has been dead for so long, while this node leads and three voters remain;
     /// `never`: only by `skein member remove` [default: 72h]
     #[arg(long, value_name = "DURATION|never")]
@@ -262,6 +266,7 @@ impl Node {
             zone: merged.zone,
             labels: merged.labels,
             workers: merged.workers.unwrap_or(default.workers),
+            control_threads: merged.control_threads.unwrap_or(default.control_threads),
             proxy_ip: merged.proxy_ip.unwrap_or(default.proxy_ip),
             compare_every,
             limits,
@@ -347,6 +352,7 @@ impl Node {
             label: Vec::new(),
             labels,
             workers: self.workers.or(file.workers),
+            control_threads: self.control_threads.or(file.control_threads),
             remove_dead_after: self.remove_dead_after.or(file.remove_dead_after),
             compare_every: self.compare_every.or(file.compare_every),
             proxy_ip: self.proxy_ip.or(file.proxy_ip),

@@ -61,7 +61,7 @@ fn answers(address: SocketAddr) -> bool {
 #[test]
 fn a_panic_of_a_control_task_is_told_and_the_workers_outlive_the_control_runtime() {
     let folder = tempfile::tempdir().unwrap();
-    let runtime = control_runtime().unwrap();
+    let runtime = control_runtime(1).unwrap();
     let assembled = runtime.block_on(assemble(options(folder.path()))).unwrap();
     let parts = Arc::clone(&assembled.parts);
     let address = *parts.in_force.borrow().listeners[0]
@@ -119,7 +119,7 @@ fn clients_are_answered_before_other_nodes_are_hung_up_on() {
         peer_addr: peer,
         ..options(folder.path())
     };
-    control_runtime().unwrap().block_on(async {
+    control_runtime(1).unwrap().block_on(async {
         let assembled = assemble(options).await.unwrap();
         let parts = Arc::clone(&assembled.parts);
         let (stop, shutdown) = ShutdownTrigger::new();
