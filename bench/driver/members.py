@@ -3,11 +3,12 @@
 Owns their addresses, folders and start. Both fsync what they acknowledge, with default settings.
 """
 
+import json
 import pathlib
 import socket
 import subprocess
 
-from .process import BenchError, cpu_seconds, free_port, resident_mb
+from .process import BenchError, cpu_seconds, free_port, resident_mb, wait_for
 
 # A mesh's nodes differ in the address that their listeners bind.
 PROXY_IPS = ["127.0.0.21", "127.0.0.22", "127.0.0.23"]
@@ -18,14 +19,14 @@ class Members:
 
     name = None
 
-    def __init__(self, stage, tools, folder, count=3):
+    def __init__(self, stage, tools, folder, count=3, start=True):
         self.stage, self.tools, self.count = stage, tools, count
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(exist_ok=True)
         self.clients = [f"127.0.0.1:{free_port()}" for _ in range(count)]
         self.peers = [f"127.0.0.1:{free_port()}" for _ in range(count)]
         self.prepare()
-        self.processes = [self.start(at) for at in range(count)]
+        self.processes = [self.start(at) for at in range(count)] if start else []
 
     def prepare(self):
         """Whatever must exist before the first start."""
@@ -37,16 +38,18 @@ class Members:
     def restart(self, at):
         self.processes[at] = self.start(at)
 
-    def leader(self):
+    def leader(self, seconds=60):
         """The leader's place, once every member takes writes."""
         for process in self.processes:
             process.check()
-        return self.tools.load("leader", "--endpoints", ",".join(self.clients))["leader"]
+        return self.tools.load("leader", "--endpoints", ",".join(self.clients),
+                               "--seconds", seconds)["leader"]
 
-    def load(self, *arguments):
-        """Runs a load and adds what it cost the members."""
+    def load(self, *arguments, endpoints=None):
+        """Runs a load, on all members unless said otherwise, and adds what it cost them."""
         before = cpu_seconds(self.processes)
-        figures = self.tools.load(*arguments, "--endpoints", ",".join(self.clients))
+        endpoints = ",".join(endpoints or self.clients)
+        figures = self.tools.load(*arguments, "--endpoints", endpoints)
         figures["cpu_seconds"] = cpu_seconds(self.processes) - before
         return figures
 
@@ -95,6 +98,12 @@ class Skein(Members):
     def proxies(self):
         """The address of the listener with `bind: ":<proxy_port>"` on every node."""
         return [f"{ip}:{self.proxy_port}" for ip in PROXY_IPS[:self.count]]
+
+    def all_vote(self):
+        """Waits until no member is a learner any more."""
+        wait_for("all members vote", lambda: not any(
+            member["role"] == "learner" for member in json.loads(
+                self.ask("member", "list", "-o", "json", "--endpoints", self.clients[0]))), 120)
 
     def ask(self, *arguments):
         """Runs a command of the CLI."""

@@ -6,8 +6,8 @@ import socket
 import threading
 import time
 
-from . import members
-from .process import BenchError, cpu_seconds, free_port
+from . import http, members
+from .process import BenchError, cpu_seconds, family, free_port, pin
 from .table import OURS, Figure, Section, percentile
 
 QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "config-examples/quickstart.yaml"
@@ -28,6 +28,10 @@ name: up
 endpoints: ["127.0.0.1:{upstream}"]
 """
 
+# Requests per second, far from what a worker can, and keys in the store.
+CROWDED_RATE = 1_000
+CROWDED_KEYS = 100_000
+
 REQUEST = b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n"
 
 
@@ -46,6 +50,54 @@ def measure_config(run):
             figures.append(Figure(name, "ms", {OURS: found[field][f"{share}_ms"]}))
     figures[1].reach("≤ 50 ms", 50)
     return Section("config in force on all three nodes", [], figures)
+
+
+def measure_crowded(run):
+    """A node's traffic at a fixed rate while its store has nothing to do, takes as many puts as it
+    can, or streams snapshots. The proxy's worker and what calls it have one core, the rest of the
+    node and its clients the other."""
+    nginx, folder = run.tools.need("nginx"), run.folder("crowded")
+    found = {}
+    with run.stage() as stage:
+        upstream = free_port()
+        config = folder / "upstream.conf"
+        config.write_text(http.UPSTREAM.format(folder=folder, upstream=upstream, answer=http.ANSWER))
+        traffic, control = {1}, {0}
+        served = stage.start("upstream", [nginx, "-p", folder, "-c", config],
+                             folder / "upstream.log")
+        node = members.Skein(stage, run.tools, folder / "skein", count=1)
+        node.leader()
+        node.apply(ANSWERING.format(port=node.proxy_port, upstream=upstream))
+        first_answer(members.PROXY_IPS[0], node.proxy_port)
+        for pid in family(served.pid):
+            pin(pid, lambda _: traffic)
+        pin(node.processes[0].pid, lambda name: traffic if name.startswith("worker") else control)
+        run.tools.load("fill", "--keys", CROWDED_KEYS, "--endpoints", node.clients[0])
+        for name, op in [("idle", None), ("puts", "put"), ("snapshots", "snapshot")]:
+            run.say(f"crowded: {name}")
+            if op:
+                busy = run.tools.start_load(
+                    "store", "--op", op, "--connections", 8, "--clients", 64 if op == "put" else 1,
+                    "--seconds", run.seconds * 2, "--endpoints", node.clients[0])
+                pin(busy.pid, lambda _: control)
+                time.sleep(run.seconds * 0.3)
+            asking = run.tools.start_load(
+                "requests", "--endpoint", node.proxies()[0], "--rate", CROWDED_RATE,
+                "--seconds", run.seconds)
+            pin(asking.pid, lambda _: traffic)
+            found[name] = run.tools.finish_load(asking)
+            if op:
+                found[name]["busy"] = run.tools.finish_load(busy)["per_second"]
+    idle = found["idle"]["p99_ms"]
+    figures = [Figure("idle: p50", "ms", {OURS: found["idle"]["p50_ms"]}),
+               Figure("idle: p99", "ms", {OURS: idle})]
+    for name in ("puts", "snapshots"):
+        figures += [Figure(f"beside {name}: p50", "ms", {OURS: found[name]["p50_ms"]}),
+                    Figure(f"beside {name}: p99", "ms", {OURS: found[name]["p99_ms"]}),
+                    Figure(f"{name} meanwhile", "1/s", {OURS: found[name]["busy"]})]
+        figures[-2].reach("≤ 1.5 × idle", 1.5 * idle)
+    title = f"a node's proxy beside its store, {CROWDED_RATE:,} requests/s"
+    return Section(title, [], figures)
 
 
 def measure_idle(run):

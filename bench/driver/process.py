@@ -102,6 +102,15 @@ def _stat(pid):
         return stat.read().rpartition(")")[2].split()
 
 
+def pin(pid, cores):
+    """Keeps each thread of the process on the cores that `cores` gives for its name; threads that it
+    starts later stay where the starting one is."""
+    available = os.sched_getaffinity(0)
+    for entry in os.listdir(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{entry}/comm") as name:
+            os.sched_setaffinity(int(entry), cores(name.read().strip()) & available or available)
+
+
 def free_port(ip="127.0.0.1", kind=socket.SOCK_STREAM):
     """A port that nobody has now."""
     with socket.socket(socket.AF_INET, kind) as one:

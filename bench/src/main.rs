@@ -8,6 +8,8 @@ mod failover;
 mod figures;
 mod fill;
 mod leader;
+mod leases;
+mod requests;
 mod store;
 mod watch;
 
@@ -35,10 +37,14 @@ enum What {
     Watch(watch::Arguments),
     /// Waits until every endpoint takes a put, and names the leader
     Leader(leader::Arguments),
-    /// Kills the leader and tells when the next put succeeded
+    /// Signals the leader to end, and tells how long no put succeeded
     Failover(failover::Arguments),
     /// Changes a route, and tells when each node's traffic follows
     Config(config::Arguments),
+    /// Grants many leases and keeps them alive
+    Leases(leases::Arguments),
+    /// HTTP requests at a fixed rate
+    Requests(requests::Arguments),
 }
 
 /// One thread: the cores belong to what is measured.
@@ -51,6 +57,8 @@ async fn main() -> anyhow::Result<()> {
         What::Leader(arguments) => leader::run(arguments).await?,
         What::Failover(arguments) => failover::run(arguments).await?,
         What::Config(arguments) => config::run(arguments).await?,
+        What::Leases(arguments) => leases::run(arguments).await?,
+        What::Requests(arguments) => requests::run(&arguments)?,
     };
     writeln!(std::io::stdout(), "{figures}")?;
     Ok(())

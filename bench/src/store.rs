@@ -1,6 +1,7 @@
 //! Operations of one kind in a closed loop: as many clients as asked for, each with one request
 //! in flight, over connections that are spread over the endpoints.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ use crate::figures::Durations;
 /// A request that takes longer counts as failed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A load of a number of operations gives up after so long.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// No lease ends while the load runs.
 const LEASE_SECONDS: i64 = 3600;
 
@@ -42,6 +46,9 @@ pub(crate) struct Arguments {
     /// Measured time, after a tenth of it to warm up
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// Stop after so many operations instead, all of them measured
+    #[arg(long)]
+    ops: Option<u64>,
     #[arg(long, default_value_t = 10_000)]
     keys: u32,
     #[arg(long, default_value_t = 256)]
@@ -80,9 +87,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
         let endpoint = &arguments.endpoints[connection % arguments.endpoints.len()];
         channels.push(connect(endpoint).await?);
     }
-    let warm = Duration::from_secs_f64(arguments.seconds / 10.0);
-    let measured_from = Instant::now() + warm;
-    let until = measured_from + Duration::from_secs_f64(arguments.seconds);
+    let extent = Rc::new(Extent::of(&arguments));
     let arguments = Rc::new(arguments);
     let local = LocalSet::new();
     let clients: Vec<_> = (0..arguments.clients)
@@ -96,7 +101,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
                 rng: SmallRng::seed_from_u64(client as u64),
                 arguments: arguments.clone(),
             };
-            local.spawn_local(client.run(measured_from, until))
+            local.spawn_local(client.run(extent.clone()))
         })
         .collect();
     let mut all = Durations::default();
@@ -116,10 +121,47 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
     let ops = all.len();
     let mut figures = all.percentiles();
     figures["ops"] = json!(ops);
-    figures["per_second"] = json!(ops as f64 / arguments.seconds);
+    figures["per_second"] = json!(ops as f64 / extent.measured().as_secs_f64());
     figures["failed"] = json!(failed);
     figures["first_fault"] = json!(first_fault);
     Ok(figures)
+}
+
+/// From when on operations count, and when clients stop.
+struct Extent {
+    measured_from: Instant,
+    until: Instant,
+    /// What is left to be started.
+    ops: Cell<u64>,
+}
+
+impl Extent {
+    fn of(arguments: &Arguments) -> Self {
+        let (warm, time) = match arguments.ops {
+            Some(_) => (Duration::ZERO, LONGEST),
+            None => {
+                let time = Duration::from_secs_f64(arguments.seconds);
+                (time / 10, time)
+            }
+        };
+        let measured_from = Instant::now() + warm;
+        Self {
+            measured_from,
+            until: measured_from + time,
+            ops: Cell::new(arguments.ops.unwrap_or(u64::MAX)),
+        }
+    }
+
+    /// Whether an operation starts at `now`; counts it.
+    fn starts(&self, now: Instant) -> bool {
+        let left = self.ops.get();
+        self.ops.set(left.saturating_sub(1));
+        left > 0 && now < self.until
+    }
+
+    fn measured(&self) -> Duration {
+        Instant::now().min(self.until) - self.measured_from
+    }
 }
 
 struct Client {
@@ -138,18 +180,18 @@ struct Done {
 }
 
 impl Client {
-    async fn run(mut self, measured_from: Instant, until: Instant) -> Done {
+    async fn run(mut self, extent: Rc<Extent>) -> Done {
         let mut done = Done::default();
         let mut value = vec![0; self.arguments.value_bytes];
         self.rng.fill_bytes(&mut value);
         let value = Bytes::from(value);
         loop {
             let began = Instant::now();
-            if began >= until {
+            if !extent.starts(began) {
                 return done;
             }
             let outcome = self.once(value.clone()).await;
-            if began < measured_from {
+            if began < extent.measured_from {
                 continue;
             }
             match outcome {

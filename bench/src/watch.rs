@@ -1,4 +1,4 @@
-//! Many watchers, and puts at a steady pace: how late each event comes.
+//! Many watchers, and puts at a steady pace or one after the other: how late each event comes.
 //!
 //! Every put's value is its time of sending, so that whoever receives it knows the delay. Watchers
 //! share streams, as a client's watchers do.
@@ -15,7 +15,7 @@ use store_api::etcdserverpb::watch_client::WatchClient;
 use store_api::etcdserverpb::{
     PutRequest, WatchCreateRequest, WatchRequest, WatchResponse, watch_request,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -23,8 +23,6 @@ use tonic::transport::Channel;
 use crate::figures::Durations;
 use crate::store::connect;
 
-/// Watchers spread over so many keys, and puts go to them in turn.
-const KEYS: usize = 10;
 /// How long events may take to arrive after the last put.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -38,9 +36,13 @@ pub(crate) struct Arguments {
     /// Streams, each with a connection of its own
     #[arg(long, default_value_t = 12)]
     streams: usize,
-    /// Events that all watchers together receive per second
-    #[arg(long, default_value_t = 20_000)]
-    events_per_second: usize,
+    /// Watchers are spread over so many keys, and puts go to them in turn
+    #[arg(long, default_value_t = 10)]
+    keys: usize,
+    /// Events that all watchers together receive per second; without it, a put follows when all
+    /// watchers have seen the one before
+    #[arg(long)]
+    events_per_second: Option<usize>,
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
 }
@@ -50,6 +52,8 @@ struct Received {
     durations: Durations,
     /// Watchers that the store has confirmed.
     created: usize,
+    /// Told after each response.
+    more: Rc<Notify>,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
@@ -67,7 +71,8 @@ async fn watched(arguments: Arguments) -> anyhow::Result<Value> {
         // A stream outlives any deadline of a request.
         let channel = connect(endpoint).await?;
         let watchers = (at..arguments.watchers).step_by(arguments.streams);
-        let (requests, responses) = open(&channel, watchers).await?;
+        let keys = watchers.map(|watcher| key(watcher % arguments.keys));
+        let (requests, responses) = open(&channel, keys.collect()).await?;
         let received = received.clone();
         streams.push(tokio::task::spawn_local(async move {
             let _open = requests;
@@ -79,36 +84,29 @@ async fn watched(arguments: Arguments) -> anyhow::Result<Value> {
         .await
         .context("not all watchers were confirmed")?;
 
-    let per_put = arguments.watchers / KEYS;
-    let puts_per_second = arguments.events_per_second as f64 / per_put as f64;
-    let puts = (arguments.seconds * puts_per_second).ceil() as usize;
-    let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / puts_per_second));
-    let mut sent = Vec::new();
-    for put in 0..puts {
-        ticks.tick().await;
-        let mut kv = KvClient::new(channels[put % channels.len()].clone());
-        sent.push(tokio::task::spawn_local(async move {
-            let request = PutRequest {
-                key: key(put),
-                value: (began.elapsed().as_nanos() as u64)
-                    .to_be_bytes()
-                    .to_vec()
-                    .into(),
-                ..PutRequest::default()
-            };
-            kv.put(request).await
-        }));
+    let puts = Puts {
+        channels,
+        keys: arguments.keys,
+        began,
+    };
+    let per_put = arguments.watchers / arguments.keys;
+    let putting = Instant::now();
+    match arguments.events_per_second {
+        Some(events) => {
+            let pace = events as f64 / per_put as f64;
+            let sent = puts.at_pace(pace, arguments.seconds).await?;
+            seen(&received, sent * per_put).await?;
+        }
+        None => {
+            let mut sent = 0;
+            while putting.elapsed().as_secs_f64() < arguments.seconds {
+                puts.put(sent).await?;
+                sent += 1;
+                seen(&received, sent * per_put).await?;
+            }
+        }
     }
-    for put in sent {
-        put.await.context("a put of the load panicked")??;
-    }
-    let expected = puts * per_put;
-    until(|| received.borrow().durations.len() >= expected)
-        .await
-        .with_context(|| {
-            let came = received.borrow().durations.len();
-            format!("{came} of {expected} events came")
-        })?;
+    let seconds = putting.elapsed().as_secs_f64();
     for stream in streams {
         stream.abort();
     }
@@ -116,18 +114,68 @@ async fn watched(arguments: Arguments) -> anyhow::Result<Value> {
     let events = durations.len();
     let mut figures = durations.percentiles();
     figures["events"] = json!(events);
+    figures["events_per_second"] = json!(events as f64 / seconds);
     Ok(figures)
+}
+
+/// Waits until the watchers have seen so many events.
+async fn seen(received: &RefCell<Received>, expected: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let more = received.borrow().more.clone();
+    while received.borrow().durations.len() < expected {
+        let came = received.borrow().durations.len();
+        let waiting = tokio::time::timeout_at(deadline.into(), more.notified());
+        waiting
+            .await
+            .with_context(|| format!("{came} of {expected} events came"))?;
+    }
+    Ok(())
+}
+
+/// Who puts.
+struct Puts {
+    channels: Vec<Channel>,
+    keys: usize,
+    began: Instant,
+}
+
+impl Puts {
+    /// One put, through the members in turn, whose value tells when it was sent.
+    fn put(&self, number: usize) -> impl Future<Output = Result<(), tonic::Status>> + 'static {
+        let mut kv = KvClient::new(self.channels[number % self.channels.len()].clone());
+        let now = u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let request = PutRequest {
+            key: key(number % self.keys),
+            value: now.to_be_bytes().to_vec().into(),
+            ..PutRequest::default()
+        };
+        async move { kv.put(request).await.map(drop) }
+    }
+
+    /// Puts at a steady pace, however long each takes; how many they were.
+    async fn at_pace(&self, per_second: f64, seconds: f64) -> anyhow::Result<usize> {
+        let puts = (seconds * per_second).ceil() as usize;
+        let mut ticks = tokio::time::interval(Duration::from_secs_f64(1.0 / per_second));
+        let mut sent = Vec::new();
+        for put in 0..puts {
+            ticks.tick().await;
+            sent.push(tokio::task::spawn_local(self.put(put)));
+        }
+        for put in sent {
+            put.await.context("a put of the load panicked")??;
+        }
+        Ok(puts)
+    }
 }
 
 async fn open(
     channel: &Channel,
-    watchers: impl Iterator<Item = usize>,
+    keys: Vec<Bytes>,
 ) -> anyhow::Result<(mpsc::Sender<WatchRequest>, Streaming<WatchResponse>)> {
-    let watchers: Vec<_> = watchers.collect();
-    let (requests, outgoing) = mpsc::channel(watchers.len().max(1));
-    for watcher in watchers {
+    let (requests, outgoing) = mpsc::channel(keys.len().max(1));
+    for key in keys {
         let create = WatchCreateRequest {
-            key: key(watcher),
+            key,
             ..WatchCreateRequest::default()
         };
         requests.try_send(WatchRequest {
@@ -154,6 +202,7 @@ async fn receive(
             let sent = Duration::from_nanos(u64::from_be_bytes(sent));
             received.durations.add(now.saturating_sub(sent));
         }
+        received.more.notify_one();
     }
     anyhow::bail!("a stream ended")
 }
@@ -168,5 +217,5 @@ async fn until(condition: impl Fn() -> bool) -> anyhow::Result<()> {
 }
 
 fn key(number: usize) -> Bytes {
-    format!("watched/{:02}", number % KEYS).into()
+    format!("watched/{number:02}").into()
 }
