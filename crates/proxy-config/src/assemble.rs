@@ -2,6 +2,8 @@
 //!
 //! Owns the defaults. Never decides whether a resource may be in force: that is `link`.
 
+mod matching;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +14,10 @@ use crate::compiled::{
     RetryPolicy, Route, Split, SplitTarget,
 };
 use crate::resource::{
-    ClusterSpec, DefaultsSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec, RetryWord, RouteSpec,
-    Targets, VirtualHostSpec,
+    ClusterSpec, DefaultsSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec, RetryWord, Targets,
+    VirtualHostSpec,
 };
-use crate::router::{Conditions, HeaderCondition, PathCondition, VirtualHost};
+use crate::router::VirtualHost;
 use crate::units::Time;
 
 /// Envoy's, as are all that have no word of reason.
@@ -179,35 +181,13 @@ pub(crate) fn virtual_host(
                 None => base.retry.clone(),
             },
         };
-        routes.push((conditions(route), Arc::new(compiled)));
+        routes.push((matching::conditions(&route.matches), Arc::new(compiled)));
     }
     Some(VirtualHost::new(
         resource.name(),
         spec.domains.clone(),
         routes,
     ))
-}
-
-fn conditions(route: &RouteSpec) -> Conditions {
-    let matches = &route.matches;
-    let path = match (&matches.path, &matches.path_prefix) {
-        (Some(path), _) => PathCondition::Exact(path.as_str().into()),
-        (None, Some(prefix)) => PathCondition::Prefix(prefix.as_str().into()),
-        (None, None) => PathCondition::Any,
-    };
-    let header = |header: &crate::resource::HeaderSpec| HeaderCondition {
-        name: header.name.as_str().into(),
-        exact: header.exact.as_deref().map(Into::into),
-    };
-    Conditions {
-        path,
-        methods: matches
-            .methods
-            .iter()
-            .map(|method| method.as_str().into())
-            .collect(),
-        headers: matches.headers.iter().map(header).collect(),
-    }
 }
 
 fn retry(spec: &RetrySpec, given_by: GivenBy) -> RetryPolicy {

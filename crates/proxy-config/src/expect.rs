@@ -24,9 +24,10 @@ pub(crate) fn run(
 }
 
 fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) -> Option<String> {
-    let written = expectation.get.split('?').next().unwrap_or_default();
+    let written = &*expectation.get;
+    let (path, query) = written.split_once('?').unwrap_or((written, ""));
     // `%2F` may be tested: what a node does with it, its Defaults say.
-    let path = normalize_path(written, EscapedSlashes::Keep).ok()?;
+    let path = normalize_path(path, EscapedSlashes::Keep).ok()?;
     let method = expectation
         .method
         .as_ref()
@@ -44,6 +45,7 @@ fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) ->
             .as_deref()
             .unwrap_or_else(|| any_host(host.domains())),
         path: &path,
+        query,
         method,
         header: &header,
     };
@@ -76,7 +78,7 @@ fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) ->
 fn any_host(domains: &[Domain]) -> &str {
     let exact = domains.iter().find_map(|domain| match domain {
         Domain::Exact(name) => Some(&**name),
-        Domain::Below(_) | Domain::Any => None,
+        Domain::Below(_) | Domain::Begins(_) | Domain::Any => None,
     });
     exact.unwrap_or("localhost")
 }

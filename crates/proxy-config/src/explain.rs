@@ -236,7 +236,7 @@ impl Explanation {
     ) -> Result<String, String> {
         let host = normalize_host(&ask.host).map_err(|fault| format!("400: the host: {fault}"))?;
         self.host = host.to_string();
-        let path = ask.path.split('?').next().unwrap_or_default();
+        let (path, query) = ask.path.split_once('?').unwrap_or((&ask.path, ""));
         let path = normalize_path(path, config.defaults.escaped_slashes)
             .map_err(|fault| format!("400: the path: {fault}"))?;
         self.path = path.to_string();
@@ -249,6 +249,7 @@ impl Explanation {
         let request = RequestView {
             host: &host,
             path: &path,
+            query,
             method: &ask.method,
             header: &header,
         };

@@ -83,15 +83,23 @@ pub enum Domain {
     Exact(Box<str>),
     /// `*.x`: every host below `x`, at any depth, but not `x`. Holds `.x`.
     Below(Box<str>),
+    /// `x.*`: every host that begins with the labels of `x`, and has more. Holds `x.`.
+    Begins(Box<str>),
     /// `*`: every host.
     Any,
 }
 
 impl Domain {
-    /// Reads `host`, `*.host` or `*`.
+    /// Reads `host`, `*.host`, `host.*` or `*`.
     pub fn parse(text: &str) -> Result<Self, HostFault> {
         if text == "*" {
             return Ok(Self::Any);
+        }
+        if let Some(name) = text.strip_suffix(".*") {
+            return match Self::parse(name)? {
+                Self::Exact(name) => Ok(Self::Begins(format!("{name}.").into())),
+                _ => Err(HostFault::BadCharacter),
+            };
         }
         let name = text.strip_prefix("*.").unwrap_or(text);
         if without_port(name)? != name {
@@ -113,6 +121,7 @@ impl Domain {
         match self {
             Self::Exact(name) => **name == *host,
             Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(&**suffix),
+            Self::Begins(start) => host.len() > start.len() && host.starts_with(&**start),
             Self::Any => true,
         }
     }
@@ -123,6 +132,7 @@ impl fmt::Display for Domain {
         match self {
             Self::Exact(name) => f.write_str(name),
             Self::Below(suffix) => write!(f, "*{suffix}"),
+            Self::Begins(start) => write!(f, "{start}*"),
             Self::Any => f.write_str("*"),
         }
     }
@@ -178,7 +188,11 @@ mod tests {
         assert!(!below.matches("example.com") && !below.matches("badexample.com"));
         assert_eq!(below.to_string(), "*.example.com");
         assert!(Domain::parse("*").unwrap().matches("anything"));
-        for bad in ["a.*", "*a.com", "a.com:80", "*.", ""] {
+        let begins = Domain::parse("Www.Shop.*").unwrap();
+        assert!(begins.matches("www.shop.de") && begins.matches("www.shop.co.uk"));
+        assert!(!begins.matches("www.shop") && !begins.matches("www.shops.de"));
+        assert_eq!(begins.to_string(), "www.shop.*");
+        for bad in ["*.a.*", "*.*", "a*", "*a.com", "a.com:80", "*.", ".*", ""] {
             assert!(Domain::parse(bad).is_err(), "{bad}");
         }
     }

@@ -16,6 +16,7 @@ mod host;
 mod link;
 mod parse;
 mod path;
+mod pattern;
 pub mod resource;
 mod router;
 mod schema;
@@ -36,10 +37,11 @@ pub use graph::{Graph, GraphEdge, GraphNode, GraphNodeKind, graph};
 pub use host::{Domain, HostFault, normalize_host};
 pub use parse::{parse_documents, parse_sources, parse_value};
 pub use path::{EscapedSlashes, PathFault, normalize_path};
+pub use pattern::{PathTemplate, Pattern};
 pub use resource::{Kind, ParseKindError, RESOURCE_BYTES_MAX, Resource, ResourceId};
 pub use router::{
-    Conditions, HeaderCondition, Mismatch, PathCondition, RequestView, RouteMatch, Router,
-    VirtualHost,
+    Conditions, HeaderCondition, Mismatch, PathCondition, QueryCondition, RequestView, RouteMatch,
+    Router, ValueCondition, VirtualHost,
 };
 pub use schema::json_schema;
 pub use set::{Change, ConfigSet};

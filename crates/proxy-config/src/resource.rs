@@ -6,6 +6,7 @@
 mod cluster;
 mod defaults;
 mod listener;
+mod matching;
 pub(crate) mod selector;
 mod targets;
 mod virtual_host;
@@ -26,11 +27,10 @@ use crate::words::Name;
 pub use cluster::{ClusterSpec, EndpointSpec, LimitsSpec, ProbeSpec};
 pub use defaults::DefaultsSpec;
 pub use listener::{ListenerProtocol, ListenerSpec};
+pub use matching::{HeaderSpec, QuerySpec};
 pub use selector::NodeSelector;
 pub use targets::Targets;
-pub use virtual_host::{
-    Expectation, HeaderSpec, MatchSpec, RetrySpec, RetryWord, RouteSpec, VirtualHostSpec,
-};
+pub use virtual_host::{Expectation, MatchSpec, RetrySpec, RetryWord, RouteSpec, VirtualHostSpec};
 
 /// The version of the stored form.
 pub(crate) const SCHEMA: u32 = 1;

@@ -7,6 +7,7 @@ mod conditions;
 mod table;
 #[cfg(test)]
 mod tests;
+mod value;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use std::sync::Arc;
 use crate::compiled::{ResourceName, Route};
 use crate::host::{Domain, normalize_host};
 
-pub use conditions::{Conditions, HeaderCondition, Mismatch, PathCondition};
+pub use conditions::{Conditions, Mismatch, PathCondition};
 use table::RouteTable;
+pub use value::{HeaderCondition, QueryCondition, ValueCondition};
 
 /// Fixed keys: what is looked up never enters a map, so an attacker cannot make collisions, and
 /// this crate draws no randomness.
@@ -35,6 +37,8 @@ pub struct RequestView<'a> {
     pub host: &'a str,
     /// The path as `normalize_path` returns it, without the query.
     pub path: &'a str,
+    /// The query as the client sent it, without its question mark; empty if there is none.
+    pub query: &'a str,
     /// The method, in capitals.
     pub method: &'a str,
     /// The value of a header by its lower-case name. Several are one list, joined by `, ` (RFC 9110,
@@ -106,6 +110,7 @@ impl VirtualHost {
 pub struct Router {
     exact: HostMap,
     below: HostMap,
+    begins: HostMap,
     any: Option<Arc<VirtualHost>>,
 }
 
@@ -130,6 +135,9 @@ impl Router {
                 Domain::Below(suffix) => {
                     self.below.insert((&**suffix).into(), virtual_host.clone());
                 }
+                Domain::Begins(start) => {
+                    self.begins.insert((&**start).into(), virtual_host.clone());
+                }
                 Domain::Any => self.any = Some(virtual_host.clone()),
             }
         }
@@ -145,6 +153,7 @@ impl Router {
                 match domain {
                     Domain::Exact(name) => drop(self.exact.remove(&**name)),
                     Domain::Below(suffix) => drop(self.below.remove(&**suffix)),
+                    Domain::Begins(start) => drop(self.begins.remove(&**start)),
                     Domain::Any => self.any = None,
                 }
             }
@@ -156,6 +165,7 @@ impl Router {
         match domain {
             Domain::Exact(name) => self.exact.get(&**name),
             Domain::Below(suffix) => self.below.get(&**suffix),
+            Domain::Begins(start) => self.begins.get(&**start),
             Domain::Any => self.any.as_ref(),
         }
     }
@@ -170,7 +180,7 @@ impl Router {
     }
 
     /// The virtual host of a host: an exact domain before `*.x`, a longer `*.x` before a shorter
-    /// one, `*` last (Envoy's order). A host that is none has no virtual host, not even `*`.
+    /// one, then `x.*` likewise, `*` last (Envoy's order). A host that is none has no virtual host, not even `*`.
     pub fn virtual_host(&self, host: &str) -> Option<&Arc<VirtualHost>> {
         let host = normalize_host(host).ok()?;
         if let Some(found) = self.exact.get(&*host) {
@@ -185,6 +195,12 @@ impl Router {
                 return Some(found);
             }
         }
+        if !self.begins.is_empty() {
+            let mut starts = host.rmatch_indices('.');
+            if let Some(found) = starts.find_map(|(at, _)| self.begins.get(&host[..=at])) {
+                return Some(found);
+            }
+        }
         self.any.as_ref()
     }
 
@@ -194,6 +210,7 @@ impl Router {
             .exact
             .values()
             .chain(self.below.values())
+            .chain(self.begins.values())
             .chain(&self.any)
             .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));

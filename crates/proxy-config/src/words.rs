@@ -53,6 +53,12 @@ pub(crate) use text_form;
 #[error("{0}")]
 pub struct WordFault(String);
 
+impl WordFault {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
 /// The name of a resource or namespace: 1 to 63 letters, digits, `-`, `_` or `.`, beginning with a
 /// letter or digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -392,6 +398,56 @@ text_form!(
     "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 );
 
+/// A gRPC method as `package.Service/Method`, or all of a service as `package.Service`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcName(Box<str>);
+
+impl GrpcName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether one method is meant, not a service.
+    pub fn is_method(&self) -> bool {
+        self.0.contains('/')
+    }
+}
+
+impl FromStr for GrpcName {
+    type Err = WordFault;
+
+    fn from_str(text: &str) -> Result<Self, WordFault> {
+        let is_name = |name: &str| {
+            let part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+            !name.is_empty() && name.bytes().all(part)
+        };
+        let (service, method) = match text.split_once('/') {
+            Some((service, method)) => (service, Some(method)),
+            None => (text, None),
+        };
+        if service.split('.').all(is_name) && method.is_none_or(is_name) && text.len() <= 1024 {
+            return Ok(Self(text.into()));
+        }
+        Err(WordFault(format!(
+            "{text:?} is not a gRPC method; write it as package.Service/Method, or package.Service \
+             for all of a service"
+        )))
+    }
+}
+
+impl fmt::Display for GrpcName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+text_form!(
+    GrpcName,
+    "A gRPC method as `package.Service/Method`, or all of a service as `package.Service`.",
+    "^[A-Za-z0-9_.]+(/[A-Za-z0-9_]+)?$"
+);
+
 /// RFC 9110, 5.6.2.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -403,7 +459,7 @@ impl FromStr for Domain {
     fn from_str(text: &str) -> Result<Self, WordFault> {
         Self::parse(text).map_err(|fault| {
             WordFault(format!(
-                "{text:?} is not a domain: {fault}; write shop.example.com, *.example.com or \"*\", \
+                "{text:?} is not a domain: {fault}; write shop.example.com, *.example.com, shop.* or \"*\", \
                  without a port"
             ))
         })
@@ -412,8 +468,9 @@ impl FromStr for Domain {
 
 text_form!(
     Domain,
-    "A host name, `*.` and a host name for all below it, or `*`.",
-    "^(\\*|(\\*\\.)?[^*:/]+)$"
+    "A host name, `*.` and a host name for all below it, a host name and `.*` for all that begin \
+     so, or `*`.",
+    "^(\\*|(\\*\\.)?[^*:/]+|[^*:/]+\\.\\*)$"
 );
 
 #[cfg(test)]

@@ -17,5 +17,7 @@ mod listeners;
 mod retries;
 #[path = "proxy/rig.rs"]
 mod rig;
+#[path = "proxy/routing.rs"]
+mod routing;
 #[path = "proxy/tcp.rs"]
 mod tcp;

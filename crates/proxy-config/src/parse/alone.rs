@@ -2,6 +2,8 @@
 //!
 //! Owns the rules between the fields of one resource. Never repeats what a word's type proves.
 
+mod matching;
+
 use std::collections::HashSet;
 use std::hash::Hash;
 
@@ -10,8 +12,8 @@ use crate::fault::suggest;
 use crate::host::{Domain, normalize_host};
 use crate::path::{EscapedSlashes, normalize_path};
 use crate::resource::{
-    ClusterSpec, DefaultsSpec, Expectation, ListenerProtocol, ListenerSpec, MatchSpec, ProbeSpec,
-    Resource, RetrySpec, RouteSpec, Spec, VirtualHostSpec,
+    ClusterSpec, DefaultsSpec, Expectation, ListenerProtocol, ListenerSpec, ProbeSpec, Resource,
+    RetrySpec, RouteSpec, Spec, VirtualHostSpec,
 };
 use crate::tree::Place;
 use crate::units::{Size, Time};
@@ -201,37 +203,7 @@ fn check_virtual_host(spec: &VirtualHostSpec, findings: &mut Findings) {
 }
 
 fn check_route(route: &RouteSpec, path: &str, findings: &mut Findings) {
-    let MatchSpec {
-        path_prefix,
-        path: exact,
-        methods,
-        headers,
-    } = &route.matches;
-    findings.refuse_if(
-        path_prefix.is_some() && exact.is_some(),
-        format!("{path}.match"),
-        || "both `path` and `path_prefix`; give one of them".into(),
-    );
-    findings.refuse_repeats(&format!("{path}.match.methods"), methods);
-    for (index, header) in headers.iter().enumerate() {
-        let is_one = header.exact.is_some() != (header.present == Some(true));
-        let path = format!("{path}.match.headers[{index}]");
-        findings.refuse_if(
-            !is_one || header.present == Some(false),
-            path.clone(),
-            || "a header condition says one thing; give `exact: value` or `present: true`".into(),
-        );
-        let odd = |value: &String| value.trim() != value || value.chars().any(char::is_control);
-        findings.refuse_if(
-            header.exact.as_ref().is_some_and(odd),
-            path + ".exact",
-            || "no header has such a value; leave out control characters and outer spaces".into(),
-        );
-    }
-    findings.refuse_repeats(
-        &format!("{path}.match.headers"),
-        headers.iter().map(|header| header.name.as_str()),
-    );
+    matching::check(&route.matches, &format!("{path}.match"), findings);
     if let Some(retry) = &route.retry {
         check_retry(retry, &format!("{path}.retry"), findings);
     }

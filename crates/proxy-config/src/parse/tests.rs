@@ -162,6 +162,53 @@ fn rules_of_a_virtual_host_are_told_at_their_place() {
             "routes[0].match: both",
         ),
         (
+            "{ match: { path_regex: '/a(', path_template: '/{b}', grpc: p.S }, to: a }",
+            "routes[0].match.path_regex: \"/a(\" is not a regular expression: unclosed group; correct \
+             it (RE2's syntax) (in.yaml:5:26)",
+        ),
+        (
+            "{ match: { path_regex: '/((a{1000}){1000}){1000}' }, to: a }",
+            "routes[0].match.path_regex: \"/((a{1000}){1000}){1000}\" needs more than 256 KiB once it \
+             is compiled; use smaller repetitions (in.yaml:5:26)",
+        ),
+        (
+            "{ match: { path_regex: /a, path_template: '/{b}', grpc: p.S }, to: a }",
+            "routes[0].match: `path_template` and `path_regex` and `grpc`; give one of them",
+        ),
+        (
+            "{ match: { path_template: '/{a}.json' }, to: a }",
+            "routes[0].match.path_template: \"/{a}.json\" is not a path template: a variable is a \
+             whole segment",
+        ),
+        (
+            "{ match: { grpc: /p.S/M }, to: a }",
+            "routes[0].match.grpc: \"/p.S/M\" is not a gRPC method; write it as package.Service/Method",
+        ),
+        (
+            "{ match: { headers: [{ name: x, prefix: a, exact: b }] }, to: a }",
+            "headers[0]: a header condition says one thing",
+        ),
+        (
+            "{ match: { headers: [{ name: x, exact: \"a\\r\\nb\" }] }, to: a }",
+            "headers[0].exact: no header has such a value",
+        ),
+        (
+            "{ match: { headers: [{ name: x, prefix: '' }] }, to: a }",
+            "headers[0].prefix: every value has that",
+        ),
+        (
+            "{ match: { headers: [{ name: x, exact: a }, { name: X, exact: a }] }, to: a }",
+            "headers[1]: `x` is given twice",
+        ),
+        (
+            "{ match: { query: [{ name: x }] }, to: a }",
+            "query[0]: a query condition says one thing",
+        ),
+        (
+            "{ match: { query: [{ name: '', present: true }] }, to: a }",
+            "query[0].name: there is no name",
+        ),
+        (
             "{ match: { headers: [{ name: x }] }, to: a }",
             "headers[0]: a header condition",
         ),

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::matching::{HeaderSpec, QuerySpec};
 use super::{Targets, is_default};
 use crate::host::Domain;
+use crate::pattern::{PathTemplate, Pattern};
 use crate::units::Time;
-use crate::words::{HeaderName, Method, PathText, Reference};
+use crate::words::{GrpcName, HeaderName, Method, PathText, Reference};
 
 /// Routes for some domains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -17,7 +19,8 @@ pub struct VirtualHostSpec {
     /// The http listeners that it attaches to; left out: every one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Vec<Reference>>,
-    /// The hosts that it serves: exact, `*.x` for all below x, or `"*"`.
+    /// The hosts that it serves: exact, `*.x` for all below x, `x.*` for all that begin with x, or
+    /// `"*"`.
     pub domains: Vec<Domain>,
     /// The routes; the first that matches wins.
     pub routes: Vec<RouteSpec>,
@@ -56,27 +59,26 @@ pub struct MatchSpec {
     /// This path alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<PathText>,
+    /// Paths of this form: `/users/{id}/files/{*rest}`. `{id}` is one segment that is not empty,
+    /// `{*rest}` all that is left, at least a character.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_template: Option<PathTemplate>,
+    /// Paths all of which match this regular expression (RE2's syntax).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_regex: Option<Pattern>,
+    /// gRPC calls, known by their content type, of this method (`package.Service/Method`) or of all
+    /// methods of this service (`package.Service`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcName>,
     /// One of these methods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub methods: Vec<Method>,
     /// All of these headers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderSpec>,
-}
-
-/// A condition on one header: `exact` or `present`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HeaderSpec {
-    /// The header's name.
-    pub name: HeaderName,
-    /// It must have this value. A header that is given several times has all its values, joined by
-    /// `, `.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exact: Option<String>,
-    /// `true`: it must be there, with any value.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub present: Option<bool>,
+    /// All of these query parameters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<QuerySpec>,
 }
 
 /// When and how often to try again. A request is repeated only where that is safe, and within the
@@ -131,7 +133,7 @@ pub enum RetryWord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expectation {
-    /// The path; a query is ignored.
+    /// The path, and a query if routes look at it.
     pub get: String,
     /// The method; left out: GET.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,8 @@
 use std::fmt;
 
 use super::RequestView;
+use super::value::{HeaderCondition, QueryCondition};
+use crate::pattern::{PathTemplate, Pattern};
 
 /// The conditions of one route; all must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +18,10 @@ pub struct Conditions {
     pub methods: Box<[Box<str>]>,
     /// Which headers.
     pub headers: Box<[HeaderCondition]>,
+    /// Which query parameters.
+    pub query: Box<[QueryCondition]>,
+    /// gRPC only: the content type says so.
+    pub grpc: bool,
 }
 
 /// Which paths a route takes.
@@ -29,15 +35,10 @@ pub enum PathCondition {
     Prefix(Box<str>),
     /// This path alone, to the letter.
     Exact(Box<str>),
-}
-
-/// A condition on one header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeaderCondition {
-    /// The name, in lower case.
-    pub name: Box<str>,
-    /// The value, to the letter. `None`: any value, but the header must be there.
-    pub exact: Option<Box<str>>,
+    /// Paths of this form.
+    Template(PathTemplate),
+    /// Paths all of which match this.
+    Regex(Pattern),
 }
 
 /// The first condition that does not hold.
@@ -49,6 +50,10 @@ pub enum Mismatch<'a> {
     Method(&'a [Box<str>]),
     /// This header is missing or has another value.
     Header(&'a HeaderCondition),
+    /// This query parameter is missing or has another value.
+    Query(&'a QueryCondition),
+    /// It is no gRPC.
+    Grpc,
 }
 
 impl Conditions {
@@ -70,12 +75,16 @@ impl Conditions {
         {
             return Err(Mismatch::Method(&self.methods));
         }
-        match self
-            .headers
-            .iter()
-            .find(|header| !header.holds((request.header)(&header.name).as_deref()))
-        {
-            Some(header) => Err(Mismatch::Header(header)),
+        if self.grpc && !is_grpc(request) {
+            return Err(Mismatch::Grpc);
+        }
+        let fails =
+            |header: &&HeaderCondition| !header.holds((request.header)(&header.name).as_deref());
+        if let Some(header) = self.headers.iter().find(fails) {
+            return Err(Mismatch::Header(header));
+        }
+        match self.query.iter().find(|one| !one.holds(request.query)) {
+            Some(query) => Err(Mismatch::Query(query)),
             None => Ok(()),
         }
     }
@@ -88,18 +97,29 @@ impl Conditions {
                     .methods
                     .iter()
                     .all(|method| self.methods.contains(method)));
-        let implied = |mine: &HeaderCondition| {
-            other.headers.iter().any(|theirs| {
-                theirs.name == mine.name && (mine.exact.is_none() || theirs.exact == mine.exact)
-            })
-        };
-        self.path.covers(&other.path) && methods && self.headers.iter().all(implied)
+        let headers = self
+            .headers
+            .iter()
+            .all(|mine| other.headers.iter().any(|theirs| mine.covers(theirs)));
+        let query = self
+            .query
+            .iter()
+            .all(|mine| other.query.iter().any(|theirs| mine.covers(theirs)));
+        self.path.covers(&other.path) && methods && headers && query && (other.grpc || !self.grpc)
     }
 
     /// Whether the path decides alone.
     pub(super) fn is_path_only(&self) -> bool {
-        self.methods.is_empty() && self.headers.is_empty()
+        self.methods.is_empty() && self.headers.is_empty() && self.query.is_empty() && !self.grpc
     }
+}
+
+/// By the content type, as Envoy: `application/grpc`, alone or with `+proto`, `;...`.
+fn is_grpc(request: &RequestView<'_>) -> bool {
+    (request.header)("content-type").is_some_and(|value| {
+        let rest = value.strip_prefix("application/grpc");
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+    })
 }
 
 impl PathCondition {
@@ -111,6 +131,8 @@ impl PathCondition {
             Self::Prefix(prefix) => path
                 .strip_prefix(prefix.trim_end_matches('/'))
                 .is_some_and(|rest| rest.starts_with('/') || (rest.is_empty() && !path.is_empty())),
+            Self::Template(template) => template.matches(path),
+            Self::Regex(pattern) => pattern.matches(path),
         }
     }
 
@@ -118,19 +140,16 @@ impl PathCondition {
         match (self, other) {
             (Self::Any, _) => true,
             (_, Self::Any) => false,
-            (Self::Exact(mine), Self::Exact(theirs)) => mine == theirs,
-            (Self::Exact(_), Self::Prefix(_)) => false,
-            (Self::Prefix(_), Self::Exact(path) | Self::Prefix(path)) => self.matches(path),
-        }
-    }
-}
-
-impl HeaderCondition {
-    fn holds(&self, value: Option<&str>) -> bool {
-        match (&self.exact, value) {
-            (_, None) => false,
-            (None, Some(_)) => true,
-            (Some(exact), Some(value)) => **exact == *value,
+            (_, Self::Exact(path)) => self.matches(path),
+            (Self::Prefix(_), Self::Prefix(path)) => self.matches(path),
+            // Every path of theirs begins with these whole segments.
+            (Self::Prefix(_), Self::Template(theirs)) => self.matches(theirs.head()),
+            (Self::Prefix(_), Self::Regex(theirs)) => theirs
+                .head()
+                .is_some_and(|head| self.matches(&format!("{head}/"))),
+            (Self::Template(mine), Self::Template(theirs)) => mine.is_as(theirs),
+            (Self::Regex(mine), Self::Regex(theirs)) => mine == theirs,
+            (Self::Exact(_) | Self::Template(_) | Self::Regex(_), _) => false,
         }
     }
 }
@@ -141,15 +160,8 @@ impl fmt::Display for PathCondition {
             Self::Any => f.write_str("any path"),
             Self::Prefix(prefix) => write!(f, "path_prefix {prefix}"),
             Self::Exact(path) => write!(f, "path {path}"),
-        }
-    }
-}
-
-impl fmt::Display for HeaderCondition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.exact {
-            Some(exact) => write!(f, "header {}: {exact}", self.name),
-            None => write!(f, "header {} present", self.name),
+            Self::Template(template) => write!(f, "path_template {template}"),
+            Self::Regex(pattern) => write!(f, "path_regex {pattern}"),
         }
     }
 }
@@ -160,9 +172,15 @@ impl fmt::Display for Conditions {
         if !self.methods.is_empty() {
             write!(f, ", method {}", self.methods.join("|"))?;
         }
+        if self.grpc {
+            f.write_str(", grpc")?;
+        }
         self.headers
             .iter()
-            .try_for_each(|header| write!(f, ", {header}"))
+            .try_for_each(|header| write!(f, ", {header}"))?;
+        self.query
+            .iter()
+            .try_for_each(|query| write!(f, ", {query}"))
     }
 }
 
@@ -171,10 +189,9 @@ impl fmt::Display for Mismatch<'_> {
         match self {
             Self::Path(path) => write!(f, "the path is not {path}"),
             Self::Method(methods) => write!(f, "the method is not {}", methods.join(" or ")),
-            Self::Header(header) => match &header.exact {
-                Some(exact) => write!(f, "header {} is not {exact}", header.name),
-                None => write!(f, "header {} is missing", header.name),
-            },
+            Self::Header(header) => header.missed(f),
+            Self::Query(query) => query.missed(f),
+            Self::Grpc => f.write_str("the content type is not application/grpc"),
         }
     }
 }

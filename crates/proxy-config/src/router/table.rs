@@ -2,13 +2,25 @@
 //!
 //! Owns that the first matching route wins at a cost that follows the request: one step per path
 //! segment, and per step only the routes with that very path, of which those with an exact header
-//! are found by hash. Never decides what a condition means.
+//! or query parameter are found by hash. At a template's variable the tree is followed two ways, and
+//! no template has many. Regular expressions wait where the segments that they surely begin with end;
+//! where they are many, one pass over the path finds all that match. Never decides what a condition
+//! means.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use regex::bytes::{RegexSet, RegexSetBuilder};
+
+use super::value::{encoded, query_value};
 use super::{Conditions, HashMap, PathCondition, RequestView};
 use crate::compiled::Route;
+use crate::pattern::{PATTERN_SIZE_MAX, Segment, split_segment};
+
+/// From so many expressions in one place on, they are tried as one.
+const SET_FROM: usize = 4;
+/// The most memory of such a set; beyond it, they are tried one by one.
+const SET_SIZE_MAX: usize = 64 * PATTERN_SIZE_MAX;
 
 /// The routes of one virtual host and their index.
 #[derive(Debug)]
@@ -16,6 +28,8 @@ pub(super) struct RouteTable {
     routes: Box<[(Conditions, Arc<Route>)]>,
     /// The candidates for every path.
     any: Bucket,
+    /// Regular expressions of which no segment is sure.
+    loose: Regexes,
     /// The tree; the first node is `/`.
     nodes: Vec<Node>,
 }
@@ -25,9 +39,32 @@ pub(super) struct RouteTable {
 struct Node {
     /// Routes whose prefix ends here.
     prefix: Bucket,
-    /// Routes whose exact path ends here.
+    /// Routes whose exact path, or template, ends here.
     exact: Bucket,
+    /// Routes whose template takes all that is left.
+    rest: Bucket,
+    /// Routes whose regular expression begins with the segments up to here.
+    regexes: Regexes,
     children: HashMap<Box<str>, u32>,
+    /// The child for a template's variable.
+    variable: Option<u32>,
+}
+
+/// Routes with a regular expression, ascending.
+#[derive(Debug, Default)]
+struct Regexes {
+    routes: Vec<u32>,
+    /// All of them at once, where they are many.
+    set: Option<RegexSet>,
+}
+
+/// Which regular expressions are candidates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Regex {
+    /// Those that match.
+    Matching,
+    /// All in the right place.
+    Placed,
 }
 
 /// Routes with the same path condition. All lists ascend.
@@ -37,6 +74,8 @@ struct Bucket {
     plain: Vec<u32>,
     /// Those with one, by the name and value of their first.
     by_header: Vec<(Box<str>, ByValue)>,
+    /// Those with an exact query parameter instead, likewise.
+    by_query: Vec<(Box<str>, ByValue)>,
     /// Nothing after a route that takes all requests of its path can be reached.
     closed: bool,
 }
@@ -49,36 +88,86 @@ impl Bucket {
             return;
         }
         self.closed = conditions.is_path_only();
-        let exact = conditions
+        let header = conditions
             .headers
             .iter()
-            .find_map(|header| Some((&header.name, header.exact.as_ref()?)));
-        let Some((name, value)) = exact else {
-            self.plain.push(index);
-            return;
-        };
-        let at = self
-            .by_header
+            .find_map(|header| Some((&header.name, header.exact()?)));
+        let query = conditions
+            .query
             .iter()
-            .position(|(known, _)| known == name)
-            .unwrap_or_else(|| {
-                self.by_header.push((name.clone(), HashMap::default()));
-                self.by_header.len() - 1
-            });
-        self.by_header[at]
-            .1
-            .entry(value.clone())
-            .or_default()
-            .push(index);
+            .find_map(|query| Some((&query.name, query.value.exact()?)));
+        match (header, query) {
+            (Some((name, value)), _) => insert(&mut self.by_header, name, value, index),
+            (None, Some((name, value))) => insert(&mut self.by_query, name, value, index),
+            (None, None) => self.plain.push(index),
+        }
     }
 
     /// Calls `visit` with each ascending list of routes that may match.
-    fn candidates<'a>(&'a self, request: &RequestView<'_>, mut visit: impl FnMut(&'a [u32])) {
+    fn candidates<'a>(&'a self, request: &RequestView<'_>, visit: &mut dyn FnMut(&'a [u32])) {
         visit(&self.plain);
         for (name, values) in &self.by_header {
             if let Some(list) = (request.header)(name).and_then(|value| values.get(&*value)) {
                 visit(list);
             }
+        }
+        for (name, values) in &self.by_query {
+            if let Some(list) = query_value(request.query, name).and_then(|it| values.get(&*it)) {
+                visit(list);
+            }
+        }
+    }
+}
+
+fn insert(index: &mut Vec<(Box<str>, ByValue)>, name: &str, value: &str, route: u32) {
+    let at = index
+        .iter()
+        .position(|(known, _)| **known == *name)
+        .unwrap_or_else(|| {
+            index.push((name.into(), HashMap::default()));
+            index.len() - 1
+        });
+    index[at].1.entry(value.into()).or_default().push(route);
+}
+
+impl Regexes {
+    /// Makes the set, when all routes are there.
+    fn complete(&mut self, routes: &[(Conditions, Arc<Route>)]) {
+        if self.routes.len() < SET_FROM {
+            return;
+        }
+        let whole = |index: &u32| match &routes[*index as usize].0.path {
+            PathCondition::Regex(pattern) => pattern.whole(),
+            _ => "",
+        };
+        let set = RegexSetBuilder::new(self.routes.iter().map(whole))
+            .unicode(false)
+            .size_limit(SET_SIZE_MAX)
+            .dfa_size_limit(SET_SIZE_MAX)
+            .build();
+        self.set = set.ok();
+    }
+
+    fn candidates<'a>(
+        &'a self,
+        routes: &[(Conditions, Arc<Route>)],
+        (path, which): (&str, Regex),
+        visit: &mut dyn FnMut(&'a [u32]),
+    ) {
+        match (&self.set, which) {
+            (Some(set), Regex::Matching) => {
+                for at in set.matches(path.as_bytes()) {
+                    visit(std::slice::from_ref(&self.routes[at]));
+                }
+            }
+            (None, Regex::Matching) => {
+                for index in &self.routes {
+                    if routes[*index as usize].0.path.matches(path) {
+                        visit(std::slice::from_ref(index));
+                    }
+                }
+            }
+            (_, Regex::Placed) => visit(&self.routes),
         }
     }
 }
@@ -88,6 +177,7 @@ impl RouteTable {
         let mut table = Self {
             routes: routes.into(),
             any: Bucket::default(),
+            loose: Regexes::default(),
             nodes: vec![Node::default()],
         };
         for index in 0..table.routes.len() {
@@ -102,7 +192,27 @@ impl RouteTable {
                 PathCondition::Exact(path) => {
                     grow(&mut table.nodes, path).exact.push(at, conditions);
                 }
+                PathCondition::Template(template) => {
+                    let (node, is_rest) = grow_template(&mut table.nodes, template.segments());
+                    let bucket = if is_rest {
+                        &mut node.rest
+                    } else {
+                        &mut node.exact
+                    };
+                    bucket.push(at, conditions);
+                }
+                PathCondition::Regex(pattern) => {
+                    let regexes = match pattern.head() {
+                        Some(head) => &mut grow(&mut table.nodes, head).regexes,
+                        None => &mut table.loose,
+                    };
+                    regexes.routes.push(at);
+                }
             }
+        }
+        table.loose.complete(&table.routes);
+        for node in &mut table.nodes {
+            node.regexes.complete(&table.routes);
         }
         table.nodes.shrink_to_fit();
         table
@@ -115,7 +225,7 @@ impl RouteTable {
     /// The index of the first route whose conditions hold.
     pub(super) fn find(&self, request: &RequestView<'_>) -> Option<usize> {
         let mut best = u32::MAX;
-        self.visit(request, |list| {
+        self.visit(request, Regex::Matching, &mut |list| {
             let earlier = list.iter().take_while(|index| **index < best);
             let found = earlier.copied().find(|index| {
                 self.routes[*index as usize]
@@ -138,23 +248,32 @@ impl RouteTable {
                     .headers
                     .iter()
                     .filter(|header| *header.name == *name);
-                all.map(|header| header.exact.as_deref().unwrap_or_default())
+                all.map(|header| header.exact().unwrap_or_default())
                     .max()
                     .map(Cow::Borrowed)
             };
             let path = match &conditions.path {
-                PathCondition::Any => "*",
-                PathCondition::Prefix(path) | PathCondition::Exact(path) => path,
+                PathCondition::Any => "*".to_owned(),
+                PathCondition::Prefix(path) | PathCondition::Exact(path) => path.to_string(),
+                PathCondition::Template(template) => template.example(),
+                PathCondition::Regex(pattern) => match pattern.head() {
+                    Some(head) => format!("{head}/"),
+                    None => "*".to_owned(),
+                },
             };
+            let exact = conditions.query.iter();
+            let exact = exact.filter_map(|one| Some(encoded(&one.name, one.value.exact()?)));
+            let query = exact.collect::<Vec<_>>().join("&");
             let method = conditions.methods.first().map_or("", |method| &**method);
             let request = RequestView {
                 host: "",
-                path,
+                path: &path,
+                query: &query,
                 method,
                 header: &header,
             };
             let mut by = None;
-            self.visit(&request, |list| {
+            self.visit(&request, Regex::Placed, &mut |list| {
                 let earlier = list
                     .iter()
                     .map(|at| *at as usize)
@@ -170,21 +289,64 @@ impl RouteTable {
     }
 
     /// Calls `visit` with every list of routes whose path condition holds.
-    pub(super) fn visit<'a>(&'a self, request: &RequestView<'_>, mut visit: impl FnMut(&'a [u32])) {
-        self.any.candidates(request, &mut visit);
-        let Some(rest) = request.path.strip_prefix('/') else {
-            return;
-        };
-        let mut node = &self.nodes[0];
-        node.prefix.candidates(request, &mut visit);
-        for segment in rest.split('/') {
+    fn visit<'a>(
+        &'a self,
+        request: &RequestView<'_>,
+        which: Regex,
+        visit: &mut dyn FnMut(&'a [u32]),
+    ) {
+        self.any.candidates(request, visit);
+        let asked = (request.path, which);
+        self.loose.candidates(&self.routes, asked, visit);
+        if let Some(rest) = request.path.strip_prefix('/') {
+            self.descend(0, Some(rest), request, which, visit);
+        }
+    }
+
+    /// Visits what lies at a node and below it on the way of the path of which `rest` is left.
+    /// Calls itself once for each variable on the way, of which no template has many.
+    fn descend<'a>(
+        &'a self,
+        at: u32,
+        mut rest: Option<&str>,
+        request: &RequestView<'_>,
+        which: Regex,
+        visit: &mut dyn FnMut(&'a [u32]),
+    ) {
+        let mut node = &self.nodes[at as usize];
+        loop {
+            node.prefix.candidates(request, visit);
+            node.regexes
+                .candidates(&self.routes, (request.path, which), visit);
+            let Some(left) = rest else {
+                node.exact.candidates(request, visit);
+                return;
+            };
+            if !left.is_empty() {
+                node.rest.candidates(request, visit);
+            }
+            let (segment, after) = split_segment(left);
+            if let Some(variable) = node.variable
+                && !segment.is_empty()
+            {
+                self.descend(variable, after, request, which, visit);
+            }
             let Some(child) = node.children.get(segment) else {
                 return;
             };
             node = &self.nodes[*child as usize];
-            node.prefix.candidates(request, &mut visit);
+            rest = after;
         }
-        node.exact.candidates(request, &mut visit);
+    }
+
+    /// How many routes a look-up takes a look at.
+    #[cfg(test)]
+    pub(super) fn looked_at(&self, request: &RequestView<'_>) -> usize {
+        let mut candidates = 0;
+        self.visit(request, Regex::Matching, &mut |list| {
+            candidates += list.len()
+        });
+        candidates
     }
 }
 
@@ -192,16 +354,44 @@ impl RouteTable {
 fn grow<'a>(nodes: &'a mut Vec<Node>, path: &str) -> &'a mut Node {
     let mut at = 0;
     for segment in path.split('/').skip(1) {
-        at = match nodes[at].children.get(segment) {
-            Some(child) => *child as usize,
-            None => {
-                let child = nodes.len();
-                let id = u32::try_from(child).expect("a document cannot hold 2^32 segments");
-                nodes[at].children.insert(segment.into(), id);
-                nodes.push(Node::default());
-                child
-            }
-        };
+        at = child(nodes, at, segment);
     }
     &mut nodes[at]
+}
+
+/// The node where a template ends, and whether it takes all that is left there.
+fn grow_template<'a>(nodes: &'a mut Vec<Node>, segments: &[Segment]) -> (&'a mut Node, bool) {
+    let mut at = 0;
+    for segment in segments {
+        at = match segment {
+            Segment::Literal(literal) => child(nodes, at, literal),
+            Segment::One => variable(nodes, at),
+            Segment::Rest => return (&mut nodes[at], true),
+        };
+    }
+    (&mut nodes[at], false)
+}
+
+fn child(nodes: &mut Vec<Node>, at: usize, segment: &str) -> usize {
+    if let Some(child) = nodes[at].children.get(segment) {
+        return *child as usize;
+    }
+    let id = new_node(nodes);
+    nodes[at].children.insert(segment.into(), id);
+    id as usize
+}
+
+fn variable(nodes: &mut Vec<Node>, at: usize) -> usize {
+    if let Some(variable) = nodes[at].variable {
+        return variable as usize;
+    }
+    let id = new_node(nodes);
+    nodes[at].variable = Some(id);
+    id as usize
+}
+
+fn new_node(nodes: &mut Vec<Node>) -> u32 {
+    let id = u32::try_from(nodes.len()).expect("a document cannot hold 2^32 segments");
+    nodes.push(Node::default());
+    id
 }

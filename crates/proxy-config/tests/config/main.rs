@@ -78,6 +78,7 @@ fn routed(compiled: &Compiled, host: &str, path: &str) -> Option<String> {
     let request = proxy_config::RequestView {
         host,
         path,
+        query: "",
         method: "GET",
         header: &header,
     };

@@ -78,6 +78,7 @@ pub(super) async fn exchange<'l>(
     let found = http.router.route(&RequestView {
         host: target.host,
         path: &target.path,
+        query: target.query.strip_prefix('?').unwrap_or_default(),
         method: head.method.as_str(),
         header: &header,
     });
