@@ -162,6 +162,49 @@ fn rules_of_a_virtual_host_are_told_at_their_place() {
             "routes[0].match: both",
         ),
         (
+            "{ match: { headers: [{ name: x }] }, to: a }",
+            "headers[0]: a header condition",
+        ),
+        (
+            "{ to: a, retry: { when: [] } }",
+            "routes[0].retry.when: there is no condition",
+        ),
+        (
+            "{ to: a, retry: { when: [5xx], times: 11 } }",
+            "routes[0].retry.times: out of bounds; give 0 (never) to 10",
+        ),
+        (
+            "{ to: a, retry: { times: 1 } }",
+            "routes[0].retry.when: there is no condition; give at least one, such as \
+             connect-failure, or `times: 0`",
+        ),
+        ("{ to: a, retry: { times: -1 } }", "routes[0].retry.times: "),
+        (
+            "{ to: a }\nexpect:\n- { get: /, to: a, status: 404 }",
+            "expect[0]: an expectation",
+        ),
+        (
+            "{ to: a }\nexpect:\n- { get: /, host: b.com, to: a }",
+            "expect[0].host: `b.com`",
+        ),
+        ("{ to: a }\nlisteners: []", "listeners: the list is empty"),
+        ("{ to: a }\nexpect:\n- { get: a, to: a }", "expect[0].get"),
+    ] {
+        told_of_route(routes, part);
+    }
+}
+
+fn told_of_route(route: &str, part: &str) {
+    told(
+        &format!("kind: VirtualHost\nname: h\ndomains: [a.com]\nroutes:\n- {route}\n"),
+        part,
+    );
+}
+
+#[test]
+fn rules_of_a_match_are_told_at_their_place() {
+    for (route, part) in [
+        (
             "{ match: { path_regex: '/a(', path_template: '/{b}', grpc: p.S }, to: a }",
             "routes[0].match.path_regex: \"/a(\" is not a regular expression: unclosed group; correct \
              it (RE2's syntax) (in.yaml:5:26)",
@@ -208,39 +251,8 @@ fn rules_of_a_virtual_host_are_told_at_their_place() {
             "{ match: { query: [{ name: '', present: true }] }, to: a }",
             "query[0].name: there is no name",
         ),
-        (
-            "{ match: { headers: [{ name: x }] }, to: a }",
-            "headers[0]: a header condition",
-        ),
-        (
-            "{ to: a, retry: { when: [] } }",
-            "routes[0].retry.when: there is no condition",
-        ),
-        (
-            "{ to: a, retry: { when: [5xx], times: 11 } }",
-            "routes[0].retry.times: out of bounds; give 0 (never) to 10",
-        ),
-        (
-            "{ to: a, retry: { times: 1 } }",
-            "routes[0].retry.when: there is no condition; give at least one, such as \
-             connect-failure, or `times: 0`",
-        ),
-        ("{ to: a, retry: { times: -1 } }", "routes[0].retry.times: "),
-        (
-            "{ to: a }\nexpect:\n- { get: /, to: a, status: 404 }",
-            "expect[0]: an expectation",
-        ),
-        (
-            "{ to: a }\nexpect:\n- { get: /, host: b.com, to: a }",
-            "expect[0].host: `b.com`",
-        ),
-        ("{ to: a }\nlisteners: []", "listeners: the list is empty"),
-        ("{ to: a }\nexpect:\n- { get: a, to: a }", "expect[0].get"),
     ] {
-        told(
-            &format!("kind: VirtualHost\nname: h\ndomains: [a.com]\nroutes:\n- {routes}\n"),
-            part,
-        );
+        told_of_route(route, part);
     }
 }
 
