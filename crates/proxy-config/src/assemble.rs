@@ -2,6 +2,7 @@
 //!
 //! Owns the defaults. Never decides whether a resource may be in force: that is `link`.
 
+mod action;
 mod matching;
 
 use std::sync::Arc;
@@ -171,7 +172,7 @@ pub(crate) fn virtual_host(
         let compiled = Route {
             virtual_host: resource.name(),
             index,
-            to: split(&route.to, resource, clusters)?,
+            action: action::action(route, resource, clusters)?,
             timeout: match route.timeout {
                 Some(_) => limit(route.timeout, ROUTE_TIMEOUT),
                 None => base.route_timeout,

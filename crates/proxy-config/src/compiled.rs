@@ -13,6 +13,7 @@ use model::ConfigRevision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::action::{Action, Asked, PathChange, Redirect, Respond};
 pub use crate::path::EscapedSlashes;
 pub use crate::router::{RouteMatch, Router};
 
@@ -102,8 +103,8 @@ pub struct Route {
     pub virtual_host: ResourceName,
     /// Its place in the virtual host's list, from 0.
     pub index: usize,
-    /// Where requests go.
-    pub to: Split,
+    /// What becomes of requests.
+    pub action: Action,
     /// The whole time for a request, retries included, from its last byte received to the end of
     /// the response. `None`: no limit.
     pub timeout: Option<Duration>,

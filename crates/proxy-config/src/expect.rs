@@ -5,10 +5,14 @@
 
 use std::sync::Arc;
 
+use crate::compiled::{Action, Asked, Split};
 use crate::host::Domain;
 use crate::path::{EscapedSlashes, normalize_path};
 use crate::resource::{Expectation, VirtualHostSpec};
 use crate::router::{RequestView, VirtualHost};
+
+/// What a request is answered that no route takes.
+const NO_ROUTE: u16 = 404;
 
 /// The path and text of each test that does not hold.
 pub(crate) fn run(
@@ -39,11 +43,17 @@ fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) ->
             .find(|(known, _)| known.as_str() == name);
         found.map(|(_, value)| value.as_str().into())
     };
-    let request = RequestView {
+    let asked = Asked {
+        scheme: "http",
         host: expectation
             .host
             .as_deref()
             .unwrap_or_else(|| any_host(host.domains())),
+        path: &path,
+        query,
+    };
+    let request = RequestView {
+        host: asked.host,
         path: &path,
         query,
         method,
@@ -52,18 +62,33 @@ fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) ->
     let chosen = host.route(&request);
     let found = match chosen {
         None => "no route takes it".to_owned(),
-        Some(route) => format!("routes[{}] takes it, to {}", route.index, route.to),
+        Some(route) => format!(
+            "routes[{}] takes it, {}",
+            route.index,
+            route.action.told(&asked)
+        ),
     };
-    let (holds, wanted) = match &expectation.to {
-        None => (chosen.is_none(), "status 404".to_owned()),
-        Some(reference) => {
+    let (holds, wanted) = match (&expectation.to, &expectation.redirect) {
+        (None, None) => {
+            let status = expectation.status.unwrap_or(NO_ROUTE);
+            let found = chosen.map_or(Some(NO_ROUTE), |route| route.action.status());
+            (found == Some(status), format!("status {status}"))
+        }
+        (None, Some(url)) => {
+            let holds = chosen.is_some_and(|route| match &route.action {
+                Action::Redirect(redirect) => redirect.location(&asked) == *url,
+                Action::Forward(_) | Action::Respond(_) => false,
+            });
+            (holds, url.clone())
+        }
+        (Some(reference), _) => {
             let name = reference.resolve(namespace);
             let holds = chosen.is_some_and(|route| {
-                route
-                    .to
-                    .targets
-                    .iter()
-                    .any(|target| target.cluster.name == name)
+                let is_wanted = |to: &Split| {
+                    let mut targets = to.targets.iter();
+                    targets.any(|target| target.cluster.name == name)
+                };
+                route.action.to().is_some_and(is_wanted)
             });
             (holds, reference.to_string())
         }

@@ -11,7 +11,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
-    Cluster, CompiledConfig, Endpoint, GivenBy, Listener, Protocol, RetryPolicy, Route, Split,
+    Asked, Cluster, CompiledConfig, Endpoint, GivenBy, Listener, Protocol, RetryPolicy, Route,
+    Split,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
@@ -22,6 +23,8 @@ pub use ask::{Ask, AskFault};
 
 /// The most routes that are told one by one; the rest are counted.
 const ROUTES_TOLD_MAX: usize = 200;
+/// The port that a Host header leaves out.
+const HTTP_PORT: u16 = 80;
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,9 +89,9 @@ pub struct Chosen {
     pub route: Option<usize>,
     /// The route's timeout, or the connection's idle timeout; `None`: no limit.
     pub timeout: Option<Time>,
-    /// When it is tried again; `None`: it is no http request.
+    /// When it is tried again; `None`: it is no http request, or is sent to nobody.
     pub retry: Option<ExplainedRetry>,
-    /// The clusters that share it.
+    /// The clusters that share it; none where Skein answers.
     pub targets: Vec<ExplainedTarget>,
 }
 
@@ -261,7 +264,18 @@ impl Explanation {
         self.try_routes(virtual_host, &request, chosen.map(|route| route.index));
         let route = chosen.ok_or("404: none of the routes takes it")?;
         self.chosen = Some(Chosen::new(route, health));
-        Ok(format!("routes[{}] takes it, to {}", route.index, route.to))
+        let host_header = match ask.port {
+            Some(port) if port != HTTP_PORT && *ask.host == *host => format!("{host}:{port}"),
+            _ => ask.host.clone(),
+        };
+        let asked = Asked {
+            scheme: "http",
+            host: &host_header,
+            path: &path,
+            query,
+        };
+        let told = route.action.told(&asked);
+        Ok(format!("routes[{}] takes it, {told}", route.index))
     }
 
     fn try_routes(&mut self, host: &VirtualHost, request: &RequestView<'_>, chosen: Option<usize>) {
@@ -307,11 +321,12 @@ impl ExplainedHost {
 
 impl Chosen {
     fn new(route: &Route, health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth) -> Self {
+        let to = route.action.to();
         Self {
             route: Some(route.index),
-            timeout: route.timeout.map(Time),
-            retry: Some(ExplainedRetry::new(&route.retry)),
-            targets: targets(&route.to, health),
+            timeout: to.and(route.timeout).map(Time),
+            retry: to.map(|_| ExplainedRetry::new(&route.retry)),
+            targets: to.map_or_else(Vec::new, |to| targets(to, health)),
         }
     }
 }

@@ -129,10 +129,16 @@ impl Builder {
         if self.node(&id, GraphNodeKind::VirtualHost, label) {
             for (conditions, route) in host.routes() {
                 let route_id = format!("route:{}/{}/{}", name.namespace, name.name, route.index);
-                let label = format!("routes[{}] {conditions}", route.index);
+                let mut label = format!("routes[{}] {conditions}", route.index);
+                if route.action.word().is_some() {
+                    // The request ends there: there is no node behind it.
+                    label = format!("{label}: {}", route.action);
+                }
                 self.node(&route_id, GraphNodeKind::Route, label);
                 self.edge(&id, &route_id, String::new());
-                self.split(&route_id, &route.to);
+                if let Some(to) = route.action.to() {
+                    self.split(&route_id, to);
+                }
             }
         }
         id

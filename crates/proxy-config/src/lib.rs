@@ -3,6 +3,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness. Never decides when a config comes into force.
 
+mod action;
 mod assemble;
 mod compile;
 pub mod compiled;
@@ -49,6 +50,6 @@ pub use since::newer_than;
 pub use tree::INPUT_BYTES_MAX;
 pub use units::{Size, Time, UnitFault};
 pub use words::{
-    Address, Bind, DEFAULT_NAMESPACE, HeaderName, Method, Name, PathText, ProbePath, Reference,
-    WordFault,
+    Address, Bind, DEFAULT_NAMESPACE, GrpcName, HeaderName, HeaderText, HostPort, Method, Name,
+    PathText, ProbePath, Reference, WordFault,
 };

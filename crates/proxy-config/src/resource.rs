@@ -3,6 +3,7 @@
 //! Owns identity (kind, namespace, name and the key made of them), what all kinds have in common,
 //! and the canonical JSON. Never looks at a second resource: that is `link`.
 
+mod action;
 mod cluster;
 mod defaults;
 mod listener;
@@ -24,6 +25,7 @@ use crate::compiled::ResourceName;
 use crate::fault::{Location, suggest};
 use crate::words::Name;
 
+pub use action::{RedirectSpec, RespondSpec, Scheme};
 pub use cluster::{ClusterSpec, EndpointSpec, LimitsSpec, ProbeSpec};
 pub use defaults::DefaultsSpec;
 pub use listener::{ListenerProtocol, ListenerSpec};

@@ -3,6 +3,8 @@
 //! Owns that a value of these types is well-formed: what holds one need not check again. Never
 //! knows whether what a word refers to exists.
 
+mod http;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -11,6 +13,8 @@ use std::sync::Arc;
 use crate::compiled::ResourceName;
 use crate::host::Domain;
 use crate::path::{EscapedSlashes, normalize_path};
+
+pub use http::{HeaderText, HostPort};
 
 /// The namespace of what names none.
 pub const DEFAULT_NAMESPACE: &str = "default";

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_config::compiled::{
-    Balance, Cluster, CompiledConfig, Defaults, Endpoint, HttpListener, Limits, Listener, Protocol,
-    ResourceName, RetryPolicy, Route, Split, SplitTarget,
+    Action, Balance, Cluster, CompiledConfig, Defaults, Endpoint, HttpListener, Limits, Listener,
+    Protocol, ResourceName, RetryPolicy, Route, Split, SplitTarget,
 };
 use proxy_config::{Conditions, Domain, Router, VirtualHost};
 use proxy_server::{ProxyOptions, ProxyServer};
@@ -47,13 +47,13 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
     let route = Arc::new(Route {
         virtual_host: name("all"),
         index: 0,
-        to: Split {
+        action: Action::Forward(Split {
             targets: Box::new([SplitTarget {
                 upto: 1,
                 cluster: cluster.clone(),
             }]),
             total: 1,
-        },
+        }),
         timeout: Some(Duration::from_secs(15)),
         retry: RetryPolicy::BUILT_IN,
     });

@@ -66,6 +66,10 @@ pub(crate) struct ListenerCounters {
     pub(crate) connections_active: Counter,
     pub(crate) requests: Counter,
     pub(crate) requests_active: Counter,
+    /// Answered with another URL, as the route says.
+    pub(crate) redirects: Counter,
+    /// Answered from the config, as the route says.
+    pub(crate) direct_responses: Counter,
     /// By the hundreds digit, from 1xx.
     pub(crate) responses: [Counter; 5],
     pub(crate) bytes_received: Counter,

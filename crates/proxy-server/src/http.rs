@@ -10,6 +10,7 @@ mod exchange;
 mod flow;
 mod forwarded;
 mod headers;
+mod own;
 mod record;
 mod relay;
 mod retry;

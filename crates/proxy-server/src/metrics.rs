@@ -100,6 +100,16 @@ const LISTENER_COUNTERS: &[Of<ListenerCounters>] = &[
         &c.connections
     }),
     ("http_downstream_rq", "Requests received", |c| &c.requests),
+    (
+        "http_rq_redirect",
+        "Requests that a route redirected",
+        |c| &c.redirects,
+    ),
+    (
+        "http_rq_direct_response",
+        "Requests that a route answered itself",
+        |c| &c.direct_responses,
+    ),
     ("http_downstream_cx_rx_bytes", "Body bytes received", |c| {
         &c.bytes_received
     }),

@@ -3,6 +3,8 @@
 // Helpers of tests may fail as tests do; the lint's own exception covers test functions only.
 #![allow(clippy::unwrap_used)]
 
+#[path = "proxy/actions.rs"]
+mod actions;
 #[path = "proxy/bodies.rs"]
 mod bodies;
 #[path = "proxy/exchanges.rs"]

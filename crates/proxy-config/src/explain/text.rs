@@ -46,6 +46,9 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for Chosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.targets.is_empty() {
+            return Ok(());
+        }
         match self.timeout {
             Some(timeout) => writeln!(f, "timeout {timeout}")?,
             None => writeln!(f, "no timeout")?,

@@ -100,7 +100,8 @@ fn references(resource: &Resource) -> Vec<ResourceId> {
             let mut all: Vec<_> = spec
                 .routes
                 .iter()
-                .flat_map(|route| clusters(&route.to))
+                .filter_map(|route| route.to.as_ref())
+                .flat_map(clusters)
                 .chain(listeners)
                 .collect();
             all.sort_unstable();

@@ -52,7 +52,9 @@ impl<'a> Rules<'a> {
 
     fn check_virtual_host(&mut self, spec: &VirtualHostSpec) {
         for (index, route) in spec.routes.iter().enumerate() {
-            self.check_targets(&route.to, &format!("routes[{index}].to"));
+            if let Some(to) = &route.to {
+                self.check_targets(to, &format!("routes[{index}].to"));
+            }
         }
         for (index, listener) in spec.listeners.iter().flatten().enumerate() {
             self.check_attachment(listener, &format!("listeners[{index}]"));

@@ -2,6 +2,7 @@
 //!
 //! Owns the rules between the fields of one resource. Never repeats what a word's type proves.
 
+mod action;
 mod matching;
 
 use std::collections::HashSet;
@@ -203,6 +204,7 @@ fn check_virtual_host(spec: &VirtualHostSpec, findings: &mut Findings) {
 }
 
 fn check_route(route: &RouteSpec, path: &str, findings: &mut Findings) {
+    action::check(route, path, findings);
     matching::check(&route.matches, &format!("{path}.match"), findings);
     if let Some(retry) = &route.retry {
         check_retry(retry, &format!("{path}.retry"), findings);
@@ -228,15 +230,19 @@ fn check_expectation(
     path: &str,
     findings: &mut Findings,
 ) {
+    let said = usize::from(expectation.to.is_some())
+        + usize::from(expectation.status.is_some())
+        + usize::from(expectation.redirect.is_some());
+    findings.refuse_if(said != 1, path, || {
+        "an expectation says one thing; give `to: <cluster>`, `status: 404` or `redirect: <url>`"
+            .into()
+    });
     findings.refuse_if(
-        expectation.to.is_some() == expectation.status.is_some(),
-        path,
-        || "an expectation says one thing; give `to: <cluster>` or `status: 404`".into(),
-    );
-    findings.refuse_if(
-        expectation.status.is_some_and(|status| status != 404),
+        expectation
+            .status
+            .is_some_and(|status| !(200..=599).contains(&status)),
         format!("{path}.status"),
-        || "only 404 can be expected: that no route takes it; give 404 or `to`".into(),
+        || "not the status of an answer; give 200 to 599".into(),
     );
     let requested = expectation.get.split('?').next().unwrap_or_default();
     if let Err(fault) = normalize_path(requested, EscapedSlashes::Keep) {

@@ -45,7 +45,8 @@ fn every_unknown_field_is_told_with_place_and_nearest_name() {
             "VirtualHost/shop: routes[0].time_out: unknown field `time_out`; \
              did you mean `timeout`? (in.yaml:8:3)",
             "VirtualHost/shop: routes[1].colour: unknown field `colour`; \
-             use one of: match, to, timeout, retry (in.yaml:10:3)",
+             use one of: match, to, \
+             redirect, respond, timeout, retry (in.yaml:10:3)",
         ]
     );
 }
@@ -254,6 +255,73 @@ fn rules_of_a_match_are_told_at_their_place() {
     ] {
         told_of_route(route, part);
     }
+}
+
+#[test]
+fn rules_of_what_a_route_does_are_told_at_their_place() {
+    for (route, part) in [
+        (
+            "{ match: { path: /a } }",
+            "routes[0]: a route does one thing; give `to: <cluster>`, `redirect` or `respond`",
+        ),
+        (
+            "{ to: a, respond: { status: 200 } }",
+            "routes[0]: a route does one thing",
+        ),
+        (
+            "{ respond: { status: 200 }, timeout: 1s, retry: { times: 0 } }",
+            "routes[0].retry: nothing is sent upstream",
+        ),
+        (
+            "{ redirect: {} }",
+            "routes[0].redirect: it leads back to where it comes from",
+        ),
+        (
+            "{ redirect: { path: /a, path_prefix: /b } }",
+            "routes[0].redirect: both `path` and `path_prefix`",
+        ),
+        (
+            "{ redirect: { host: 'a:1', port: 2 } }",
+            "routes[0].redirect.port: give one port",
+        ),
+        (
+            "{ redirect: { path: /a, code: 304 } }",
+            "routes[0].redirect.code: not the code of a redirect; give 301, 302, 303, 307 or 308",
+        ),
+        (
+            "{ redirect: { host: \"a\\r\\nset-cookie: b\" } }",
+            "routes[0].redirect.host: \"a\\r\\nset-cookie: b\" is not a host: what follows",
+        ),
+        (
+            "{ match: { path_regex: /a.* }, redirect: { path_prefix: /b } }",
+            "routes[0].redirect.path_prefix: the route matches no prefix that could be replaced",
+        ),
+        (
+            "{ respond: { status: 101 } }",
+            "routes[0].respond.status: not the status of an answer; give 200 to 599",
+        ),
+        (
+            "{ respond: { status: 204, body: a } }",
+            "routes[0].respond.body: an answer of status 204 has no body",
+        ),
+        (
+            "{ respond: { status: 200, headers: { x: \"a\\r\\nb: c\" } } }",
+            "routes[0].respond.headers.x: \"a\\r\\nb: c\" is not the value of a header",
+        ),
+        (
+            "{ respond: { status: 200, headers: { Content-Length: 1 } } }",
+            "routes[0].respond.headers: `content-length` is written by Skein itself",
+        ),
+        (
+            "{ to: a }\nexpect:\n- { get: /, status: 100 }",
+            "expect[0].status: not the status of an answer",
+        ),
+    ] {
+        told_of_route(route, part);
+    }
+    let body = "a".repeat(16 * 1024 + 1);
+    let route = format!("{{ respond: {{ status: 200, body: {body} }} }}");
+    told_of_route(&route, "routes[0].respond.body: it is longer than 16 KiB");
 }
 
 #[test]

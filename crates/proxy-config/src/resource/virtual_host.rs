@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::matching::{HeaderSpec, QuerySpec};
-use super::{Targets, is_default};
+use super::{RedirectSpec, RespondSpec, Targets, is_default};
 use crate::host::Domain;
 use crate::pattern::{PathTemplate, Pattern};
 use crate::units::Time;
@@ -36,8 +36,15 @@ pub struct RouteSpec {
     /// Which requests; left out: all.
     #[serde(default, rename = "match", skip_serializing_if = "is_default")]
     pub matches: MatchSpec,
-    /// Where they go.
-    pub to: Targets,
+    /// Where they go. A route has `to`, `redirect` or `respond`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Targets>,
+    /// Another URL that the client shall ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<RedirectSpec>,
+    /// An answer without any upstream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub respond: Option<RespondSpec>,
     /// The whole time for a request, retries included. `0s`: no limit. Left out: Defaults'
     /// `route_timeout`, 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,7 +136,8 @@ pub enum RetryWord {
     Retriable4xx,
 }
 
-/// A request, and where it must go: `to` a cluster, or nowhere (`status: 404`).
+/// A request, and where it must go: `to` a cluster, to another URL (`redirect`), or to an answer of
+/// Skein's own (`status`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Expectation {
@@ -147,7 +155,11 @@ pub struct Expectation {
     /// The cluster: the only one, or one of a split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Reference>,
-    /// `404`: no route takes it.
+    /// The status that Skein answers with: a `respond`'s, a `redirect`'s, or 404 where no route
+    /// takes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
+    /// The URL that it is redirected to, if it was asked for over http.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<String>,
 }

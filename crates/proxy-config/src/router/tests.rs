@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::compiled::{RetryPolicy, Split};
+use crate::compiled::{Action, RetryPolicy, Split};
 
 fn name(text: &str) -> ResourceName {
     ResourceName {
@@ -24,7 +24,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
             Arc::new(Route {
                 virtual_host,
                 index,
-                to,
+                action: Action::Forward(to),
                 timeout: None,
                 retry: RetryPolicy::BUILT_IN,
             }),

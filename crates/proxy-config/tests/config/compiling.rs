@@ -163,7 +163,7 @@ fn weights_become_cumulative_shares() {
         .unwrap()
         .clone();
     let hosts = router.virtual_hosts();
-    let split = &hosts[0].routes()[0].1.to;
+    let split = hosts[0].routes()[0].1.action.to().unwrap();
     let chosen = |draw| split.choose(draw).name.to_string();
     assert_eq!(split.total, 100);
     assert_eq!(
@@ -171,7 +171,7 @@ fn weights_become_cumulative_shares() {
         ("a".into(), "a".into(), "b".into(), "b".into())
     );
     assert_eq!(split.to_string(), "a 90, b 10");
-    let rest = &hosts[0].routes()[1].1.to;
+    let rest = hosts[0].routes()[1].1.action.to().unwrap();
     assert_eq!((rest.targets.len(), rest.to_string().as_str()), (1, "b"));
 }
 
@@ -259,7 +259,7 @@ fn what_does_not_change_keeps_its_arc() {
     assert!(same(&listener(&one, "raw2"), &listener(&two, "raw2")));
     assert!(same(&one.config.defaults, &two.config.defaults));
     let shop = host(&two, "shop");
-    let targets = &shop.routes()[0].1.to.targets;
+    let targets = &shop.routes()[0].1.action.to().unwrap().targets;
     assert!(
         same(&targets[0].cluster, &cluster(&two, "a")),
         "routes use the new cluster"

@@ -181,6 +181,69 @@ fn requests_that_go_nowhere_are_explained_too() {
     assert_eq!(explanation.chosen.unwrap().route, Some(3));
 }
 
+/// A virtual host that answers by itself.
+const OWN: &str = "{kind: VirtualHost, name: shop, domains: [shop.test], routes: [
+  {match: {path_prefix: /old}, redirect: {scheme: https, path_prefix: /new}},
+  {match: {path: /health}, respond: {status: 200, body: fine}}]";
+
+#[test]
+fn what_a_route_does_itself_is_explained_and_drawn() {
+    let config = compiled(&with(&set(BASE), &format!("{OWN}}}"))).config;
+    for (path, end) in [
+        (
+            "/old/x?y",
+            "routes[0] path_prefix /old: matches\n=> routes[0] takes it, redirect 301 to \
+             https://shop.test/new/x?y (config revision 1)\n",
+        ),
+        (
+            "/health",
+            "=> routes[1] takes it, respond 200 (config revision 1)\n",
+        ),
+    ] {
+        let ask = Ask::get(&format!("http://shop.test{path}")).unwrap();
+        let explanation = explain(&config, &ask, &health);
+        assert!(explanation.to_string().ends_with(end), "{explanation}");
+        assert!(explanation.chosen.unwrap().targets.is_empty());
+    }
+    let graph = graph(&config);
+    let label = "routes[0] path_prefix /old: redirect 301";
+    let route = graph.nodes.iter().find(|node| node.label == label).unwrap();
+    assert!(graph.edges.iter().all(|edge| edge.from != route.id));
+}
+
+#[test]
+fn expectations_see_what_a_route_does_itself() {
+    let faults = |expect: &str| {
+        let set = with(&set(BASE), &format!("{OWN}, expect: [{expect}]}}"));
+        proxy_config::check(&set).map_or_else(|faults| crate::texts(&faults), |_| Vec::new())
+    };
+    for good in [
+        "{get: '/old/x?y', redirect: 'https://shop.test/new/x?y'}",
+        "{get: /old, status: 301}",
+        "{get: /health, status: 200}",
+        "{get: /, status: 404}",
+    ] {
+        assert_eq!(faults(good), [""; 0], "{good}");
+    }
+    for (bad, part) in [
+        (
+            "{get: /health, status: 404}",
+            "should go to status 404, but routes[1] takes it, respond 200",
+        ),
+        (
+            "{get: /old, redirect: 'http://shop.test/new'}",
+            "should go to http://shop.test/new, but routes[0] takes it, redirect 301 to \
+             https://shop.test/new;",
+        ),
+        (
+            "{get: /old, to: a}",
+            "should go to a, but routes[0] takes it, redirect 301",
+        ),
+    ] {
+        assert!(faults(bad)[0].contains(part), "{:?}", faults(bad));
+    }
+}
+
 #[test]
 fn many_routes_are_counted_not_listed() {
     let routes: String = (0..1000)

@@ -83,7 +83,7 @@ fn routed(compiled: &Compiled, host: &str, path: &str) -> Option<String> {
         header: &header,
     };
     let found = listener.router()?.route(&request)?;
-    Some(found.route.to.choose(0).name.to_string())
+    Some(found.route.action.to()?.choose(0).name.to_string())
 }
 
 fn texts(faults: &[Fault]) -> Vec<String> {

@@ -232,6 +232,7 @@ impl Downstream {
             Outcome::Answered => after(&record, received),
             Outcome::Gone => Next::Close,
             Outcome::Answer(reason) => self.answer(reason, received, &mut record).await,
+            Outcome::Own => self.answer_own(received, &mut record).await,
         };
         record.sent = self.writer.written - written_before;
         let ended = match (outcome, record.ended) {
@@ -257,12 +258,7 @@ impl Downstream {
             let serving = self.slot.serving();
             serving.counters(self.slot.worker).refused[refusal.index()].increment();
         }
-        let stays = refusal.is_none() && received && !self.slot.is_draining();
-        let connection = if stays {
-            asked_connection(&self.head)
-        } else {
-            ConnectionOption::Close
-        };
+        let connection = self.connection_after(refusal.is_none() && received);
         if record.request_id.is_empty() {
             // What is refused this early has none of its own.
             record.request_id = new_request_id(self.worker.rng().random());
@@ -279,6 +275,34 @@ impl Downstream {
                 (connection, clock.date()),
             );
         }
+        self.send_own(connection).await
+    }
+
+    /// Sends what the route answers by itself; what comes next.
+    async fn answer_own(&mut self, received: bool, record: &mut Record<'_>) -> Next {
+        let connection = self.connection_after(received);
+        record.connection = connection;
+        if let Some(own) = &record.own {
+            record.status = own.status();
+            let mut clock = self.worker.clock();
+            let end = (connection, clock.date());
+            let out = &mut self.writer.pending;
+            own.write(out, &self.head.method, &record.request_id, end);
+        }
+        self.send_own(connection).await
+    }
+
+    /// What the client is told about its connection by an answer of our own.
+    fn connection_after(&self, stays: bool) -> ConnectionOption {
+        if stays && !self.slot.is_draining() {
+            asked_connection(&self.head)
+        } else {
+            ConnectionOption::Close
+        }
+    }
+
+    /// Sends an answer of our own that is pending.
+    async fn send_own(&mut self, connection: ConnectionOption) -> Next {
         let limit = Instant::now() + LINGER;
         let flushed = self.timer.until(|| Some(limit), self.writer.flush()).await;
         match (flushed, connection) {

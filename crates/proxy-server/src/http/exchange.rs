@@ -7,15 +7,16 @@ use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use proxy_config::RequestView;
-use proxy_config::compiled::{Defaults, HttpListener, RetryPolicy, Route};
+use proxy_config::compiled::{Action, Asked, Defaults, HttpListener, RetryPolicy, Route, Split};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 use tokio::time::sleep;
 
 use super::answer::Reason;
 use super::attempt::{Client, Job, Tried, attempt};
-use super::forwarded::{incoming_request_id, new_request_id};
+use super::forwarded::{X_FORWARDED_PROTO, incoming_request_id, new_request_id};
 use super::headers::{Additions, ConnectionOption};
+use super::own::Own;
 use super::record::Record;
 use super::retry::{Failure, Replayable, back_off, is_idempotent, wants_retry};
 use super::target::Target;
@@ -49,6 +50,8 @@ pub(super) enum Outcome {
     Answered,
     /// None was begun: Skein answers.
     Answer(Reason),
+    /// The route answers by itself, with what the record holds.
+    Own,
     /// The client is gone.
     Gone,
 }
@@ -87,7 +90,21 @@ pub(super) async fn exchange<'l>(
     };
     let route = found.route;
     record.route = Some(route);
-    let Some(upstream) = choose(scene, route) else {
+    let split = match &route.action {
+        Action::Forward(split) => split,
+        Action::Redirect(redirect) => {
+            record.own = Some(Own::Redirect {
+                status: redirect.status,
+                location: redirect.location(&asked(head, defaults, &target)),
+            });
+            return Outcome::Own;
+        }
+        Action::Respond(respond) => {
+            record.own = Some(Own::Respond(respond));
+            return Outcome::Own;
+        }
+    };
+    let Some(upstream) = choose(scene, split) else {
         return Outcome::Answer(Reason::NoCluster);
     };
     record.upstream = Some(upstream.clone());
@@ -111,13 +128,26 @@ fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     Some(list)
 }
 
+/// The URL that the client asked for. Its scheme is what a trusted proxy before us says.
+fn asked<'a>(head: &RequestHead, defaults: &Defaults, target: &'a Target<'a>) -> Asked<'a> {
+    let said = head.headers.get(X_FORWARDED_PROTO);
+    let is_https = defaults.trusted_hops > 0
+        && said.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
+    Asked {
+        scheme: if is_https { "https" } else { "http" },
+        host: target.host,
+        path: &target.path,
+        query: target.query.strip_prefix('?').unwrap_or_default(),
+    }
+}
+
 /// The cluster for this request, by the route's weights.
-fn choose<'a>(scene: &Scene<'a>, route: &Route) -> Option<&'a Rc<Upstream>> {
-    let draw = match &*route.to.targets {
+fn choose<'a>(scene: &Scene<'a>, to: &Split) -> Option<&'a Rc<Upstream>> {
+    let draw = match &*to.targets {
         [_] => 0,
-        _ => scene.worker.rng().random_range(0..route.to.total.max(1)),
+        _ => scene.worker.rng().random_range(0..to.total.max(1)),
     };
-    scene.routing.upstream(route.to.choose(draw))
+    scene.routing.upstream(to.choose(draw))
 }
 
 fn job<'a>(
@@ -296,7 +326,7 @@ impl<'a> Retries<'a> {
 /// What a request that Skein answers is flagged with.
 pub(super) fn flag_of(outcome: Outcome) -> Option<(Flag, &'static str)> {
     match outcome {
-        Outcome::Answered => None,
+        Outcome::Answered | Outcome::Own => None,
         Outcome::Answer(reason) => Some((reason.flag(), reason.details())),
         Outcome::Gone => Some((Flag::DownstreamTermination, "the client went away")),
     }

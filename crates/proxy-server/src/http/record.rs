@@ -9,6 +9,7 @@ use proxy_config::compiled::Route;
 use tokio::time::Instant;
 
 use super::headers::ConnectionOption;
+use super::own::{Own, counted};
 use crate::access_log::Line;
 use crate::clock::timestamp;
 use crate::flags::Flag;
@@ -37,6 +38,8 @@ pub(super) struct Record<'a> {
     pub(super) endpoint: Option<Rc<Endpoint>>,
     pub(super) tries: u32,
     pub(super) request_id: String,
+    /// What the route answers by itself.
+    pub(super) own: Option<Own<'a>>,
 }
 
 impl Record<'_> {
@@ -56,6 +59,7 @@ impl Record<'_> {
             endpoint: None,
             tries: 0,
             request_id: String::new(),
+            own: None,
         }
     }
 
@@ -73,6 +77,12 @@ impl Record<'_> {
         counters.time.record(took);
         if let Some(class) = class_of(self.status) {
             counters.responses[class].increment();
+        }
+        if let Some(counter) = self
+            .route
+            .and_then(|route| counted(counters, &route.action))
+        {
+            counter.increment();
         }
         if let Some(flag) = self.flag {
             counters.flags[flag.index()].increment();
@@ -114,6 +124,9 @@ impl Record<'_> {
         if let Some(route) = self.route {
             line.text("virtual_host", &route.virtual_host.to_string());
             line.number("route", route.index as u64);
+            if let Some(action) = route.action.word() {
+                line.text("action", action);
+            }
         }
         if let Some(upstream) = &self.upstream {
             line.text("cluster", &upstream.cluster.name.to_string());

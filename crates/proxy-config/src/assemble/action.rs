@@ -1,0 +1,77 @@
+//! What a route does, as written, to its compiled shape.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::split;
+use crate::action::{Action, PathChange, Redirect, Respond};
+use crate::compiled::{Cluster, ResourceName};
+use crate::resource::{MatchSpec, RedirectSpec, Resource, RespondSpec, RouteSpec, Scheme};
+use crate::words::PathText;
+
+/// Envoy's.
+const REDIRECT_CODE: u16 = 301;
+
+/// The action, if the clusters that it names are all there.
+pub(super) fn action(
+    route: &RouteSpec,
+    resource: &Resource,
+    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+) -> Option<Action> {
+    if let Some(spec) = &route.redirect {
+        return Some(Action::Redirect(redirect(spec, &route.matches)));
+    }
+    if let Some(spec) = &route.respond {
+        return Some(Action::Respond(respond(spec)));
+    }
+    split(route.to.as_ref()?, resource, clusters).map(Action::Forward)
+}
+
+fn redirect(spec: &RedirectSpec, matches: &MatchSpec) -> Redirect {
+    Redirect {
+        status: spec.code.unwrap_or(REDIRECT_CODE),
+        scheme: spec.scheme.map(|scheme| match scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }),
+        host: spec.host.as_ref().map(|host| host.as_str().into()),
+        port: spec.port,
+        path: match (&spec.path, &spec.path_prefix) {
+            (Some(path), _) => PathChange::Whole(path.as_str().into()),
+            (None, Some(prefix)) => replaced(prefix, matches),
+            (None, None) => PathChange::Keep,
+        },
+        strip_query: spec.strip_query,
+    }
+}
+
+/// `to` for what the route matches of a path.
+fn replaced(to: &PathText, matches: &MatchSpec) -> PathChange {
+    match (&matches.path, &matches.path_prefix) {
+        (Some(_), _) => PathChange::Whole(to.as_str().into()),
+        (None, from) => PathChange::Prefix {
+            from: from
+                .as_ref()
+                .map_or("", |from| from.as_str().trim_end_matches('/'))
+                .into(),
+            to: to.as_str().into(),
+        },
+    }
+}
+
+fn respond(spec: &RespondSpec) -> Respond {
+    let headers = spec.headers.iter();
+    let mut headers: Vec<(Box<str>, Box<str>)> = headers
+        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+        .collect();
+    if !spec.body.is_empty() && !headers.iter().any(|(name, _)| **name == *"content-type") {
+        let text = "text/plain; charset=utf-8";
+        headers.insert(0, ("content-type".into(), text.into()));
+    }
+    Respond {
+        status: spec.status,
+        body: spec.body.as_bytes().into(),
+        headers: headers.into(),
+    }
+}
