@@ -1,149 +1,196 @@
-//! The endpoints that may be chosen now.
+//! The endpoints that may be chosen now, in levels.
 //!
-//! Owns the panic rule and the tables that make a weighted draw quick. Made anew when config or
+//! Owns the panic rule, and what share of the requests each level gets. Made anew when config or
 //! health changes, never per request.
 
 use std::sync::Arc;
 
 use mesh_health::{Health, HealthView};
-use proxy_config::compiled::{Cluster, Endpoint};
+use proxy_config::compiled::{Balance, Cluster, Endpoint};
 use rand::{Rng, RngExt};
+
+use crate::hash::hash;
+use crate::hosts::Hosts;
+use crate::levels::{Census, shares};
+use crate::table::{Entry, Table};
 
 /// The endpoints of one cluster that may be chosen, as of one config and one health view. Cheap to
 /// clone.
 #[derive(Debug, Clone)]
 pub struct Eligible {
-    hosts: Arc<[Host]>,
-    /// The sum of the weights.
-    total: u64,
-    /// All weights are the same.
-    uniform: bool,
-    panic: bool,
+    /// In the order of preference; at least one.
+    levels: Arc<[Level]>,
+    /// Which endpoints health does not speak against.
+    fit: Arc<[bool]>,
 }
 
-/// One endpoint that may be chosen.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Host {
-    /// Its place among the cluster's endpoints.
-    pub(crate) index: usize,
-    /// Its weight; at least 1.
-    pub(crate) weight: u32,
-    /// The sum of the weights up to and with this one.
-    upto: u64,
+/// Endpoints of one priority and nearness.
+#[derive(Debug)]
+pub(crate) struct Level {
+    pub(crate) hosts: Hosts,
+    /// For balancers that hash.
+    pub(crate) table: Option<Table>,
+    /// Of 100 requests, those up to this one belong to this level or one before.
+    upto: u32,
+    panic: bool,
 }
 
 impl Eligible {
     /// The endpoints of `cluster` that are not unhealthy. If these are fewer than the cluster's
     /// panic threshold allows, all of them: the health view is then more likely to be wrong than
-    /// nearly everything to be broken, and the few that are left would only be overrun.
-    pub fn new(cluster: &Cluster, view: &HealthView) -> Self {
-        let known = view.clusters.get(&cluster.key);
-        let fit = |endpoint: &Endpoint| {
-            let health = known.and_then(|endpoints| endpoints.get(&endpoint.address));
-            health.copied().unwrap_or_default() != Health::Unhealthy
+    /// nearly everything to be broken, and the few that are left would only be overrun. Where there
+    /// are several levels, that holds for each level, and only while all levels together have too
+    /// little health for the traffic (Envoy's rule).
+    ///
+    /// A priority is a level; where the cluster prefers `zone`, it is two: that zone's endpoints,
+    /// then the others.
+    pub fn new(cluster: &Cluster, view: &HealthView, zone: Option<&str>) -> Self {
+        let fit = fitness(cluster, view);
+        let rank = |endpoint: &Endpoint| {
+            let far = cluster.prefer_zone && zone.is_some() && endpoint.zone.as_deref() != zone;
+            (endpoint.priority, far)
         };
-        let endpoints = &cluster.endpoints;
-        let healthy = endpoints.iter().filter(|endpoint| fit(endpoint)).count();
-        let panic = healthy * 100 < endpoints.len() * usize::from(cluster.panic_threshold);
-        let chosen = endpoints
-            .iter()
-            .enumerate()
-            .filter(|(_, endpoint)| panic || fit(endpoint));
-        let weighted = chosen.map(|(index, endpoint)| (index, endpoint.weight));
+        let mut ranks: Vec<_> = cluster.endpoints.iter().map(rank).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        let members = |of: &(u32, bool)| {
+            let all = cluster.endpoints.iter().enumerate();
+            let members = all.filter(|(_, endpoint)| rank(endpoint) == *of);
+            members.map(|(index, _)| index).collect::<Vec<usize>>()
+        };
+        let levels: Vec<Vec<usize>> = ranks.iter().map(members).collect();
+        let census = levels.iter().map(|members| Census {
+            all: members.len(),
+            healthy: members.iter().filter(|index| fit[**index]).count(),
+        });
+        let census: Vec<Census> = census.collect();
+        let mut upto = 0;
+        let shared = shares(
+            &census,
+            cluster.overprovisioning_factor,
+            cluster.panic_threshold,
+        );
+        let levels = levels.iter().zip(shared).map(|(members, share)| {
+            upto += share.percent;
+            let chosen = |index: usize| share.panic || fit[index];
+            Level::new(cluster, members, chosen, (upto, share.panic))
+        });
         Self {
-            panic,
-            ..Self::of(weighted)
+            levels: levels.collect(),
+            fit: fit.into(),
         }
     }
 
-    fn of(weighted: impl Iterator<Item = (usize, u32)>) -> Self {
-        let mut total = 0;
-        let hosts: Arc<[Host]> = weighted
-            .map(|(index, weight)| {
-                let weight = weight.max(1);
-                total += u64::from(weight);
-                Host {
-                    index,
-                    weight,
-                    upto: total,
-                }
-            })
-            .collect();
-        let uniform = hosts
-            .windows(2)
-            .all(|pair| pair[0].weight == pair[1].weight);
-        Self {
-            hosts,
-            total,
-            uniform,
-            panic: false,
-        }
+    /// Whether this is still true of the same cluster under this view: then nothing need be made
+    /// anew.
+    pub fn holds(&self, cluster: &Cluster, view: &HealthView) -> bool {
+        *self.fit == *fitness(cluster, view)
+    }
+
+    /// What copies of it have in common, and no other one has while one of them is there.
+    pub fn identity(&self) -> usize {
+        Arc::as_ptr(&self.levels).addr()
     }
 
     /// How many may be chosen.
     pub fn len(&self) -> usize {
-        self.hosts.len()
+        self.levels
+            .iter()
+            .map(|level| level.hosts.list().len())
+            .sum()
     }
 
     /// Whether none may be chosen.
     pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
+        self.len() == 0
     }
 
-    /// Whether so few are healthy that all are used.
+    /// Whether so few are healthy that all of a level are used.
     pub fn is_panic(&self) -> bool {
-        self.panic
+        self.levels.iter().any(|level| level.panic)
     }
 
-    /// Their places among the cluster's endpoints, ascending.
+    /// Their places among the cluster's endpoints, ascending in each level.
     pub fn indices(&self) -> impl Iterator<Item = usize> + '_ {
-        self.hosts.iter().map(|host| host.index)
-    }
-
-    pub(crate) fn hosts(&self) -> &Arc<[Host]> {
-        &self.hosts
-    }
-
-    pub(crate) fn is_uniform(&self) -> bool {
-        self.uniform
-    }
-
-    /// Those that are not in `avoid`; all, if every one is. The cost follows the number of
-    /// endpoints, which is for retries to bear.
-    pub(crate) fn without(&self, avoid: &[usize]) -> Self {
-        let kept = self
-            .hosts
+        let hosts = self
+            .levels
             .iter()
-            .filter(|host| !avoid.contains(&host.index));
-        let rest = Self::of(kept.map(|host| (host.index, host.weight)));
-        if rest.is_empty() { self.clone() } else { rest }
+            .flat_map(|level| level.hosts.list().iter());
+        hosts.map(|host| host.index)
     }
 
-    /// One at random, in proportion to the weights.
-    pub(crate) fn draw(&self, rng: &mut (impl Rng + ?Sized)) -> Option<usize> {
-        if self.is_empty() {
-            return None;
-        }
-        let place = if self.uniform {
-            rng.random_range(0..self.hosts.len())
-        } else {
-            let draw = rng.random_range(0..self.total);
-            self.hosts.partition_point(|host| host.upto <= draw)
+    /// The level that gets a request, and its number: by the hash of its key if it has one, so that
+    /// a key stays where it is. One with endpoints not to `avoid`, if there is any.
+    pub(crate) fn level(
+        &self,
+        key: Option<u64>,
+        avoid: &[usize],
+        rng: &mut (impl Rng + ?Sized),
+    ) -> Option<(usize, &Level)> {
+        let chosen = match (&*self.levels, key) {
+            ([_], _) => 0,
+            // Not the key itself, or each level would have a stretch of the ring.
+            (_, Some(key)) => self.at(hash(&key.to_le_bytes(), 0) % 100),
+            (_, None) => self.at(rng.random_range(0..100)),
         };
-        Some(self.hosts[place].index)
+        let level = self.levels.get(chosen)?;
+        if level.hosts.has_other_than(avoid) {
+            return Some((chosen, level));
+        }
+        let mut all = self.levels.iter().enumerate();
+        let other = all.find(|(_, level)| level.hosts.has_other_than(avoid));
+        Some(other.unwrap_or((chosen, level)))
     }
 
-    /// Two distinct ones at random, each pair and order as likely as any other, whatever the
-    /// weights; the same one twice if there is only one.
-    pub(crate) fn draw_two(&self, rng: &mut (impl Rng + ?Sized)) -> Option<(usize, usize)> {
-        let count = self.hosts.len();
-        if count < 2 {
-            return self.hosts.first().map(|only| (only.index, only.index));
-        }
-        let first = rng.random_range(0..count);
-        // Drawn from the others: those behind the first one have moved up by a place.
-        let second = rng.random_range(0..count - 1);
-        let second = if second < first { second } else { second + 1 };
-        Some((self.hosts[first].index, self.hosts[second].index))
+    fn at(&self, percent: u64) -> usize {
+        self.levels
+            .partition_point(|level| u64::from(level.upto) <= percent)
     }
+}
+
+impl Level {
+    fn new(
+        cluster: &Cluster,
+        members: &[usize],
+        chosen: impl Fn(usize) -> bool,
+        (upto, panic): (u32, bool),
+    ) -> Self {
+        let weight = |index: usize| cluster.endpoints[index].weight.max(1);
+        let hosts = members.iter().filter(|index| chosen(**index));
+        let hosts = Hosts::of(hosts.map(|index| (*index, weight(*index))));
+        let entries = || -> Vec<Entry> {
+            let numbered = members.iter().filter_map(|index| {
+                Some(Entry {
+                    index: u32::try_from(*index).ok()?,
+                    address: cluster.endpoints[*index].address,
+                    weight: weight(*index),
+                    eligible: chosen(*index),
+                })
+            });
+            numbered.collect()
+        };
+        let table = match cluster.balance {
+            Balance::RingHash => Some(Table::ring(&entries(), cluster.minimum_ring_size)),
+            Balance::Maglev | Balance::IpHash => Some(Table::maglev(&entries())),
+            Balance::RoundRobin | Balance::Random | Balance::LeastRequest | Balance::PeakEwma => {
+                None
+            }
+        };
+        Self {
+            hosts,
+            table,
+            upto,
+            panic,
+        }
+    }
+}
+
+/// Which endpoints are not unhealthy.
+fn fitness(cluster: &Cluster, view: &HealthView) -> Vec<bool> {
+    let known = view.clusters.get(&cluster.key);
+    let fit = |endpoint: &Endpoint| {
+        let health = known.and_then(|endpoints| endpoints.get(&endpoint.address));
+        health.copied().unwrap_or_default() != Health::Unhealthy
+    };
+    cluster.endpoints.iter().map(fit).collect()
 }

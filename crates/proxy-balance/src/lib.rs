@@ -1,12 +1,20 @@
 //! Which endpoint of a cluster gets the next request.
 //!
-//! Owns the algorithms and the set of endpoints that may be chosen ([`Eligible`]). Pure: load and
-//! randomness are arguments, health is a view that others merged. Never opens a connection, never
-//! judges health, never adds an endpoint.
+//! Owns the algorithms and the set of endpoints that may be chosen ([`Eligible`]). Pure: load, time
+//! and randomness are arguments, health is a view that others merged. Never opens a connection,
+//! never judges health, never adds an endpoint.
 
 mod balancer;
 mod eligible;
+mod ewma;
+mod hash;
+mod hosts;
+mod levels;
 mod schedule;
+mod slow_start;
+mod table;
 
-pub use balancer::Balancer;
+pub use balancer::{Ask, Balancer, Load};
 pub use eligible::Eligible;
+pub use ewma::Ewma;
+pub use hash::hash;

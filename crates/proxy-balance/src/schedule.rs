@@ -12,12 +12,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use crate::Eligible;
-use crate::eligible::Host;
+use crate::hosts::Host;
 
 /// A step of weight 1, in units of virtual time. So fine that even weights near 4 G keep their
 /// proportions, and coarse enough that deadlines last for 2^64 such steps.
 const STEP: u128 = 1 << 64;
+
+/// How long a host waits, if nothing speaks for a longer wait: one step.
+pub(crate) const ORDINARY: u64 = 1 << 16;
 
 /// The golden ratio's part behind the point, in 2^-64: its multiples spread evenly over a unit,
 /// however many are taken (Knuth, The Art of Computer Programming, 6.4).
@@ -57,16 +59,16 @@ impl Schedule {
         }
     }
 
-    /// The index of the host whose turn it is, of those not in `avoid` unless all are. `load` says
-    /// how many ordinary steps the host waits until its next turn: 1 for plain round robin.
+    /// The index of the host whose turn it is, of those not in `avoid` unless all are. `wait` says
+    /// how long the host then waits for its next turn: [`ORDINARY`] for plain round robin.
     pub(crate) fn next(
         &mut self,
-        eligible: &Eligible,
-        load: impl Fn(usize) -> u32,
+        hosts: &Arc<[Host]>,
+        wait: impl Fn(usize) -> u64,
         avoid: &[usize],
     ) -> Option<usize> {
-        if !Arc::ptr_eq(&self.hosts, eligible.hosts()) {
-            self.follow(eligible.hosts());
+        if !Arc::ptr_eq(&self.hosts, hosts) {
+            self.follow(hosts);
         }
         let mut passed_over = Vec::new();
         while let Some(Reverse(turn)) = self.turns.peek()
@@ -77,18 +79,19 @@ impl Schedule {
         if self.turns.is_empty() {
             self.turns.extend(passed_over.drain(..));
         }
-        let chosen = self.take_turn(load);
+        let chosen = self.take_turn(wait);
         self.turns.extend(passed_over);
         chosen
     }
 
-    fn take_turn(&mut self, load: impl Fn(usize) -> u32) -> Option<usize> {
+    fn take_turn(&mut self, wait: impl Fn(usize) -> u64) -> Option<usize> {
         let mut top = self.turns.peek_mut()?;
         let Reverse(turn) = &mut *top;
         let host = self.hosts[turn.place];
         // A host that was passed over may be behind; it gets its turn, but no burst of them.
         self.now = self.now.max(turn.deadline);
-        turn.deadline = self.now + step(host) * u128::from(load(host.index).max(1));
+        let wait = u128::from(wait(host.index).max(1));
+        turn.deadline = self.now + step(host) * wait / u128::from(ORDINARY);
         self.deadlines[host.index] = turn.deadline;
         Some(host.index)
     }

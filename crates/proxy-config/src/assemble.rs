@@ -11,12 +11,12 @@ use std::time::Duration;
 use imbl::OrdMap;
 
 use crate::compiled::{
-    Cluster, Defaults, Endpoint, GivenBy, Limits, Probe, ProbeKind, ResourceName, RetryOn,
-    RetryPolicy, Route, Split, SplitTarget,
+    Cluster, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, Limits, NewCookie, Probe, ProbeKind,
+    ResourceName, RetryOn, RetryPolicy, Route, SlowStart, Split, SplitTarget,
 };
 use crate::resource::{
-    ClusterSpec, DefaultsSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec, RetryWord, Targets,
-    VirtualHostSpec,
+    ClusterSpec, DefaultsSpec, HashSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec, RetryWord,
+    SlowStartSpec, Targets, VirtualHostSpec,
 };
 use crate::router::VirtualHost;
 use crate::units::Time;
@@ -26,6 +26,10 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const PANIC_THRESHOLD: u8 = 50;
+const RING_SIZE: u32 = 1024;
+const AGGRESSION: u32 = 1;
+const MIN_WEIGHT_PERCENT: u8 = 10;
+const OVERPROVISIONING: u32 = 140;
 const CONNECTIONS: u32 = 1024;
 const PENDING: u32 = 1024;
 const RETRIES: u32 = 3;
@@ -91,6 +95,7 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         address: endpoint.address().0,
         weight: endpoint.weight(),
         zone: endpoint.zone().map(|zone| zone.shared().clone()),
+        priority: endpoint.priority(),
     };
     Cluster {
         key: format!("{}/{}", name.namespace, name.name).into(),
@@ -102,6 +107,18 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         connect_timeout: time(spec.connect_timeout, base.connect_timeout),
         idle_timeout: time(spec.idle_timeout, IDLE_TIMEOUT),
         panic_threshold: spec.panic_threshold.unwrap_or(PANIC_THRESHOLD),
+        minimum_ring_size: spec.minimum_ring_size.unwrap_or(RING_SIZE),
+        slow_start: spec.slow_start.as_ref().map(slow_start),
+        prefer_zone: spec.prefer_zone,
+        overprovisioning_factor: spec.overprovisioning_factor.unwrap_or(OVERPROVISIONING),
+    }
+}
+
+fn slow_start(spec: &SlowStartSpec) -> SlowStart {
+    SlowStart {
+        window: spec.window.0,
+        aggression: spec.aggression.unwrap_or(AGGRESSION),
+        min_weight_percent: spec.min_weight_percent.unwrap_or(MIN_WEIGHT_PERCENT),
     }
 }
 
@@ -181,6 +198,7 @@ pub(crate) fn virtual_host(
                 Some(given) => retry(given, GivenBy::Route),
                 None => base.retry.clone(),
             },
+            hash: route.hash.iter().filter_map(hash).collect(),
         };
         routes.push((matching::conditions(&route.matches), Arc::new(compiled)));
     }
@@ -205,4 +223,28 @@ fn retry(spec: &RetrySpec, given_by: GivenBy) -> RetryPolicy {
         per_try_timeout: spec.per_try_timeout.map(|time| time.0),
         given_by,
     }
+}
+
+/// What is written has one of them; else it would not be here.
+fn hash(spec: &HashSpec) -> Option<HashPolicy> {
+    let on = if let Some(header) = &spec.header {
+        HashOn::Header(header.as_str().into())
+    } else if let Some(cookie) = &spec.cookie {
+        let new = |ttl: Time| NewCookie {
+            ttl: ttl.0,
+            path: cookie.path.as_ref().map(|path| path.as_str().into()),
+        };
+        HashOn::Cookie {
+            name: cookie.name.as_str().into(),
+            new: cookie.ttl.map(new),
+        }
+    } else if let Some(name) = &spec.query_parameter {
+        HashOn::QueryParameter(name.as_str().into())
+    } else if spec.source_ip == Some(true) {
+        HashOn::SourceIp
+    } else {
+        return None;
+    };
+    let terminal = spec.terminal;
+    Some(HashPolicy { on, terminal })
 }

@@ -108,6 +108,7 @@ pub fn compile(
     };
     config.config_revision = config_revision;
     config.defaults = linked.defaults.clone();
+    config.zone = target.labels.get("zone").map(|zone| zone.as_str().into());
     let projection = Projection {
         linked: &linked,
         before,

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::action::{Action, Asked, PathChange, Redirect, Respond};
+pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
 pub use crate::path::EscapedSlashes;
 pub use crate::router::{RouteMatch, Router};
 
@@ -48,6 +49,8 @@ pub struct CompiledConfig {
     pub clusters: BTreeMap<ResourceName, Arc<Cluster>>,
     /// Mesh-wide settings.
     pub defaults: Arc<Defaults>,
+    /// The zone that the node is in.
+    pub zone: Option<Arc<str>>,
 }
 
 /// One bound address and what is served there.
@@ -110,6 +113,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// When and how often to try again.
     pub retry: RetryPolicy,
+    /// What a request is known by, for clusters that hash; empty: by nothing.
+    pub hash: Box<[HashPolicy]>,
 }
 
 /// A weighted choice among clusters; at least one has a weight above 0.
@@ -257,6 +262,15 @@ pub struct Cluster {
     pub idle_timeout: Duration,
     /// Below this share (in percent) of healthy endpoints, all are used. 0: never.
     pub panic_threshold: u8,
+    /// A ring has at least so many points.
+    pub minimum_ring_size: u32,
+    /// How endpoints that are new or healthy again come to their whole share, if not at once.
+    pub slow_start: Option<SlowStart>,
+    /// Endpoints in the node's own zone come first.
+    pub prefer_zone: bool,
+    /// What a level of endpoints bears, in percent of its healthy share: 140 lets it keep all
+    /// traffic down to 72 percent of healthy ones.
+    pub overprovisioning_factor: u32,
 }
 
 /// One upstream address.
@@ -266,21 +280,10 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// Its share, relative to the others'; at least 1.
     pub weight: u32,
-    /// The zone, for later preference.
+    /// The zone that it is in.
     pub zone: Option<Arc<str>>,
-}
-
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// Smooth weighted round robin.
-    RoundRobin,
-    /// Weighted at random.
-    Random,
-    /// The less loaded of two drawn at random.
-    #[default]
-    LeastRequest,
+    /// 0 is the first choice; a higher number is used where the lower ones bear too little.
+    pub priority: u32,
 }
 
 /// An active health check.
@@ -378,7 +381,7 @@ impl Default for Defaults {
 pub struct Target {
     /// The node's name.
     pub node: model::NodeName,
-    /// Its labels.
+    /// Its labels; `zone` is the zone that it is in.
     pub labels: BTreeMap<String, String>,
     /// Where `bind: ":port"` binds.
     pub proxy_ip: IpAddr,

@@ -301,10 +301,6 @@ fn later(word: &str) -> bool {
         "tls_passthrough",
         "tls",
         "filters",
-        "ip_hash",
-        "ring_hash",
-        "maglev",
-        "peak_ewma",
         "rewrite",
         "direct_response",
         "mirror",
@@ -317,7 +313,6 @@ fn later(word: &str) -> bool {
         "retriable-headers",
         "hash_policy",
         "subset",
-        "slow_start",
     ];
     WORDS.contains(&word)
 }

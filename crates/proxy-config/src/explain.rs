@@ -91,6 +91,9 @@ pub struct Chosen {
     pub timeout: Option<Time>,
     /// When it is tried again; `None`: it is no http request, or is sent to nobody.
     pub retry: Option<ExplainedRetry>,
+    /// What it is known by, for clusters that hash.
+    #[serde(default)]
+    pub hash: Vec<String>,
     /// The clusters that share it; none where Skein answers.
     pub targets: Vec<ExplainedTarget>,
 }
@@ -123,6 +126,12 @@ pub struct ExplainedTarget {
     pub connect_timeout: Time,
     /// Below this share of healthy endpoints, in percent, all are used.
     pub panic_threshold: u8,
+    /// How long endpoints take to come to their whole share; `None`: they have it at once.
+    #[serde(default)]
+    pub slow_start: Option<Time>,
+    /// Whether endpoints in the node's own zone come first.
+    #[serde(default)]
+    pub prefer_zone: bool,
     /// The endpoints.
     pub endpoints: Vec<ExplainedEndpoint>,
 }
@@ -136,6 +145,9 @@ pub struct ExplainedEndpoint {
     pub weight: u32,
     /// Its zone.
     pub zone: Option<String>,
+    /// Its priority; 0 is the first choice.
+    #[serde(default)]
+    pub priority: u32,
     /// Its health.
     pub health: EndpointHealth,
 }
@@ -190,6 +202,7 @@ pub fn explain(
                         route: None,
                         timeout: tcp.idle_timeout.map(Time),
                         retry: None,
+                        hash: Vec::new(),
                         targets: targets(&tcp.to, health),
                     });
                     format!("the connection goes to {}", tcp.to)
@@ -326,6 +339,7 @@ impl Chosen {
             route: Some(route.index),
             timeout: to.and(route.timeout).map(Time),
             retry: to.map(|_| ExplainedRetry::new(&route.retry)),
+            hash: route.hash.iter().map(ToString::to_string).collect(),
             targets: to.map_or_else(Vec::new, |to| targets(to, health)),
         }
     }
@@ -350,6 +364,7 @@ fn targets(
         address: endpoint.address.to_string(),
         weight: endpoint.weight,
         zone: endpoint.zone.as_deref().map(str::to_owned),
+        priority: endpoint.priority,
         health: health(cluster, endpoint),
     };
     let target = |(cluster, weight): (&std::sync::Arc<Cluster>, u32)| ExplainedTarget {
@@ -359,6 +374,8 @@ fn targets(
         balance: cluster.balance,
         connect_timeout: Time(cluster.connect_timeout),
         panic_threshold: cluster.panic_threshold,
+        slow_start: cluster.slow_start.map(|slow_start| Time(slow_start.window)),
+        prefer_zone: cluster.prefer_zone,
         endpoints: cluster
             .endpoints
             .iter()

@@ -5,6 +5,7 @@
 
 mod action;
 mod assemble;
+mod balance;
 mod compile;
 pub mod compiled;
 mod decode;

@@ -6,6 +6,7 @@
 mod action;
 mod cluster;
 mod defaults;
+mod hash;
 mod listener;
 mod matching;
 pub(crate) mod selector;
@@ -26,8 +27,9 @@ use crate::fault::{Location, suggest};
 use crate::words::Name;
 
 pub use action::{RedirectSpec, RespondSpec, Scheme};
-pub use cluster::{ClusterSpec, EndpointSpec, LimitsSpec, ProbeSpec};
+pub use cluster::{ClusterSpec, EndpointSpec, LimitsSpec, ProbeSpec, SlowStartSpec};
 pub use defaults::DefaultsSpec;
+pub use hash::{CookieName, CookieSpec, HashSpec};
 pub use listener::{ListenerProtocol, ListenerSpec};
 pub use matching::{HeaderSpec, QuerySpec};
 pub use selector::NodeSelector;

@@ -55,7 +55,7 @@ pub(crate) use text_form;
 /// its remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct WordFault(String);
+pub struct WordFault(pub(crate) String);
 
 impl WordFault {
     pub(crate) fn new(text: String) -> Self {
@@ -453,7 +453,7 @@ text_form!(
 );
 
 /// RFC 9110, 5.6.2.
-fn is_token(byte: u8) -> bool {
+pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 

@@ -31,6 +31,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
             address: upstream,
             weight: 1,
             zone: None,
+            priority: 0,
         }]),
         balance: Balance::LeastRequest,
         probe: None,
@@ -43,6 +44,10 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(60),
         panic_threshold: 50,
+        minimum_ring_size: 1024,
+        slow_start: None,
+        prefer_zone: false,
+        overprovisioning_factor: 140,
     });
     let route = Arc::new(Route {
         virtual_host: name("all"),
@@ -56,6 +61,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         }),
         timeout: Some(Duration::from_secs(15)),
         retry: RetryPolicy::BUILT_IN,
+        hash: Box::new([]),
     });
     let routes = vec![(Conditions::default(), route)];
     let all = VirtualHost::new(name("all"), [Domain::Any], routes);

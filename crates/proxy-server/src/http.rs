@@ -3,6 +3,7 @@
 //! Owns what a proxy does to a message and when it tries again. The bytes of HTTP are `http1`'s,
 //! the choice of an endpoint is `upstream`'s.
 
+mod affinity;
 mod answer;
 mod attempt;
 mod connection;
@@ -17,4 +18,5 @@ mod retry;
 mod target;
 mod upload;
 
+pub(crate) use affinity::address_key;
 pub(crate) use connection::serve;

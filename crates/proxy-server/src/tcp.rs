@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use proxy_config::compiled::{AccessLog, Protocol, TcpListener};
+use proxy_balance::Ask;
+use proxy_config::compiled::{AccessLog, Balance, Protocol, TcpListener};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 use socket2::SockRef;
@@ -21,6 +22,7 @@ use crate::clock::timestamp;
 use crate::counters::Active;
 use crate::deadline::{Progress, Timer};
 use crate::flags::Flag;
+use crate::http::address_key;
 use crate::listener::Slot;
 use crate::upstream::{ConnectFault, Connection, Limit, Upstream, Wanted, connect};
 use crate::wire::{Amount, Reader, Writer, split};
@@ -44,7 +46,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream,
     let mut timer = Timer::new(started);
     let story = Story::default();
     let client = split(stream);
-    let flag = join(&worker, listener, client, &mut timer, &story).await;
+    let flag = join(&worker, (listener, peer), client, &mut timer, &story).await;
 
     let ended = Instant::now();
     counters.bytes_received.add(story.received.get());
@@ -92,7 +94,7 @@ impl Story {
 /// Connects and copies; why it ended, unless both sides ended in good order.
 async fn join(
     worker: &Worker,
-    listener: &TcpListener,
+    (listener, peer): (&TcpListener, SocketAddr),
     (mut reader, mut writer): (Reader, Writer),
     timer: &mut Timer,
     story: &Story,
@@ -104,7 +106,7 @@ async fn join(
     };
     let counters = upstream.counters();
     let _active = Active::count(&counters.requests_active);
-    let (mut connection, endpoint) = match open(worker, upstream, timer).await {
+    let (mut connection, endpoint) = match open(worker, upstream, peer, timer).await {
         Ok(opened) => opened,
         Err(flag) => {
             // A reset tells the client more than an end would.
@@ -145,19 +147,30 @@ async fn join(
 async fn open(
     worker: &Worker,
     upstream: &Rc<Upstream>,
+    peer: SocketAddr,
     timer: &mut Timer,
 ) -> Result<(Connection, usize), Flag> {
+    let by_address = upstream.cluster.balance == Balance::IpHash;
+    let key = by_address.then(|| address_key(peer.ip()));
     let mut failed: SmallVec<[usize; TRIES_MAX]> = SmallVec::new();
     loop {
-        let picked = upstream.pick(&mut worker.rng(), &failed);
+        let avoid = &failed;
+        let picked = upstream.pick(&mut worker.rng(), Ask { key, avoid });
         let Some(endpoint) = picked else {
             upstream.counters().none_healthy.increment();
             return Err(Flag::NoHealthyUpstream);
         };
+        let began = Instant::now();
         match connect(upstream, endpoint, Wanted::Fresh, timer, Limit(None)).await {
-            Ok(connection) => return Ok((connection, endpoint)),
+            Ok(connection) => {
+                upstream.answered(endpoint, began);
+                return Ok((connection, endpoint));
+            }
             Err(ConnectFault::Overflow) => return Err(Flag::UpstreamOverflow),
-            Err(_) => failed.push(endpoint),
+            Err(_) => {
+                upstream.failed(endpoint, || began.elapsed());
+                failed.push(endpoint);
+            }
         }
         if failed.len() >= TRIES_MAX.min(upstream.endpoints.len()) {
             return Err(Flag::UpstreamConnectFailure);

@@ -3,6 +3,7 @@
 //! Owns balancer state and pools, all of one thread. Never parses HTTP and never decides about
 //! retries. Limits that hold for the whole node are in `limits`.
 
+mod choice;
 mod connect;
 mod limits;
 mod pool;
@@ -12,9 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mesh_health::HealthView;
-use proxy_balance::{Balancer, Eligible};
+use proxy_balance::{Balancer, Eligible, Ewma};
 use proxy_config::compiled::Cluster;
-use rand::rngs::SmallRng;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -33,58 +33,59 @@ pub(crate) struct Upstream {
     /// In the order of the cluster's.
     pub(crate) endpoints: Box<[Rc<Endpoint>]>,
     worker: usize,
+    /// The node's.
+    zone: Option<Arc<str>>,
     balancer: RefCell<Balancer>,
     eligible: RefCell<Eligible>,
+    /// Since when the youngest of the eligible endpoints is eligible.
+    youngest_since: Cell<Option<Instant>>,
     /// Requests of this worker that wait for a connection.
     waiting: Cell<u32>,
     freed: Notify,
 }
 
 impl Upstream {
-    /// The cluster for the worker of this number. Endpoints of `previous` that stay keep their
-    /// connections.
+    /// The cluster for the worker of this number, on a node of this zone. Endpoints of `previous`
+    /// that stay keep their connections and what is known of them.
     pub(crate) fn new(
         cluster: Arc<Cluster>,
         shared: Arc<ClusterShared>,
-        worker: usize,
+        (worker, zone): (usize, Option<&Arc<str>>),
         health: &HealthView,
         previous: Option<&Self>,
     ) -> Self {
+        let now = Instant::now();
+        let known = previous.iter().flat_map(|previous| &previous.endpoints);
+        let known: Vec<Ewma> = known.map(|known| known.ewma.get()).collect();
+        let unmeasured = Ewma::new(&known, now.into_std());
         let endpoints = cluster.endpoints.iter().map(|endpoint| {
             let kept = previous.and_then(|previous| {
                 let mut known = previous.endpoints.iter();
                 known.find(|known| known.address == endpoint.address)
             });
             kept.cloned()
-                .unwrap_or_else(|| Rc::new(Endpoint::new(endpoint.address)))
+                .unwrap_or_else(|| Rc::new(Endpoint::new(endpoint.address, unmeasured)))
         });
         let endpoints = endpoints.collect();
         // Workers must not march in step, or all of them would start at the same endpoint.
         let balancer = Balancer::new(&cluster, worker as u64);
-        let eligible = Eligible::new(&cluster, health);
-        Self {
+        let eligible = shared
+            .eligible
+            .of(&cluster, health, zone.map(|zone| &**zone));
+        let upstream = Self {
             cluster,
             shared,
             endpoints,
             worker,
+            zone: zone.cloned(),
             balancer: RefCell::new(balancer),
             eligible: RefCell::new(eligible),
+            youngest_since: Cell::new(None),
             waiting: Cell::new(0),
             freed: Notify::new(),
-        }
-    }
-
-    /// The mesh changed its mind about some endpoints.
-    pub(crate) fn set_health(&self, health: &HealthView) {
-        *self.eligible.borrow_mut() = Eligible::new(&self.cluster, health);
-    }
-
-    /// The endpoint for the next try, if any can be used; those to `avoid` come last.
-    pub(crate) fn pick(&self, rng: &mut SmallRng, avoid: &[usize]) -> Option<usize> {
-        let active = |index: usize| self.endpoints[index].active();
-        self.balancer
-            .borrow_mut()
-            .pick(&self.eligible.borrow(), active, rng, avoid)
+        };
+        upstream.note_eligible(now);
+        upstream
     }
 
     /// This worker's counters.

@@ -5,6 +5,8 @@
 
 #[path = "proxy/actions.rs"]
 mod actions;
+#[path = "proxy/balancing.rs"]
+mod balancing;
 #[path = "proxy/bodies.rs"]
 mod bodies;
 #[path = "proxy/exchanges.rs"]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Chosen, ExplainedEndpoint, ExplainedRetry, ExplainedTarget, Explanation};
-use crate::compiled::GivenBy;
+use crate::compiled::{Balance, GivenBy};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,7 +56,17 @@ impl fmt::Display for Chosen {
         if let Some(retry) = &self.retry {
             retry.fmt(f)?;
         }
-        self.targets.iter().try_for_each(|target| target.fmt(f))
+        if !self.hash.is_empty() {
+            writeln!(f, "hash on {}", self.hash.join("; "))?;
+        }
+        self.targets.iter().try_for_each(|target| {
+            target.fmt(f)?;
+            let by_key = matches!(target.balance, Balance::RingHash | Balance::Maglev);
+            if by_key && self.hash.is_empty() {
+                writeln!(f, "  nothing is hashed here: endpoints are drawn at random")?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -88,11 +98,19 @@ impl fmt::Display for ExplainedTarget {
             panic_threshold,
             ..
         } = self;
-        writeln!(
+        write!(
             f,
-            "cluster {cluster}: {share:.1} % of the requests; connect timeout {connect_timeout}, \
-             panic threshold {panic_threshold} %"
+            "cluster {cluster}: {share:.1} % of the requests, by {}; connect timeout \
+             {connect_timeout}, panic threshold {panic_threshold} %",
+            self.balance.as_str()
         )?;
+        if let Some(window) = self.slow_start {
+            write!(f, ", slow start {window}")?;
+        }
+        if self.prefer_zone {
+            write!(f, ", own zone first")?;
+        }
+        writeln!(f)?;
         self.endpoints
             .iter()
             .try_for_each(|endpoint| endpoint.fmt(f))
@@ -104,6 +122,9 @@ impl fmt::Display for ExplainedEndpoint {
         write!(f, "  {} weight {}", self.address, self.weight)?;
         if let Some(zone) = &self.zone {
             write!(f, ", zone {zone}")?;
+        }
+        if self.priority > 0 {
+            write!(f, ", priority {}", self.priority)?;
         }
         write!(f, ": {}", self.health.verdict)?;
         if !self.health.unhealthy_by.is_empty() {

@@ -3,6 +3,7 @@
 //! Owns the rules between the fields of one resource. Never repeats what a word's type proves.
 
 mod action;
+mod balance;
 mod matching;
 
 use std::collections::HashSet;
@@ -135,6 +136,7 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     findings.refuse_zero_time("connect_timeout", spec.connect_timeout);
     findings.refuse_zero_time("idle_timeout", spec.idle_timeout);
     findings.refuse_percent("panic_threshold", spec.panic_threshold);
+    balance::check_cluster(spec, findings);
 }
 
 fn check_probe(probe: &ProbeSpec, findings: &mut Findings) {
@@ -209,6 +211,7 @@ fn check_route(route: &RouteSpec, path: &str, findings: &mut Findings) {
     if let Some(retry) = &route.retry {
         check_retry(retry, &format!("{path}.retry"), findings);
     }
+    balance::check_hash(&route.hash, &format!("{path}.hash"), findings);
 }
 
 fn check_retry(retry: &RetrySpec, path: &str, findings: &mut Findings) {

@@ -36,6 +36,36 @@ pub struct ClusterSpec {
     /// Below this share of healthy endpoints, in percent, all are used; 0: never. Left out: 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic_threshold: Option<u8>,
+    /// For `ring_hash`: a ring has at least so many points, 1 to 1048576; left out: 1024. More of
+    /// them share more evenly, and cost memory and time at each change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_ring_size: Option<u32>,
+    /// For `round_robin` and `least_request`: endpoints that are new or healthy again come to their
+    /// share little by little; left out: at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<SlowStartSpec>,
+    /// `true`: endpoints in the node's own zone come first, as if the others had a lower priority.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub prefer_zone: bool,
+    /// A priority, or the node's zone, keeps all requests while its healthy share times this is at
+    /// least 100 percent, and passes on what is missing; in percent, 100 to 1000. Left out: 140.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overprovisioning_factor: Option<u32>,
+}
+
+/// How endpoints come to their whole share: after a time t they get max(`min_weight_percent`,
+/// (t / `window`)^(1 / `aggression`)) of their weight.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SlowStartSpec {
+    /// How long it takes.
+    pub window: Time,
+    /// 1: evenly. Higher: quicker in the beginning, 1 to 100. Left out: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aggression: Option<u32>,
+    /// The share in the beginning, 1 to 100; left out: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_weight_percent: Option<u8>,
 }
 
 /// One endpoint.
@@ -60,6 +90,10 @@ pub struct EndpointFields {
     /// The zone that it is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<Name>,
+    /// 0, unless given, is the first choice; endpoints of a higher number get only what those of
+    /// lower numbers are not healthy enough for. 0 to 127.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub priority: u32,
 }
 
 fn one() -> u32 {
@@ -96,6 +130,14 @@ impl EndpointSpec {
             Self::Fields(fields) => fields.zone.as_ref(),
         }
     }
+
+    /// Its priority.
+    pub fn priority(&self) -> u32 {
+        match self {
+            Self::Address(_) => 0,
+            Self::Fields(fields) => fields.priority,
+        }
+    }
 }
 
 impl Serialize for EndpointSpec {
@@ -115,7 +157,7 @@ impl<'de> Deserialize<'de> for EndpointSpec {
             type Value = EndpointSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address or a map with address, weight and zone")
+                f.write_str("an address or a map with address, weight, zone and priority")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<EndpointSpec, E> {
@@ -130,6 +172,7 @@ impl<'de> Deserialize<'de> for EndpointSpec {
                         address,
                         weight: 1,
                         zone: None,
+                        priority: 0,
                     } => EndpointSpec::Address(address),
                     fields => EndpointSpec::Fields(fields),
                 })

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::matching::{HeaderSpec, QuerySpec};
-use super::{RedirectSpec, RespondSpec, Targets, is_default};
+use super::{HashSpec, RedirectSpec, RespondSpec, Targets, is_default};
 use crate::host::Domain;
 use crate::pattern::{PathTemplate, Pattern};
 use crate::units::Time;
@@ -53,6 +53,10 @@ pub struct RouteSpec {
     /// `connect-failure` and `reset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
+    /// What a request is known by, for clusters that balance by `ring_hash` or `maglev`: requests
+    /// alike in it go to the same endpoint, whichever node or worker takes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hash: Vec<HashSpec>,
 }
 
 /// Which requests a route takes: all that is given must hold.

@@ -27,6 +27,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
                 action: Action::Forward(to),
                 timeout: None,
                 retry: RetryPolicy::BUILT_IN,
+                hash: Box::new([]),
             }),
         )
     };

@@ -3,6 +3,7 @@
 // All of this crate is tests; clippy knows that of functions marked so only.
 #![allow(clippy::unwrap_used)]
 
+mod balancing;
 mod compiling;
 mod examples;
 mod explaining;

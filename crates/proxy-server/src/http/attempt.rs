@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::affinity::Affinity;
 use super::answer::Reason;
 use super::exchange::Retries;
 use super::flow::{End, Flow, Late, ReuseUpstream, Sending};
@@ -30,6 +31,7 @@ pub(super) struct Job<'a> {
     pub(super) worker: &'a Worker,
     pub(super) slot: &'a Slot,
     pub(super) head: &'a RequestHead,
+    pub(super) affinity: Affinity,
     pub(super) additions: Additions<'a>,
     pub(super) standing: &'a Standing,
     /// What the client asks for its connection.
@@ -122,7 +124,13 @@ pub(super) async fn attempt(
     let opened = connect(upstream, endpoint, Wanted::Any, client.timer, limit).await;
     let mut connection = match opened {
         Ok(connection) => connection,
-        Err(fault) => return connect_failed(&fault),
+        Err(fault) => {
+            let tried = connect_failed(&fault);
+            if matches!(tried, Tried::Failed(..)) {
+                upstream.failed(endpoint, Duration::default);
+            }
+            return tried;
+        }
     };
     if job.expects_continue && !job.standing.invited.replace(true) && upload.is_untouched() {
         let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -153,6 +161,7 @@ pub(super) async fn attempt(
             job,
             client,
             upstream,
+            endpoint,
             reader,
             retries,
             record,
@@ -170,7 +179,11 @@ pub(super) async fn attempt(
         drop(connection);
         upstream.wake_one();
     }
-    judge(job, end, (unsent, reused), upstream).unwrap_or(Tried::Answered(record.connection))
+    let tried = judge(job, end, (unsent, reused), upstream);
+    if let Some(Tried::Failed(..) | Tried::Refused(Reason::ResponseTimeout)) = tried {
+        upstream.failed(endpoint, || now - began);
+    }
+    tried.unwrap_or(Tried::Answered(record.connection))
 }
 
 fn connect_failed(fault: &ConnectFault) -> Tried {

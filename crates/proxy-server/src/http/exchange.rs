@@ -6,12 +6,14 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use http::{HeaderMap, HeaderValue, Method, Version, header};
+use proxy_balance::Ask;
 use proxy_config::RequestView;
 use proxy_config::compiled::{Action, Asked, Defaults, HttpListener, RetryPolicy, Route, Split};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 use tokio::time::sleep;
 
+use super::affinity::{Affinity, Subject};
 use super::answer::Reason;
 use super::attempt::{Client, Job, Tried, attempt};
 use super::forwarded::{X_FORWARDED_PROTO, incoming_request_id, new_request_id};
@@ -109,7 +111,18 @@ pub(super) async fn exchange<'l>(
     };
     record.upstream = Some(upstream.clone());
     let request_id = std::mem::take(&mut record.request_id);
-    let job = job(scene, (&target, &request_id), (defaults, route));
+    let subject = Subject {
+        headers: &head.headers,
+        query: target.query,
+        peer: scene.peer,
+        trusted_hops: defaults.trusted_hops,
+    };
+    let cluster = &upstream.cluster;
+    let affinity = Affinity::of(cluster, &route.hash, &subject, &mut *worker.rng());
+    let job = Job {
+        affinity,
+        ..job(scene, (&target, &request_id), (defaults, route))
+    };
     let mut retries = Retries::new(&route.retry, upstream, is_idempotent(&head.method));
     let outcome = run(&job, client, upload, &mut retries, record).await;
     record.request_id = request_id;
@@ -161,6 +174,7 @@ fn job<'a>(
         worker: scene.worker,
         slot: scene.slot,
         head,
+        affinity: Affinity::default(),
         additions: Additions {
             target,
             framing: scene.framing,
@@ -208,7 +222,11 @@ async fn run(
     let mut failed: SmallVec<[usize; 4]> = SmallVec::new();
     let mut stale = 0;
     loop {
-        let picked = upstream.pick(&mut job.worker.rng(), &failed);
+        let ask = Ask {
+            key: job.affinity.key,
+            avoid: &failed,
+        };
+        let picked = upstream.pick(&mut job.worker.rng(), ask);
         let Some(endpoint) = picked else {
             counters.none_healthy.increment();
             return Outcome::Answer(Reason::NoHealthyUpstream);

@@ -97,6 +97,7 @@ pub(super) struct Flow<'f, 'c, 'r, 'l> {
     pub(super) job: &'f Job<'f>,
     pub(super) client: &'f mut Client<'c>,
     pub(super) upstream: &'f Rc<Upstream>,
+    pub(super) endpoint: usize,
     pub(super) reader: &'f mut Reader,
     pub(super) retries: &'f mut Retries<'r>,
     pub(super) record: &'f mut Record<'l>,
@@ -112,6 +113,10 @@ impl Flow<'_, '_, '_, '_> {
             Ok(framing) => framing,
             Err(end) => return end,
         };
+        // A client that is slow to send is not the endpoint's fault.
+        let arrived = self.job.standing.finished.get();
+        let asked = arrived.map_or(began, |arrived| arrived.max(began));
+        self.upstream.answered(self.endpoint, asked);
         let status = self.client.answer.status;
         if let Some(class) = class_of(status.as_u16()) {
             self.upstream.counters().responses[class].increment();
@@ -245,6 +250,10 @@ impl Flow<'_, '_, '_, '_> {
             connection,
             clock: &mut job.worker.clock(),
         };
+        if let Some(cookie) = &job.affinity.cookie {
+            let headers = &mut self.client.answer.headers;
+            headers.append(http::header::SET_COOKIE, cookie.clone());
+        }
         let out = &mut self.client.writer.pending;
         write_response(out, &job.head.method, self.client.answer, closing);
         Outgoing {

@@ -20,17 +20,18 @@ pub(super) fn client_address(headers: &HeaderMap, peer: IpAddr, trusted_hops: u3
     if trusted_hops == 0 {
         return peer;
     }
-    let mut claimed: Vec<&str> = Vec::new();
-    for value in headers.get_all(X_FORWARDED_FOR) {
-        let Ok(value) = value.to_str() else {
-            return peer;
-        };
-        claimed.extend(value.split(',').map(str::trim));
+    let lists = headers.get_all(X_FORWARDED_FOR);
+    if lists.iter().any(|list| list.to_str().is_err()) {
+        return peer;
     }
+    // From the end: the last one is what the hop nearest to us saw.
+    let mut claimed = lists.iter().rev().flat_map(|list| {
+        let list = list.to_str().unwrap_or_default();
+        list.rsplit(',').map(str::trim)
+    });
     claimed
-        .len()
-        .checked_sub(trusted_hops as usize)
-        .and_then(|at| claimed[at].parse().ok())
+        .nth(trusted_hops as usize - 1)
+        .and_then(|claimed| claimed.parse().ok())
         .unwrap_or(peer)
 }
 

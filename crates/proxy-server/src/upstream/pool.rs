@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use proxy_balance::Ewma;
 use tokio::time::Instant;
 
 use super::limits::Permit;
@@ -24,6 +25,10 @@ pub(crate) struct Endpoint {
     /// The address as text, for the access log.
     pub(crate) label: Box<str>,
     active: Cell<u32>,
+    /// How long its answers take.
+    pub(super) ewma: Cell<Ewma>,
+    /// Since when it may be chosen, if it may.
+    pub(super) eligible_since: Cell<Option<Instant>>,
     /// The oldest first.
     idle: RefCell<Vec<Idle>>,
 }
@@ -82,11 +87,13 @@ impl Drop for InUse {
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr, ewma: Ewma) -> Self {
         Self {
             address,
             label: address.to_string().into(),
             active: Cell::new(0),
+            ewma: Cell::new(ewma),
+            eligible_since: Cell::new(None),
             idle: RefCell::new(Vec::new()),
         }
     }

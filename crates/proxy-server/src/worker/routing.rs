@@ -55,7 +55,7 @@ impl Routing {
                 known => Rc::new(Upstream::new(
                     cluster.clone(),
                     shared.clone(),
-                    worker,
+                    (worker, snapshot.config.zone.as_ref()),
                     health,
                     known.map(|known| &**known),
                 )),

@@ -37,6 +37,7 @@ pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
         for (field, is_given) in [
             ("timeout", route.timeout.is_some()),
             ("retry", route.retry.is_some()),
+            ("hash", !route.hash.is_empty()),
         ] {
             findings.refuse_if(is_given, format!("{path}.{field}"), || {
                 "nothing is sent upstream; leave it out, or give `to`".into()

@@ -1,5 +1,9 @@
 //! How choices are distributed, and which endpoints can be chosen at all.
 
+mod hashing;
+mod levels;
+mod time;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,12 +11,24 @@ use std::time::Duration;
 
 use mesh_health::{Health, HealthView};
 use proptest::prelude::*;
-use proxy_balance::{Balancer, Eligible};
+use proxy_balance::{Ask, Balancer, Eligible};
 use proxy_config::compiled::{Balance, Cluster, Endpoint, Limits, ResourceName};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-const ALL: [Balance; 3] = [Balance::RoundRobin, Balance::Random, Balance::LeastRequest];
+const ALL: [Balance; 7] = [
+    Balance::RoundRobin,
+    Balance::Random,
+    Balance::LeastRequest,
+    Balance::PeakEwma,
+    Balance::RingHash,
+    Balance::Maglev,
+    Balance::IpHash,
+];
+
+fn avoiding(avoid: &[usize]) -> Ask<'_> {
+    Ask { key: None, avoid }
+}
 
 fn address(index: usize) -> SocketAddr {
     SocketAddr::from((
@@ -26,6 +42,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         address: address(index),
         weight,
         zone: None,
+        priority: 0,
     };
     Cluster {
         name: ResourceName {
@@ -45,6 +62,10 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(1),
         panic_threshold: 50,
+        minimum_ring_size: 1024,
+        slow_start: None,
+        prefer_zone: false,
+        overprovisioning_factor: 140,
     }
 }
 
@@ -65,7 +86,7 @@ fn view(unhealthy: &[usize], known: usize) -> HealthView {
 }
 
 fn eligible(cluster: &Cluster) -> Eligible {
-    Eligible::new(cluster, &HealthView::default())
+    Eligible::new(cluster, &HealthView::default(), None)
 }
 
 /// How often each endpoint is picked of an idle cluster.
@@ -76,7 +97,7 @@ fn shares(balance: Balance, weights: &[u32], picks: usize) -> Vec<usize> {
     let mut counts = vec![0; weights.len()];
     for _ in 0..picks {
         let index = balancer
-            .pick(&eligible, |_| 0, &mut rng, &[])
+            .pick(&eligible, &|_| 0, &mut rng, Ask::default())
             .expect("all are eligible");
         counts[index] += 1;
     }
@@ -105,7 +126,7 @@ fn load(balance: Balance, weights: &[u32], stay: usize, requests: usize) -> Vec<
     for _ in 0..requests {
         let busy = |index: usize| active[index];
         let index = balancer
-            .pick(&eligible, busy, &mut rng, &[])
+            .pick(&eligible, &busy, &mut rng, Ask::default())
             .expect("all are eligible");
         active[index] += 1;
         open.push_back(index);
@@ -139,7 +160,10 @@ fn of_two_equal_endpoints_the_less_busy_one_is_always_taken() {
     for _ in 0..200 {
         // The two that are drawn are distinct, so the idle one is among them.
         let busy = |index| if index == 0 { 9 } else { 8 };
-        assert_eq!(balancer.pick(&eligible, busy, &mut rng, &[]), Some(1));
+        assert_eq!(
+            balancer.pick(&eligible, &busy, &mut rng, Ask::default()),
+            Some(1)
+        );
     }
 }
 
@@ -169,7 +193,7 @@ fn a_busy_endpoint_waits_longer_for_its_turn() {
     let (mut balancer, mut rng) = (Balancer::new(&cluster, 0), StdRng::seed_from_u64(0));
     let eligible = eligible(&cluster);
     let busy = |index| if index == 0 { 19 } else { 0 };
-    let picks = (0..1100).map(|_| balancer.pick(&eligible, busy, &mut rng, &[]));
+    let picks = (0..1100).map(|_| balancer.pick(&eligible, &busy, &mut rng, Ask::default()));
     let to_busy = picks.filter(|pick| *pick == Some(0)).count();
     assert!((90..=110).contains(&to_busy), "2/20 against 1/1: {to_busy}");
 }
@@ -181,7 +205,7 @@ fn round_robin_of_equals_visits_all_before_any_again() {
     let eligible = eligible(&cluster);
     let mut pick = || {
         balancer
-            .pick(&eligible, |_| 0, &mut rng, &[])
+            .pick(&eligible, &|_| 0, &mut rng, Ask::default())
             .expect("all are eligible")
     };
     let first: Vec<usize> = (0..6).map(|_| pick()).collect();
@@ -196,7 +220,7 @@ fn workers_with_different_seeds_do_not_move_in_step() {
     let cluster = cluster(Balance::RoundRobin, &[1; 8]);
     let first = |seed| {
         let mut rng = StdRng::seed_from_u64(0);
-        Balancer::new(&cluster, seed).pick(&eligible(&cluster), |_| 0, &mut rng, &[])
+        Balancer::new(&cluster, seed).pick(&eligible(&cluster), &|_| 0, &mut rng, Ask::default())
     };
     let mut firsts: Vec<_> = (0..64).map(first).collect();
     assert_eq!(first(5), firsts[5], "the same seed chooses alike");
@@ -211,7 +235,7 @@ fn round_robin_is_smooth() {
     for seed in 0..200 {
         let (mut balancer, mut rng) = (Balancer::new(&cluster, seed), StdRng::seed_from_u64(0));
         let eligible = eligible(&cluster);
-        let mut pick = || balancer.pick(&eligible, |_| 0, &mut rng, &[]);
+        let mut pick = || balancer.pick(&eligible, &|_| 0, &mut rng, Ask::default());
         let picks: Vec<bool> = (0..80).map(|_| pick() == Some(2)).collect();
         let longest = picks
             .chunk_by(|one, next| one == next)
@@ -232,9 +256,9 @@ fn flapping_health_does_not_favour_anybody() {
     for round in 0..5000 {
         // Endpoint 4 comes and goes with every request.
         let unhealthy: &[usize] = if round % 2 == 0 { &[4] } else { &[] };
-        let eligible = Eligible::new(&cluster, &view(unhealthy, 5));
+        let eligible = Eligible::new(&cluster, &view(unhealthy, 5), None);
         let pick = balancer
-            .pick(&eligible, |_| 0, &mut rng, &[])
+            .pick(&eligible, &|_| 0, &mut rng, Ask::default())
             .expect("some are eligible");
         counts[pick] += 1;
     }
@@ -250,12 +274,15 @@ fn flapping_health_does_not_favour_anybody() {
 fn an_endpoint_that_returns_gets_its_share_and_no_burst() {
     let cluster = cluster(Balance::RoundRobin, &[1, 1]);
     let (mut balancer, mut rng) = (Balancer::new(&cluster, 1), StdRng::seed_from_u64(1));
-    let alone = Eligible::new(&cluster, &view(&[1], 2));
+    let alone = Eligible::new(&cluster, &view(&[1], 2), None);
     for _ in 0..1000 {
-        assert_eq!(balancer.pick(&alone, |_| 0, &mut rng, &[]), Some(0));
+        assert_eq!(
+            balancer.pick(&alone, &|_| 0, &mut rng, Ask::default()),
+            Some(0)
+        );
     }
     let both = eligible(&cluster);
-    let picks = (0..10).filter_map(|_| balancer.pick(&both, |_| 0, &mut rng, &[]));
+    let picks = (0..10).filter_map(|_| balancer.pick(&both, &|_| 0, &mut rng, Ask::default()));
     assert_eq!(picks.sum::<usize>(), 5);
 }
 
@@ -263,7 +290,7 @@ fn an_endpoint_that_returns_gets_its_share_and_no_burst() {
 fn below_the_threshold_all_are_used() {
     let mut cluster = cluster(Balance::Random, &[1; 4]);
     let chosen = |cluster: &Cluster, unhealthy: &[usize]| {
-        let eligible = Eligible::new(cluster, &view(unhealthy, 4));
+        let eligible = Eligible::new(cluster, &view(unhealthy, 4), None);
         (eligible.indices().collect::<Vec<_>>(), eligible.is_panic())
     };
     assert_eq!(chosen(&cluster, &[]), (vec![0, 1, 2, 3], false));
@@ -286,10 +313,10 @@ fn of_nothing_nothing_is_picked() {
         let mut cluster = cluster(balance, &[1, 2]);
         cluster.panic_threshold = 0;
         let mut rng = StdRng::seed_from_u64(0);
-        let none = Eligible::new(&cluster, &view(&[0, 1], 2));
+        let none = Eligible::new(&cluster, &view(&[0, 1], 2), None);
         assert!(none.is_empty());
         assert_eq!(
-            Balancer::new(&cluster, 0).pick(&none, |_| 0, &mut rng, &[0]),
+            Balancer::new(&cluster, 0).pick(&none, &|_| 0, &mut rng, avoiding(&[0])),
             None
         );
     }
@@ -303,16 +330,15 @@ fn the_shares_of_the_rest_stay_in_proportion_when_one_is_avoided() {
     let mut counts = [0; 3];
     for _ in 0..20_000 {
         counts[balancer
-            .pick(&eligible, |_| 0, &mut rng, &[0])
+            .pick(&eligible, &|_| 0, &mut rng, avoiding(&[0]))
             .expect("two are left")] += 1;
     }
     assert_eq!(counts[0], 0);
     assert!(in_proportion(&counts[1..], &[1, 3]), "{counts:?}");
 }
 
-fn weights() -> impl Strategy<Value = Vec<u32>> {
-    let weight = prop_oneof![4 => Just(1), 4 => 1..20_u32, 1 => Just(u32::MAX)];
-    prop::collection::vec(weight, 1..12)
+fn weight() -> impl Strategy<Value = u32> {
+    prop_oneof![4 => Just(1), 4 => 1..20_u32, 1 => Just(u32::MAX)]
 }
 
 proptest! {
@@ -325,7 +351,7 @@ proptest! {
         let cluster = cluster(Balance::RoundRobin, &weights);
         let (mut balancer, mut rng) = (Balancer::new(&cluster, seed), StdRng::seed_from_u64(0));
         let eligible = eligible(&cluster);
-        let mut pick = || balancer.pick(&eligible, |_| 0, &mut rng, &[]).expect("not empty");
+        let mut pick = || balancer.pick(&eligible, &|_| 0, &mut rng, Ask::default()).expect("not empty");
         for _ in 0..skipped {
             pick();
         }
@@ -335,34 +361,98 @@ proptest! {
         }
         prop_assert_eq!(counts, weights);
     }
+}
 
+/// One round of choices: who is unhealthy, who is to be avoided, how busy all are, and a key.
+type Round = (Vec<usize>, Vec<usize>, Vec<u32>, Option<u64>);
+
+fn round() -> impl Strategy<Value = Round> {
+    (
+        prop::collection::vec(0..12_usize, 0..8),
+        prop::collection::vec(0..12_usize, 0..4),
+        prop::collection::vec(0..50_u32, 12),
+        prop::option::of(any::<u64>()),
+    )
+}
+
+/// Weight, priority and zone of some endpoints.
+fn endpoints() -> impl Strategy<Value = Vec<(u32, u32, usize)>> {
+    prop::collection::vec((weight(), 0..3_u32, 0..2_usize), 1..12)
+}
+
+fn described(balance: Balance, endpoints: &[(u32, u32, usize)], threshold: u8) -> Cluster {
+    let weights: Vec<u32> = endpoints.iter().map(|(weight, ..)| *weight).collect();
+    let mut cluster = cluster(balance, &weights);
+    cluster.panic_threshold = threshold;
+    for (endpoint, (_, priority, zone)) in cluster.endpoints.iter_mut().zip(endpoints) {
+        endpoint.priority = *priority;
+        endpoint.zone = Some(["a", "b"][*zone].into());
+    }
+    cluster
+}
+
+/// Who is chosen is eligible, and to be avoided only if everybody is.
+fn check(cluster: &Cluster, rounds: &[Round], seed: u64) -> Result<(), TestCaseError> {
+    let (mut balancer, mut rng) = (Balancer::new(cluster, seed), StdRng::seed_from_u64(seed));
+    let count = cluster.endpoints.len();
+    for (unhealthy, avoid, active, key) in rounds {
+        let view = view(unhealthy, count);
+        let eligible = Eligible::new(cluster, &view, Some("a"));
+        prop_assert!(eligible.holds(cluster, &view));
+        let allowed: Vec<usize> = eligible.indices().collect();
+        prop_assert_eq!(allowed.len(), eligible.len());
+        let fit = (0..count).filter(|index| !unhealthy.contains(index));
+        prop_assert!(fit.clone().all(|index| allowed.contains(&index)));
+        prop_assert!(eligible.is_panic() || fit.count() == allowed.len());
+        for _ in 0..5 {
+            let ask = Ask { key: *key, avoid };
+            let pick = balancer.pick(&eligible, &|index: usize| active[index], &mut rng, ask);
+            prop_assert_eq!(pick.is_none(), allowed.is_empty());
+            let Some(pick) = pick else { continue };
+            prop_assert!(allowed.contains(&pick));
+            let others = allowed.iter().any(|index| !avoid.contains(index));
+            prop_assert!(
+                !others || !avoid.contains(&pick),
+                "{} of {:?}",
+                pick,
+                allowed
+            );
+        }
+    }
+    Ok(())
+}
+
+proptest! {
     #[test]
     fn only_eligible_endpoints_are_picked_and_avoided_ones_only_as_the_last(
-        balance in prop::sample::select(ALL.to_vec()),
-        weights in weights(),
-        rounds in prop::collection::vec(
-            (
-                prop::collection::vec(0..12_usize, 0..8),
-                prop::collection::vec(0..12_usize, 0..4),
-                prop::collection::vec(0..50_u32, 12),
-            ),
-            1..20,
-        ),
+        balance in prop::sample::select(ALL[..4].to_vec()),
+        endpoints in endpoints(),
+        threshold in prop::sample::select(vec![0, 50, 100]),
+        prefer_zone: bool,
+        rounds in prop::collection::vec(round(), 1..20),
         seed: u64,
     ) {
-        let cluster = cluster(balance, &weights);
-        let (mut balancer, mut rng) = (Balancer::new(&cluster, seed), StdRng::seed_from_u64(seed));
-        for (unhealthy, avoid, active) in rounds {
-            let eligible = Eligible::new(&cluster, &view(&unhealthy, weights.len()));
-            let allowed: Vec<usize> = eligible.indices().collect();
-            prop_assert_eq!(allowed.len(), eligible.len());
-            for _ in 0..5 {
-                let pick = balancer.pick(&eligible, |index| active[index], &mut rng, &avoid);
-                let pick = pick.expect("a panic threshold above 0 leaves nobody without");
-                prop_assert!(allowed.contains(&pick));
-                let others = allowed.iter().any(|index| !avoid.contains(index));
-                prop_assert!(!others || !avoid.contains(&pick), "{} of {:?}", pick, allowed);
-            }
-        }
+        let mut cluster = described(balance, &endpoints, threshold);
+        cluster.prefer_zone = prefer_zone;
+        check(&cluster, &rounds, seed)?;
+    }
+}
+
+proptest! {
+    // Each round fills tables.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn tables_lead_to_eligible_endpoints_only(
+        balance in prop::sample::select(ALL[4..].to_vec()),
+        endpoints in endpoints(),
+        threshold in prop::sample::select(vec![0, 50, 100]),
+        prefer_zone: bool,
+        rounds in prop::collection::vec(round(), 1..4),
+        seed: u64,
+    ) {
+        let mut cluster = described(balance, &endpoints, threshold);
+        cluster.prefer_zone = prefer_zone;
+        check(&cluster, &rounds, seed)?;
     }
 }

@@ -1,0 +1,127 @@
+//! What the balancer is told of time, health and zone.
+
+use std::collections::BTreeMap;
+
+use mesh_health::Health;
+use model::ConfigRevision;
+use proxy_config::compiled::Target;
+use proxy_config::{ConfigSet, compile, parse_documents};
+use rand::SeedableRng as _;
+
+use super::super::ClusterShared;
+use super::*;
+
+fn cluster(fields: &str) -> Arc<Cluster> {
+    let text = format!("{{kind: Cluster, name: web, {fields}}}");
+    let set: ConfigSet = parse_documents("test", &text)
+        .unwrap()
+        .into_iter()
+        .collect();
+    let target = Target {
+        node: "n1".parse().unwrap(),
+        labels: BTreeMap::new(),
+        proxy_ip: [127, 0, 0, 1].into(),
+    };
+    let compiled = compile(&set, &target, None, ConfigRevision(1));
+    let mut clusters = compiled.config.clusters.values();
+    clusters.next().unwrap().clone()
+}
+
+fn upstream(cluster: &Arc<Cluster>, zone: Option<&str>) -> Upstream {
+    let zone = zone.map(Into::into);
+    let shared = Arc::new(ClusterShared::new(1));
+    let health = HealthView::default();
+    Upstream::new(cluster.clone(), shared, (0, zone.as_ref()), &health, None)
+}
+
+fn unhealthy(cluster: &Cluster, index: usize) -> HealthView {
+    let verdict = (cluster.endpoints[index].address, Health::Unhealthy);
+    HealthView {
+        version: 1,
+        clusters: [(cluster.key.clone(), [verdict].into())].into(),
+    }
+}
+
+/// How many of 1,000 requests each endpoint gets.
+fn counts(upstream: &Upstream) -> Vec<usize> {
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut counts = vec![0; upstream.endpoints.len()];
+    for _ in 0..1000 {
+        let pick = upstream.pick(&mut rng, Ask::default());
+        counts[pick.unwrap()] += 1;
+    }
+    counts
+}
+
+const TWO: &str = "endpoints: ['10.0.0.1:1', '10.0.0.2:1'], panic_threshold: 0";
+
+#[test]
+fn who_returns_starts_slowly() {
+    let slow = "balance: round_robin, slow_start: {window: 30s}";
+    let cluster = cluster(&format!("{TWO}, {slow}"));
+    let upstream = upstream(&cluster, None);
+    // At the start all are young, and share evenly.
+    assert_eq!(counts(&upstream), [500, 500]);
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60));
+    for endpoint in &upstream.endpoints {
+        endpoint.eligible_since.set(long_ago);
+    }
+    upstream.note_eligible(Instant::now());
+    assert_eq!(counts(&upstream), [500, 500]);
+    upstream.set_health(&unhealthy(&cluster, 1));
+    assert_eq!(counts(&upstream), [1000, 0]);
+    upstream.set_health(&HealthView::default());
+    let counts = counts(&upstream);
+    // A tenth of the weight, or a little more if this thread had to wait.
+    assert!((80..=250).contains(&counts[1]), "{counts:?}");
+}
+
+#[test]
+fn who_stays_over_a_change_of_config_is_not_new() {
+    let slow = "balance: round_robin, slow_start: {window: 30s}";
+    let one = cluster(&format!("endpoints: ['10.0.0.1:1'], {slow}"));
+    let before = upstream(&one, None);
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60));
+    before.endpoints[0].eligible_since.set(long_ago);
+    before.answered(0, Instant::now());
+    let two = cluster(&format!("{TWO}, {slow}"));
+    let (shared, health) = (before.shared.clone(), HealthView::default());
+    let after = Upstream::new(two, shared, (0, None), &health, Some(&before));
+    let counts = counts(&after);
+    assert!((80..=250).contains(&counts[1]), "{counts:?}");
+}
+
+#[test]
+fn tables_are_made_once_for_all_workers() {
+    let cluster = cluster(&format!("{TWO}, balance: maglev"));
+    let last = LastEligible::default();
+    let healthy = HealthView::default();
+    let first = last.of(&cluster, &healthy, None);
+    let address = |eligible: &Eligible| eligible.identity();
+    assert_eq!(address(&last.of(&cluster, &healthy, None)), address(&first));
+    let down = last.of(&cluster, &unhealthy(&cluster, 0), None);
+    assert_ne!(address(&down), address(&first));
+    assert_eq!(down.indices().collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn what_answers_late_or_not_at_all_is_avoided_under_peak_ewma() {
+    let cluster = cluster(&format!("{TWO}, balance: peak_ewma"));
+    let upstream = upstream(&cluster, None);
+    let now = Instant::now();
+    upstream.answered(1, now);
+    upstream.answered(0, now.checked_sub(Duration::from_secs(1)).unwrap());
+    assert_eq!(counts(&upstream), [0, 1000]);
+    upstream.failed(1, || Duration::from_secs(9));
+    assert_eq!(counts(&upstream), [1000, 0]);
+}
+
+#[test]
+fn the_zone_of_the_node_comes_first() {
+    let cluster = cluster(
+        "endpoints: [{address: '10.0.0.1:1', zone: a}, {address: '10.0.0.2:1', zone: b}], \
+         prefer_zone: true",
+    );
+    assert_eq!(counts(&upstream(&cluster, Some("b"))), [0, 1000]);
+    assert_eq!(counts(&upstream(&cluster, Some("a"))), [1000, 0]);
+}
