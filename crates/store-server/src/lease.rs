@@ -29,7 +29,7 @@ use crate::reads::Reads;
 use crate::writes::Writes;
 
 /// The most keep-alives of one stream that are renewed, and then answered, together.
-const PIECE: usize = 256;
+const PIECE: usize = 4096;
 
 /// What etcd answers as the time to live of a lease that does not exist.
 const GONE: i64 = -1;

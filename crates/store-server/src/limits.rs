@@ -56,6 +56,11 @@ pub(crate) const REFUSAL_TEXT_MAX: usize = 4096;
 /// way. More get "too many requests". (A proposal of so many has 1 MiB.)
 pub(crate) const KEEP_ALIVES_MAX: usize = 128 * 1024;
 
+/// The time between two proposals of keep-alives through one node: nobody waits for the answer, and
+/// a proposal costs all members the same, whether it keeps one lease or a thousand. Far below the
+/// shortest lease.
+pub(crate) const KEEP_ALIVES_EVERY: Duration = Duration::from_millis(250);
+
 /// What a test or an operator may want otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {

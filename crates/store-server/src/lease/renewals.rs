@@ -1,8 +1,8 @@
 //! Keep-alives of this node, gathered.
 //!
-//! Owns the gathering: while one proposal is under way, the leases of all streams that ask gather
-//! for the next, so that thousands of keep-alives a second are a few proposals, here or forwarded.
-//! Never answers before the renewal is applied.
+//! Owns the gathering: while one proposal is under way, and some time after the last one, the leases
+//! of all streams that ask gather for the next, so that thousands of keep-alives a second are a few
+//! proposals, here or forwarded. Never answers before the renewal is applied.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +11,11 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use store_api::errors;
 use store_mvcc::{Caller, Command, KeepAliveOp};
+use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::answer::Answer;
-use crate::limits::{KEEP_ALIVES_MAX, Limits};
+use crate::limits::{KEEP_ALIVES_EVERY, KEEP_ALIVES_MAX, Limits};
 use crate::patience::Patience;
 use crate::writes::Writes;
 
@@ -29,8 +30,8 @@ struct Inner {
     limits: Limits,
     /// Those who wait for the proposal that is still to be made.
     next: Mutex<Option<Gathering>>,
-    /// One proposal is under way at a time.
-    turn: tokio::sync::Mutex<()>,
+    /// One proposal is under way at a time. When the last one began.
+    turn: tokio::sync::Mutex<Option<Instant>>,
 }
 
 struct Gathering {
@@ -122,7 +123,11 @@ impl Renewals {
 
 impl Inner {
     async fn round(self: Arc<Self>) -> Result<Arc<Renewed>, Status> {
-        let _turn = self.turn.lock().await;
+        let mut turn = self.turn.lock().await;
+        if let Some(last) = *turn {
+            sleep_until(last + KEEP_ALIVES_EVERY).await;
+        }
+        *turn = Some(Instant::now());
         // From here on nobody can join.
         let gathered = self
             .next

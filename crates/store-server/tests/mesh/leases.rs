@@ -1,7 +1,7 @@
 //! Leases over real connections: any node, a change of leader, slow and broken clients.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use store_api::errors;
 use store_api::etcdserverpb::lease_client::LeaseClient;
@@ -226,6 +226,35 @@ async fn one_stream_keeps_many_leases_alive_and_tells_which_are_gone() {
         leases(node).await.is_empty().then_some(())
     })
     .await;
+}
+
+/// However slowly they come in: a proposal for each would cost all members as much as a put does.
+#[tokio::test(flavor = "multi_thread")]
+async fn keep_alives_of_some_time_share_a_proposal() {
+    let mesh = Mesh::form(1).await;
+    let node = mesh.node(0);
+    grant(node, 7, 600).await.unwrap();
+    let (before, began) = (node.store.status().last_log, Instant::now());
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        let (requests, answers) = keep_alive(node).await;
+        requests
+            .send(LeaseKeepAliveRequest { id: 7 })
+            .await
+            .unwrap();
+        streams.push((requests, answers));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for (_, answers) in &mut streams {
+        assert_eq!(next(answers).await.ttl, 600);
+    }
+    let entries = u128::from(node.store.status().last_log - before);
+    // Four a second, the first and the last, and two ticks of the clock each second.
+    let most = began.elapsed().as_millis() * 6 / 1000 + 4;
+    assert!(
+        entries <= most,
+        "{entries} entries for 40 keep-alives, not {most}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
