@@ -72,7 +72,7 @@ impl Default for WalOptions {
     fn default() -> Self {
         Self {
             segment_bytes: 64 * 1024 * 1024,
-            cache_bytes: 8 * 1024 * 1024,
+            cache_bytes: 4 * 1024 * 1024,
             disk: Arc::new(RealDisk),
         }
     }

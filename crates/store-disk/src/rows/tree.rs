@@ -25,7 +25,7 @@ use super::run::{Change, Merged, Run, RunWriter, chunk_key, run_of};
 use crate::codec::{self, CodecError, Format};
 
 /// sled's page cache; its own default is 1 GiB.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How often sled syncs and tidies up by itself. Nothing waits for it: the log has what the rows
 /// lack.
