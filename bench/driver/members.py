@@ -102,8 +102,8 @@ class Skein(Members):
     def all_vote(self):
         """Waits until no member is a learner any more."""
         wait_for("all members vote", lambda: not any(
-            member["role"] == "learner" for member in json.loads(
-                self.ask("member", "list", "-o", "json", "--endpoints", self.clients[0]))), 120)
+            member["role"] == "learner" for member in json.loads(self.ask(
+                "member", "list", "-o", "json", "--endpoints", self.clients[0]))["members"]), 120)
 
     def ask(self, *arguments):
         """Runs a command of the CLI."""

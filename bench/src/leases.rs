@@ -121,6 +121,9 @@ async fn keep(
 ) -> anyhow::Result<u64> {
     let (requests, outgoing) = mpsc::channel(1024);
     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
+    // The head of etcd's answer comes with the first of its messages.
+    let first = leases.first().context("a stream without leases")?;
+    requests.try_send(LeaseKeepAliveRequest { id: *first })?;
     let mut responses = client.lease_keep_alive(outgoing).await?.into_inner();
     let mut ticks = tokio::time::interval(period / u32::try_from(leases.len().max(1))?);
     let sending = async {
