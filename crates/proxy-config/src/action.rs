@@ -64,6 +64,15 @@ pub enum PathChange {
     },
 }
 
+/// What is changed of a request before it is passed on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rewrite {
+    /// The path.
+    pub path: PathChange,
+    /// The host, perhaps with a port; `None`: it stays.
+    pub host: Option<Box<str>>,
+}
+
 /// The URL that was asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {

@@ -190,6 +190,7 @@ pub(crate) fn virtual_host(
             virtual_host: resource.name(),
             index,
             action: action::action(route, resource, clusters)?,
+            rewrite: action::rewrite(route),
             timeout: match route.timeout {
                 Some(_) => limit(route.timeout, ROUTE_TIMEOUT),
                 None => base.route_timeout,

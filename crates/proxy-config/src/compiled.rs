@@ -13,7 +13,7 @@ use model::ConfigRevision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::action::{Action, Asked, PathChange, Redirect, Respond};
+pub use crate::action::{Action, Asked, PathChange, Redirect, Respond, Rewrite};
 pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
 pub use crate::path::EscapedSlashes;
 pub use crate::router::{RouteMatch, Router};
@@ -108,6 +108,8 @@ pub struct Route {
     pub index: usize,
     /// What becomes of requests.
     pub action: Action,
+    /// What is changed of requests that are passed on.
+    pub rewrite: Rewrite,
     /// The whole time for a request, retries included, from its last byte received to the end of
     /// the response. `None`: no limit.
     pub timeout: Option<Duration>,

@@ -301,7 +301,6 @@ fn later(word: &str) -> bool {
         "tls_passthrough",
         "tls",
         "filters",
-        "rewrite",
         "direct_response",
         "mirror",
         "outlier",

@@ -11,8 +11,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
-    Asked, Cluster, CompiledConfig, Endpoint, GivenBy, Listener, Protocol, RetryPolicy, Route,
-    Split,
+    Asked, Cluster, CompiledConfig, Endpoint, GivenBy, Listener, Protocol, RetryPolicy, Rewrite,
+    Route, Split,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
@@ -287,7 +287,12 @@ impl Explanation {
             path: &path,
             query,
         };
-        let told = route.action.told(&asked);
+        let mut told = route.action.told(&asked);
+        if route.rewrite != Rewrite::default() {
+            let host = route.rewrite.host.as_deref().unwrap_or(&host_header);
+            let path = route.rewrite.path.apply(&path);
+            told.push_str(&format!(", as {path} for host {host}"));
+        }
         Ok(format!("routes[{}] takes it, {told}", route.index))
     }
 

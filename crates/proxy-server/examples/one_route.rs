@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proxy_config::compiled::{
     Action, Balance, Cluster, CompiledConfig, Defaults, Endpoint, HttpListener, Limits, Listener,
-    Protocol, ResourceName, RetryPolicy, Route, Split, SplitTarget,
+    Protocol, ResourceName, RetryPolicy, Rewrite, Route, Split, SplitTarget,
 };
 use proxy_config::{Conditions, Domain, Router, VirtualHost};
 use proxy_server::{ProxyOptions, ProxyServer};
@@ -59,6 +59,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
             }]),
             total: 1,
         }),
+        rewrite: Rewrite::default(),
         timeout: Some(Duration::from_secs(15)),
         retry: RetryPolicy::BUILT_IN,
         hash: Box::new([]),

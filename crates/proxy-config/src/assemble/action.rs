@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 
 use super::split;
-use crate::action::{Action, PathChange, Redirect, Respond};
+use crate::action::{Action, PathChange, Redirect, Respond, Rewrite};
 use crate::compiled::{Cluster, ResourceName};
 use crate::resource::{MatchSpec, RedirectSpec, Resource, RespondSpec, RouteSpec, Scheme};
 use crate::words::PathText;
@@ -37,12 +37,31 @@ fn redirect(spec: &RedirectSpec, matches: &MatchSpec) -> Redirect {
         }),
         host: spec.host.as_ref().map(|host| host.as_str().into()),
         port: spec.port,
-        path: match (&spec.path, &spec.path_prefix) {
-            (Some(path), _) => PathChange::Whole(path.as_str().into()),
-            (None, Some(prefix)) => replaced(prefix, matches),
-            (None, None) => PathChange::Keep,
-        },
+        path: path_change((&spec.path, &spec.path_prefix), matches),
         strip_query: spec.strip_query,
+    }
+}
+
+/// What is changed of a request that is passed on.
+pub(super) fn rewrite(route: &RouteSpec) -> Rewrite {
+    let Some(spec) = &route.rewrite else {
+        return Rewrite::default();
+    };
+    Rewrite {
+        path: path_change((&spec.path, &spec.path_prefix), &route.matches),
+        host: spec.host.as_ref().map(|host| host.as_str().into()),
+    }
+}
+
+/// At most one of the two is given.
+fn path_change(
+    (path, prefix): (&Option<PathText>, &Option<PathText>),
+    matches: &MatchSpec,
+) -> PathChange {
+    match (path, prefix) {
+        (Some(path), _) => PathChange::Whole(path.as_str().into()),
+        (None, Some(prefix)) => replaced(prefix, matches),
+        (None, None) => PathChange::Keep,
     }
 }
 

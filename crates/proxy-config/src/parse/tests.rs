@@ -46,7 +46,7 @@ fn every_unknown_field_is_told_with_place_and_nearest_name() {
              did you mean `timeout`? (in.yaml:8:3)",
             "VirtualHost/shop: routes[1].colour: unknown field `colour`; \
              use one of: match, to, \
-             redirect, respond, timeout, retry, hash (in.yaml:10:3)",
+             rewrite, redirect, respond, timeout, retry, hash (in.yaml:10:3)",
         ]
     );
 }
@@ -322,6 +322,30 @@ fn rules_of_what_a_route_does_are_told_at_their_place() {
     let body = "a".repeat(16 * 1024 + 1);
     let route = format!("{{ respond: {{ status: 200, body: {body} }} }}");
     told_of_route(&route, "routes[0].respond.body: it is longer than 16 KiB");
+}
+
+#[test]
+fn rules_of_a_rewrite_are_told_at_their_place() {
+    for (route, part) in [
+        (
+            "{ to: a, rewrite: {} }",
+            "routes[0].rewrite: it changes nothing; give `path`, `path_prefix` or `host`",
+        ),
+        (
+            "{ to: a, rewrite: { path_prefix: \"/a\\r\\nb\" } }",
+            "routes[0].rewrite.path_prefix: \"/a\\r\\nb\" is not a path",
+        ),
+        (
+            "{ match: { grpc: a.B }, to: a, rewrite: { path_prefix: /a } }",
+            "routes[0].rewrite.path_prefix: the route matches no prefix",
+        ),
+        (
+            "{ redirect: { path: /b }, rewrite: { path: /a } }",
+            "routes[0].rewrite: nothing is sent upstream",
+        ),
+    ] {
+        told_of_route(route, part);
+    }
 }
 
 #[test]

@@ -36,6 +36,22 @@ pub struct RedirectSpec {
     pub strip_query: bool,
 }
 
+/// What is changed of a request before it goes to `to`. Where the path changes, the upstream is told
+/// the old one in `x-envoy-original-path`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RewriteSpec {
+    /// The whole path; the query stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathText>,
+    /// What stands for the route's `path_prefix` or `path` in the new path, on whole segments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_prefix: Option<PathText>,
+    /// The host, perhaps with a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostPort>,
+}
+
 /// A scheme of URLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::matching::{HeaderSpec, QuerySpec};
-use super::{HashSpec, RedirectSpec, RespondSpec, Targets, is_default};
+use super::{HashSpec, RedirectSpec, RespondSpec, RewriteSpec, Targets, is_default};
 use crate::host::Domain;
 use crate::pattern::{PathTemplate, Pattern};
 use crate::units::Time;
@@ -39,6 +39,9 @@ pub struct RouteSpec {
     /// Where they go. A route has `to`, `redirect` or `respond`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Targets>,
+    /// What is changed of a request before it goes there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<RewriteSpec>,
     /// Another URL that the client shall ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirect: Option<RedirectSpec>,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::compiled::{Action, RetryPolicy, Split};
+use crate::compiled::{Action, RetryPolicy, Rewrite, Split};
 
 fn name(text: &str) -> ResourceName {
     ResourceName {
@@ -25,6 +25,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
                 virtual_host,
                 index,
                 action: Action::Forward(to),
+                rewrite: Rewrite::default(),
                 timeout: None,
                 retry: RetryPolicy::BUILT_IN,
                 hash: Box::new([]),

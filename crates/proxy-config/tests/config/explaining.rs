@@ -184,7 +184,8 @@ fn requests_that_go_nowhere_are_explained_too() {
 /// A virtual host that answers by itself.
 const OWN: &str = "{kind: VirtualHost, name: shop, domains: [shop.test], routes: [
   {match: {path_prefix: /old}, redirect: {scheme: https, path_prefix: /new}},
-  {match: {path: /health}, respond: {status: 200, body: fine}}]";
+  {match: {path: /health}, respond: {status: 200, body: fine}},
+  {match: {path_prefix: /in}, to: a, rewrite: {path_prefix: /, host: inner}}]";
 
 #[test]
 fn what_a_route_does_itself_is_explained_and_drawn() {
@@ -196,6 +197,10 @@ fn what_a_route_does_itself_is_explained_and_drawn() {
              https://shop.test/new/x?y (config revision 1)\n",
         ),
         (
+            "/in/x?y",
+            "=> routes[2] takes it, to a, as /x for host inner (config revision 1)\n",
+        ),
+        (
             "/health",
             "=> routes[1] takes it, respond 200 (config revision 1)\n",
         ),
@@ -203,7 +208,8 @@ fn what_a_route_does_itself_is_explained_and_drawn() {
         let ask = Ask::get(&format!("http://shop.test{path}")).unwrap();
         let explanation = explain(&config, &ask, &health);
         assert!(explanation.to_string().ends_with(end), "{explanation}");
-        assert!(explanation.chosen.unwrap().targets.is_empty());
+        let sent = explanation.outcome.contains(", to a");
+        assert_eq!(explanation.chosen.unwrap().targets.is_empty(), !sent);
     }
     let graph = graph(&config);
     let label = "routes[0] path_prefix /old: redirect 301";

@@ -8,7 +8,9 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use proxy_balance::Ask;
 use proxy_config::RequestView;
-use proxy_config::compiled::{Action, Asked, Defaults, HttpListener, RetryPolicy, Route, Split};
+use proxy_config::compiled::{
+    Action, Asked, Defaults, HttpListener, PathChange, RetryPolicy, Rewrite, Route, Split,
+};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 use tokio::time::sleep;
@@ -111,6 +113,7 @@ pub(super) async fn exchange<'l>(
     };
     record.upstream = Some(upstream.clone());
     let request_id = std::mem::take(&mut record.request_id);
+    let sent = rewritten(&target, &route.rewrite);
     let subject = Subject {
         headers: &head.headers,
         query: target.query,
@@ -121,7 +124,7 @@ pub(super) async fn exchange<'l>(
     let affinity = Affinity::of(cluster, &route.hash, &subject, &mut *worker.rng());
     let job = Job {
         affinity,
-        ..job(scene, (&target, &request_id), (defaults, route))
+        ..job(scene, (&target, &sent, &request_id), (defaults, route))
     };
     let mut retries = Retries::new(&route.retry, upstream, is_idempotent(&head.method));
     let outcome = run(&job, client, upload, &mut retries, record).await;
@@ -139,6 +142,15 @@ fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
         list.to_mut().push_str(&text(value));
     }
     Some(list)
+}
+
+/// Whom the request is for as the upstream is told.
+fn rewritten<'a>(target: &'a Target<'a>, rewrite: &'a Rewrite) -> Target<'a> {
+    Target {
+        host: rewrite.host.as_deref().unwrap_or(target.host),
+        path: rewrite.path.apply(&target.path),
+        query: target.query,
+    }
 }
 
 /// The URL that the client asked for. Its scheme is what a trusted proxy before us says.
@@ -165,7 +177,7 @@ fn choose<'a>(scene: &Scene<'a>, to: &Split) -> Option<&'a Rc<Upstream>> {
 
 fn job<'a>(
     scene: &'a Scene<'a>,
-    (target, request_id): (&'a Target<'a>, &'a str),
+    (asked, sent, request_id): (&'a Target<'a>, &'a Target<'a>, &'a str),
     (defaults, route): (&Defaults, &Route),
 ) -> Job<'a> {
     let head = scene.head;
@@ -176,7 +188,8 @@ fn job<'a>(
         head,
         affinity: Affinity::default(),
         additions: Additions {
-            target,
+            target: sent,
+            original: (route.rewrite.path != PathChange::Keep).then_some(asked),
             framing: scene.framing,
             peer: scene.peer,
             trusted: defaults.trusted_hops > 0,

@@ -15,10 +15,15 @@ use super::target::Target;
 use crate::clock::WallClock;
 use crate::http1::{Framing, RequestHead, ResponseHead, connection_tokens, is_length};
 
+/// What a rewritten path was before (Envoy's name).
+const X_ORIGINAL_PATH: &str = "x-envoy-original-path";
+
 /// What our request adds to the client's.
 #[derive(Debug)]
 pub(super) struct Additions<'a> {
     pub(super) target: &'a Target<'a>,
+    /// What was asked for, where the route changes its path: the upstream is told that too.
+    pub(super) original: Option<&'a Target<'a>>,
     pub(super) framing: Framing,
     /// The address of whom the request came from.
     pub(super) peer: &'a str,
@@ -59,6 +64,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead, add: &Additio
         match name.as_str() {
             X_FORWARDED_FOR => forwarded.push(value.as_bytes()),
             X_REQUEST_ID => {}
+            X_ORIGINAL_PATH if add.original.is_some() => {}
             X_FORWARDED_PROTO if !add.trusted => {}
             name => {
                 proto_kept |= name == X_FORWARDED_PROTO;
@@ -71,6 +77,10 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead, add: &Additio
         write_field(out, X_FORWARDED_PROTO, b"http");
     }
     write_field(out, X_REQUEST_ID, add.request_id.as_bytes());
+    if let Some(original) = add.original {
+        let path = [original.path.as_bytes(), original.query.as_bytes()].concat();
+        write_field(out, X_ORIGINAL_PATH, &path);
+    }
     if trailers_accepted {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }

@@ -1,4 +1,4 @@
-//! What routes do by themselves: redirects and answers from the config.
+//! What routes do with a request beyond passing it on: redirects, answers from the config, rewrites.
 
 use crate::rig::{Backend, Rig, eventually};
 
@@ -130,4 +130,44 @@ async fn answers_from_the_config_are_whole_and_keep_the_connection() {
         .await;
     eventually("the log", || rig.log.lines().len() == 4).await;
     assert_eq!(rig.log.lines()[1]["action"], "respond");
+}
+
+#[tokio::test]
+async fn a_rewritten_request_tells_its_old_path_and_keeps_its_query() {
+    let backend = Backend::saying("ok").await;
+    let yaml = "
+- { match: { path_prefix: /api }, to: web, rewrite: { path_prefix: / } }
+- { match: { path: /one }, to: web, rewrite: { path_prefix: /two/, host: 'in.test:81' } }
+- { match: { path_regex: '/r.*' }, to: web, rewrite: { path: /whole } }
+- { to: web, rewrite: { host: other } }
+";
+    let rig = Rig::start(&routes(yaml, &backend)).await;
+    let mut client = rig.connect().await;
+    for (path, sent, host, original) in [
+        (
+            "/api/x/../y?q=%0d%0aa:b",
+            "/y?q=%0d%0aa:b",
+            "h:1",
+            Some("/api/y?q=%0d%0aa:b"),
+        ),
+        ("/api", "/", "h:1", Some("/api")),
+        ("/one", "/two/", "in.test:81", Some("/one")),
+        ("/r/%20?x", "/whole?x", "h:1", Some("/r/%20?x")),
+        ("/else?", "/else?", "other", None),
+    ] {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: h:1\r\nx-envoy-original-path: /forged\r\n\r\n");
+        client.send(&request).await;
+        assert_eq!(client.response().await.status, 200);
+        let seen = backend.seen().pop().unwrap();
+        assert!(
+            seen.head
+                .starts_with(&format!("GET {sent} HTTP/1.1\r\nhost: {host}\r\n"))
+        );
+        assert_eq!(seen.header("host"), [host]);
+        let told = seen.header("x-envoy-original-path");
+        // Where nothing is rewritten, it is a header as any other.
+        assert_eq!(told, [original.unwrap_or("/forged")]);
+        assert!(seen.header("a").is_empty());
+    }
 }

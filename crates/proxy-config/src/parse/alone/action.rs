@@ -1,7 +1,7 @@
 //! The rules of what a route does.
 
 use super::Findings;
-use crate::resource::{MatchSpec, RedirectSpec, RespondSpec, RouteSpec};
+use crate::resource::{MatchSpec, RedirectSpec, RespondSpec, RewriteSpec, RouteSpec};
 
 /// The largest body of an answer from the config.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -38,11 +38,20 @@ pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
             ("timeout", route.timeout.is_some()),
             ("retry", route.retry.is_some()),
             ("hash", !route.hash.is_empty()),
+            ("rewrite", route.rewrite.is_some()),
         ] {
             findings.refuse_if(is_given, format!("{path}.{field}"), || {
                 "nothing is sent upstream; leave it out, or give `to`".into()
             });
         }
+    }
+    if let Some(rewrite) = &route.rewrite {
+        check_rewrite(
+            rewrite,
+            &route.matches,
+            &format!("{path}.rewrite"),
+            findings,
+        );
     }
     if let Some(redirect) = &route.redirect {
         check_redirect(
@@ -55,6 +64,18 @@ pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
     if let Some(respond) = &route.respond {
         check_respond(respond, &format!("{path}.respond"), findings);
     }
+}
+
+fn check_rewrite(spec: &RewriteSpec, matches: &MatchSpec, path: &str, findings: &mut Findings) {
+    let nothing = spec.path.is_none() && spec.path_prefix.is_none() && spec.host.is_none();
+    findings.refuse_if(nothing, path, || {
+        "it changes nothing; give `path`, `path_prefix` or `host`".into()
+    });
+    let both = spec.path.is_some() && spec.path_prefix.is_some();
+    findings.refuse_if(both, path, || {
+        "both `path` and `path_prefix`; give one of them".into()
+    });
+    check_prefix(spec.path_prefix.is_some(), matches, path, findings);
 }
 
 fn check_redirect(spec: &RedirectSpec, matches: &MatchSpec, path: &str, findings: &mut Findings) {

@@ -26,6 +26,7 @@ fn request(method: Method, fields: &[(&'static str, &str)], framing: Framing) ->
     };
     let add = Additions {
         target: &target,
+        original: None,
         framing,
         peer: "1.2.3.4",
         trusted: false,
