@@ -119,6 +119,8 @@ fn the_pages_tell_the_nodes_health_and_metrics_and_garbage_hurts_nobody() {
             "{}",
             metrics.body
         );
+        // What etcdctl's `check datascale` and dashboards read.
+        assert!(metrics.body.contains("\nprocess_resident_memory_bytes "));
         assert!(metrics.body.ends_with("# EOF\n"));
         let kind = metrics.header("content-type").expect("a content type");
         assert!(kind.starts_with("application/openmetrics-text"), "{kind}");

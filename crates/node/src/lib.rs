@@ -16,6 +16,7 @@ mod load;
 mod metrics;
 mod options;
 mod parts;
+mod process;
 mod reconcile;
 mod revision_clock;
 mod run;

@@ -13,10 +13,14 @@ use store_raft::{Role, Store};
 use telemetry::Registry;
 
 use crate::parts::Parts;
+use crate::process::ProcessCollector;
 
 /// Adds the node's metrics to `registry`.
 pub(crate) fn register(parts: &Arc<Parts>, registry: &mut Registry) {
     registry.register_collector(Box::new(NodeCollector(Arc::downgrade(parts))));
+    registry.register_collector(Box::new(ProcessCollector {
+        started: parts.started,
+    }));
 }
 
 struct NodeCollector(Weak<Parts>);
