@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::counters::ListenerCounters;
 use crate::flags::Flag;
+use crate::wire::Stream;
 use crate::worker::Worker;
 use crate::{http, tcp};
 
@@ -206,6 +207,7 @@ fn serve(
     // Small pieces of an answer must not wait for acknowledgements. If it fails, the connection is
     // gone, and the first read will tell.
     let _ = stream.set_nodelay(true);
+    let stream = Stream::from(stream);
     let (worker, slot) = (worker.clone(), slot.clone());
     let room = worker.enter();
     let is_http = matches!(slot.serving().listener.protocol, Protocol::Http(_));

@@ -13,8 +13,6 @@ use proxy_balance::Ask;
 use proxy_config::compiled::{AccessLog, Balance, Protocol, TcpListener};
 use rand::RngExt as _;
 use smallvec::SmallVec;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::access_log::Line;
@@ -25,7 +23,7 @@ use crate::flags::Flag;
 use crate::http::address_key;
 use crate::listener::Slot;
 use crate::upstream::{ConnectFault, Connection, Limit, Upstream, Wanted, connect};
-use crate::wire::{Amount, Reader, Writer, split};
+use crate::wire::{Amount, Reader, Stream, Writer, reset};
 use crate::worker::Worker;
 
 /// A client's connection is tried at so many endpoints at most.
@@ -34,7 +32,7 @@ const TRIES_MAX: usize = 3;
 const MUCH: usize = 4 * 1024;
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, peer: SocketAddr) {
     let serving = slot.serving();
     let Protocol::Tcp(listener) = &serving.listener.protocol else {
         return;
@@ -45,7 +43,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream,
     let started = Instant::now();
     let mut timer = Timer::new(started);
     let story = Story::default();
-    let client = split(stream);
+    let client = stream.split();
     let flag = join(&worker, (listener, peer), client, &mut timer, &story).await;
 
     let ended = Instant::now();
@@ -110,8 +108,7 @@ async fn join(
         Ok(opened) => opened,
         Err(flag) => {
             // A reset tells the client more than an end would.
-            let _ = SockRef::from(reader.stream()).set_linger(Some(Duration::ZERO));
-            writer.abandon();
+            reset(reader, writer);
             return Some(flag);
         }
     };

@@ -1,4 +1,4 @@
-//! The two directions of a TCP connection with their buffers.
+//! The two directions of a connection with their buffers.
 //!
 //! Owns buffer sizes and the gathering of writes. Never knows what the bytes mean and never waits
 //! longer than its caller does (time limits are `deadline`'s).
@@ -7,11 +7,21 @@ use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+// TLS and HTTP/2 take what nobody takes yet.
+#[allow(dead_code)]
+mod stream;
+
+#[allow(unused_imports)]
+pub(crate) use stream::{Alpn, Stream};
+
+use stream::Transport;
 
 /// A connection reads at least so many bytes at a time.
 const READ_BYTES_MIN: usize = 4 * 1024;
@@ -44,11 +54,12 @@ pub(crate) struct Writer {
 }
 
 /// The two directions of `stream`.
-pub(crate) fn split(stream: TcpStream) -> (Reader, Writer) {
-    let (read, write) = stream.into_split();
+fn split(stream: Stream) -> (Reader, Writer) {
+    let Transport::Tcp(tcp) = stream.transport;
+    let (read, write) = tcp.into_split();
     let reader = Reader {
         half: read,
-        buffer: BytesMut::new(),
+        buffer: stream.ahead,
     };
     let writer = Writer {
         half: write,
@@ -56,6 +67,25 @@ pub(crate) fn split(stream: TcpStream) -> (Reader, Writer) {
         written: 0,
     };
     (reader, writer)
+}
+
+/// The two directions of one connection in one again. What is pending must be flushed before.
+#[allow(dead_code)]
+pub(crate) fn whole(reader: Reader, writer: Writer) -> Stream {
+    debug_assert!(writer.pending.is_empty(), "nobody would write it");
+    let stream = reader.half.reunite(writer.half);
+    Stream {
+        transport: Transport::Tcp(stream.expect("both are of one connection")),
+        ahead: reader.buffer,
+    }
+}
+
+/// Drops a connection so that the other side sees that it broke: an end would look like that of
+/// something whole.
+pub(crate) fn reset(reader: Reader, writer: Writer) {
+    let stream: &tokio::net::TcpStream = reader.half.as_ref();
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    writer.half.forget();
 }
 
 /// How much a read asks for.
@@ -117,11 +147,6 @@ impl Reader {
             self.buffer = BytesMut::new();
         }
     }
-
-    /// The socket, for its options.
-    pub(crate) fn stream(&self) -> &TcpStream {
-        self.half.as_ref()
-    }
 }
 
 impl Writer {
@@ -164,11 +189,6 @@ impl Writer {
             self.pending.shrink_to(PENDING_BYTES_MAX);
         }
         Ok(())
-    }
-
-    /// Drops this direction without ending it in good order.
-    pub(crate) fn abandon(self) {
-        self.half.forget();
     }
 
     /// Ends this direction, so that the other side reads an end.

@@ -13,8 +13,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use proxy_config::compiled::{AccessLog, Defaults, Protocol};
 use rand::RngExt as _;
-use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::answer::{Reason, write_answer};
@@ -32,7 +30,7 @@ use crate::http1::{
     take_head,
 };
 use crate::listener::Slot;
-use crate::wire::{Amount, Reader, Writer, split};
+use crate::wire::{Amount, Reader, Stream, Writer, reset};
 use crate::worker::{Routing, Worker};
 
 /// While a listener drains, a connection that is idle for so long is closed; one with requests ends
@@ -76,7 +74,7 @@ enum Arrival {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, peer: SocketAddr) {
     // A drain wakes this task, wherever it waits; it need not be asked each time.
     let mut drain = pin!(slot.drain.notified());
     poll_fn(|cx| {
@@ -84,7 +82,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream,
         Poll::Ready(())
     })
     .await;
-    let (reader, writer) = split(stream);
+    let (reader, writer) = stream.split();
     let now = Instant::now();
     let mut downstream = Downstream {
         worker,
@@ -346,11 +344,7 @@ impl Downstream {
     async fn end(mut self, last: Next) {
         match last {
             Next::Request | Next::Close => {}
-            Next::Reset => {
-                // An end would look like that of a whole answer.
-                let _ = SockRef::from(self.reader.stream()).set_linger(Some(Duration::ZERO));
-                self.writer.abandon();
-            }
+            Next::Reset => reset(self.reader, self.writer),
             Next::Linger => {
                 // Closing with unread bytes resets the connection, and the client would lose the
                 // answer; so what still comes is read, for a while.

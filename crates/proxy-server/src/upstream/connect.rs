@@ -12,7 +12,7 @@ use super::limits::Permit;
 use super::pool::OpenConnection;
 use super::{Connection, Upstream};
 use crate::deadline::{Timer, earlier};
-use crate::wire;
+use crate::wire::Stream;
 
 /// A request that waits at the limit looks this often whether another worker freed a place. Places
 /// that this worker frees wake it at once.
@@ -164,7 +164,7 @@ async fn open(
     // Answers a request in one piece; without it small pieces of a body would wait for
     // acknowledgements.
     stream.set_nodelay(true).map_err(ConnectFault::Failed)?;
-    let (reader, writer) = wire::split(stream);
+    let (reader, writer) = Stream::from(stream).split();
     Ok(Connection {
         reader,
         writer,

@@ -1,0 +1,161 @@
+//! A connection as a whole: as it was opened, or for those who take it as one (HTTP/2).
+//!
+//! Owns what was read ahead of whoever takes it, and gives it first. Never buffers a write.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::{Reader, Writer};
+
+/// A connection, both directions in one. It can be sent to another thread.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(super) transport: Transport,
+    /// What was read and not used yet.
+    pub(super) ahead: BytesMut,
+}
+
+/// What carries the bytes.
+#[derive(Debug)]
+pub(super) enum Transport {
+    Tcp(TcpStream),
+}
+
+/// What the two ends of a TLS connection agreed to speak (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alpn {
+    Http1,
+    Http2,
+}
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self {
+            transport: Transport::Tcp(stream),
+            ahead: BytesMut::new(),
+        }
+    }
+}
+
+impl Stream {
+    /// What the ends agreed to speak, if they said so.
+    pub(crate) fn alpn(&self) -> Option<Alpn> {
+        match &self.transport {
+            Transport::Tcp(_) => None,
+        }
+    }
+
+    /// Whether nobody between the ends can read along.
+    pub(crate) fn is_tls(&self) -> bool {
+        match &self.transport {
+            Transport::Tcp(_) => false,
+        }
+    }
+
+    /// The two directions, for a codec of ours.
+    pub(crate) fn split(self) -> (Reader, Writer) {
+        super::split(self)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let count = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..count]);
+            self.ahead.advance(count);
+            if self.ahead.is_empty() {
+                self.ahead = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::{Amount, whole};
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_read_ahead_comes_first_after_the_halves_are_one_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connect = TcpStream::connect(listener.local_addr().unwrap());
+        let (mut client, accepted) = tokio::try_join!(connect, listener.accept()).unwrap();
+        client.write_all(b"PRI * HTTP/2.0").await.unwrap();
+        let stream = Stream::from(accepted.0);
+        assert_eq!((stream.alpn(), stream.is_tls()), (None, false));
+        let (mut reader, mut writer) = stream.split();
+        reader.fill(Amount::Little).await.unwrap();
+        assert_eq!(&reader.buffer[..], b"PRI * HTTP/2.0");
+        writer.send(b"before").await.unwrap();
+        writer.flush().await.unwrap();
+
+        let mut stream = whole(reader, writer);
+        client.write_all(b"\r\n\r\n").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut first = [0; 4];
+        stream.read_exact(&mut first).await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert_eq!((&first, &*rest), (b"PRI ", "* HTTP/2.0\r\n\r\n"));
+        stream.write_all(b", after").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "before, after");
+    }
+}
