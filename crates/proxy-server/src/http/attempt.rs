@@ -11,18 +11,17 @@ use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::answer::Reason;
+use super::ends::{FromClient, HeadEnd, Sent, ToClient};
 use super::exchange::Retries;
 use super::flow::{End, Flow, Late, ReuseUpstream, Sending};
 use super::headers::{Additions, ConnectionOption, write_request};
 use super::record::Record;
-use super::relay::HeadEnd;
 use super::retry::Failure;
 use super::upload::{Standing, Upload};
 use crate::deadline::{Timer, earlier};
 use crate::http1::{Framing, RequestHead, ResponseHead};
 use crate::listener::Slot;
 use crate::upstream::{ConnectFault, Connection, Limit, Upstream, Wanted, connect};
-use crate::wire::Writer;
 use crate::worker::Worker;
 
 /// What does not change between the tries of one request.
@@ -85,8 +84,8 @@ impl Job<'_> {
 
 /// The client's side of a try.
 #[derive(Debug)]
-pub(super) struct Client<'a> {
-    pub(super) writer: &'a mut Writer,
+pub(super) struct Client<'a, C> {
+    pub(super) to: &'a mut C,
     pub(super) timer: &'a mut Timer,
     /// Room for the upstream's head.
     pub(super) answer: &'a mut ResponseHead,
@@ -110,10 +109,10 @@ pub(super) enum Tried {
 }
 
 /// One try at the endpoint of this number.
-pub(super) async fn attempt(
+pub(super) async fn attempt<C: ToClient, B: FromClient>(
     job: &Job<'_>,
-    client: &mut Client<'_>,
-    upload: &mut Upload<'_>,
+    client: &mut Client<'_, C>,
+    upload: &mut Upload<'_, B>,
     (upstream, endpoint): (&Rc<Upstream>, usize),
     retries: &mut Retries<'_>,
     record: &mut Record<'_>,
@@ -133,11 +132,9 @@ pub(super) async fn attempt(
         }
     };
     if job.expects_continue && !job.standing.invited.replace(true) && upload.is_untouched() {
-        let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-        client.writer.pending.extend_from_slice(go_on);
-        let flush = client.writer.flush();
-        let flushed = client.timer.until(|| job.relay_limit(), flush).await;
-        if !matches!(flushed, Ok(Ok(()))) {
+        let go_on = client.to.go_on();
+        let told = client.timer.until(|| job.relay_limit(), go_on).await;
+        if !matches!(told, Ok(Ok(()))) {
             // It does not even take so few bytes.
             return Tried::Gone;
         }
@@ -155,14 +152,14 @@ pub(super) async fn attempt(
 
     let end = {
         let Connection { reader, writer, .. } = &mut connection;
-        let upload = pin!(upload.run(writer));
+        let upload = pin!(upload.run(Sent::new(writer, job.additions.framing)));
         let mut sending = Sending::new(upload);
         let mut flow = Flow {
             job,
             client,
             upstream,
             endpoint,
-            reader,
+            from: reader,
             retries,
             record,
         };

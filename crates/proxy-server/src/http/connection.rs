@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::answer::{Reason, write_answer};
 use super::attempt::Client;
+use super::ends::Received;
 use super::exchange::{Outcome, Scene, asked_connection, exchange, flag_of};
 use super::forwarded::{client_address, new_request_id};
 use super::headers::ConnectionOption;
@@ -200,9 +201,9 @@ impl Downstream {
         let checked = request_framing(&self.head);
         let framing = *checked.as_ref().unwrap_or(&Framing::Empty);
         let standing = Standing::new(framing, started);
-        let mut upload = Upload::new(&mut self.reader, framing, &standing);
+        let mut upload = Upload::new(Received::new(&mut self.reader, framing), &standing);
         let mut client = Client {
-            writer: &mut self.writer,
+            to: &mut self.writer,
             timer: &mut self.timer,
             answer: &mut self.answer,
         };
@@ -221,7 +222,7 @@ impl Downstream {
                 exchange(&scene, http, &mut client, &mut upload, &mut record).await
             }
         };
-        let received = checked.is_ok() && upload.discard_rest();
+        let received = checked.is_ok() && upload.body.discard_rest();
         record.received = standing.received.get();
         if let Some((flag, details)) = flag_of(outcome) {
             record.blame(flag, details);

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use super::affinity::{Affinity, Subject};
 use super::answer::Reason;
 use super::attempt::{Client, Job, Tried, attempt};
+use super::ends::{FromClient, ToClient};
 use super::forwarded::{X_FORWARDED_PROTO, incoming_request_id, new_request_id};
 use super::headers::{Additions, ConnectionOption};
 use super::own::Own;
@@ -26,6 +27,7 @@ use super::retry::{Failure, Replayable, back_off, is_idempotent, wants_retry};
 use super::target::Target;
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
+use crate::deadline::Timer;
 use crate::flags::Flag;
 use crate::http1::{Framing, RequestHead, wants_close, wants_keep_alive};
 use crate::listener::Slot;
@@ -61,11 +63,11 @@ pub(super) enum Outcome {
 }
 
 /// Finds the route of a request and gets it answered.
-pub(super) async fn exchange<'l>(
+pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
     scene: &Scene<'_>,
     http: &'l HttpListener,
-    client: &mut Client<'_>,
-    upload: &mut Upload<'_>,
+    client: &mut Client<'_, C>,
+    upload: &mut Upload<'_, B>,
     record: &mut Record<'l>,
 ) -> Outcome {
     let Scene { head, worker, .. } = *scene;
@@ -222,10 +224,10 @@ pub(super) fn asked_connection(head: &RequestHead) -> ConnectionOption {
 }
 
 /// Tries until there is an answer.
-async fn run(
+async fn run<C: ToClient, B: FromClient>(
     job: &Job<'_>,
-    client: &mut Client<'_>,
-    upload: &mut Upload<'_>,
+    client: &mut Client<'_, C>,
+    upload: &mut Upload<'_, B>,
     retries: &mut Retries<'_>,
     record: &mut Record<'_>,
 ) -> Outcome {
@@ -257,7 +259,7 @@ async fn run(
             Tried::Gone => return Outcome::Gone,
             Tried::Again => {
                 failed.push(endpoint);
-                if !pause(job, client, retries).await {
+                if !pause(job, client.timer, retries).await {
                     return Outcome::Answer(Reason::ResponseTimeout);
                 }
                 continue;
@@ -278,17 +280,17 @@ async fn run(
         // What was not sent can go elsewhere at once.
         let elsewhere = failed.len() < upstream.endpoints.len();
         let at_once = failure == Failure::Unsent && elsewhere;
-        if !at_once && !pause(job, client, retries).await {
+        if !at_once && !pause(job, client.timer, retries).await {
             return Outcome::Answer(Reason::ResponseTimeout);
         }
     }
 }
 
 /// Waits before the next try; false when the route's time is over before.
-async fn pause(job: &Job<'_>, client: &mut Client<'_>, retries: &Retries<'_>) -> bool {
+async fn pause(job: &Job<'_>, timer: &mut Timer, retries: &Retries<'_>) -> bool {
     let pause = back_off(retries.made, &mut *job.worker.rng());
     let limit = || job.route_limit();
-    client.timer.until(limit, sleep(pause)).await.is_ok()
+    timer.until(limit, sleep(pause)).await.is_ok()
 }
 
 /// The retries of one request.

@@ -6,22 +6,22 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use http::{StatusCode, Version};
 use tokio::time::Instant;
 
 use super::attempt::{Client, Job};
+use super::ends::{FromUpstream, HeadEnd, ToClient};
 use super::exchange::Retries;
-use super::headers::{Closing, ConnectionOption, takes_trailers, write_interim, write_response};
+use super::headers::{Closing, ConnectionOption};
 use super::record::{Record, class_of};
-use super::relay::{HeadEnd, Outgoing, RelayFault, read_head, relay};
+use super::relay::{RelayFault, relay};
 use super::retry::Failure;
 use super::upload::{UploadFault, Waiting};
 use crate::flags::Flag;
 use crate::http1::{BodyFault, Framing, HeadFault, ResponseHead, wants_close};
 use crate::upstream::Upstream;
-use crate::wire::Reader;
 
 /// How the flow between the connections ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +74,13 @@ impl<'a, U> Sending<'a, U> {
 }
 
 impl<U: Future<Output = UploadFault>> Sending<'_, U> {
-    /// Waits for `work` while the upload goes on. Ends early if the client is at fault.
-    async fn beside<W: Future>(&mut self, work: W) -> Result<W::Output, UploadFault> {
+    /// Waits for `work` while the upload goes on. Ends early if the client is at fault, or gone as
+    /// `gone` tells.
+    async fn beside<W: Future>(
+        &mut self,
+        work: W,
+        mut gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Result<W::Output, UploadFault> {
         let mut work = pin!(work);
         poll_fn(|cx| {
             if !self.stopped
@@ -86,24 +91,28 @@ impl<U: Future<Output = UploadFault>> Sending<'_, U> {
                     fault => return Poll::Ready(Err(fault)),
                 }
             }
-            work.as_mut().poll(cx).map(Ok)
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            gone(cx).map(|()| Err(UploadFault::ClientGone))
         })
         .await
     }
 }
 
 /// One try's flow in both directions, once there is a connection.
-pub(super) struct Flow<'f, 'c, 'r, 'l> {
+pub(super) struct Flow<'f, 'c, 'r, 'l, C, A> {
     pub(super) job: &'f Job<'f>,
-    pub(super) client: &'f mut Client<'c>,
+    pub(super) client: &'f mut Client<'c, C>,
     pub(super) upstream: &'f Rc<Upstream>,
     pub(super) endpoint: usize,
-    pub(super) reader: &'f mut Reader,
+    /// What comes from the endpoint.
+    pub(super) from: &'f mut A,
     pub(super) retries: &'f mut Retries<'r>,
     pub(super) record: &'f mut Record<'l>,
 }
 
-impl Flow<'_, '_, '_, '_> {
+impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
     /// Runs one try that began then.
     pub(super) async fn run<U>(&mut self, sending: &mut Sending<'_, U>, began: Instant) -> End
     where
@@ -141,10 +150,11 @@ impl Flow<'_, '_, '_, '_> {
     {
         let job = self.job;
         loop {
-            let reading = read_head(self.reader, &job.head.method, self.client.answer);
-            let work = sending.beside(reading);
+            let Client { to, timer, answer } = &mut *self.client;
+            let reading = self.from.head(&job.head.method, answer);
+            let work = sending.beside(reading, |cx| to.poll_gone(cx));
             let limit = || job.head_limit(began);
-            let framing = match self.client.timer.until(limit, work).await {
+            let framing = match timer.until(limit, work).await {
                 Ok(Ok(Ok(framing))) => framing,
                 Ok(Ok(Err(end))) => return Err(End::NoHead(end)),
                 Ok(Err(UploadFault::Client(fault))) => return Err(bad_upload(fault)),
@@ -162,9 +172,9 @@ impl Flow<'_, '_, '_, '_> {
             }
             // Ours was sent already, if the client waits for it.
             if answer.status != StatusCode::CONTINUE && job.head.version == Version::HTTP_11 {
-                write_interim(&mut self.client.writer.pending, answer);
-                let flush = self.client.writer.flush();
-                match self.client.timer.until(|| job.relay_limit(), flush).await {
+                let Client { to, timer, answer } = &mut *self.client;
+                let sent = to.interim(answer);
+                match timer.until(|| job.relay_limit(), sent).await {
                     Ok(Ok(())) => {}
                     _ => return Err(End::Gone),
                 }
@@ -192,18 +202,28 @@ impl Flow<'_, '_, '_, '_> {
         U: Future<Output = UploadFault>,
     {
         let job = self.job;
-        let outgoing = self.begin_response(incoming);
+        let (framing, connection) = self.outgoing(incoming);
         let answer = &*self.client.answer;
         let reusable = answer.version == Version::HTTP_11
             && incoming != Framing::UntilClose
             && !is_doubtful(answer)
             && !wants_close(&answer.headers);
-        let progress = &job.standing.progress;
-        let client = &mut *self.client.writer;
-        let relaying = relay(self.reader, incoming, client, outgoing, progress);
-        let work = sending.beside(relaying);
-        let limit = || job.relay_limit();
-        match self.client.timer.until(limit, work).await {
+        let relayed = {
+            let Client { to, timer, answer } = &mut *self.client;
+            let mut client = {
+                let closing = Closing {
+                    framing,
+                    connection,
+                    clock: &mut job.worker.clock(),
+                };
+                to.begin(job.head, answer, closing)
+            };
+            let mut body = self.from.body(incoming);
+            let relaying = relay(&mut body, &mut client, &job.standing.progress);
+            let work = sending.beside(relaying, |_| Poll::Pending);
+            timer.until(|| job.relay_limit(), work).await
+        };
+        match relayed {
             Ok(Ok(Ok(()))) if job.standing.finished.get().is_none() => {
                 // The client still sends what nobody reads.
                 self.record.connection = ConnectionOption::Close;
@@ -232,8 +252,8 @@ impl Flow<'_, '_, '_, '_> {
         }
     }
 
-    /// Makes the response head ready for the client; how the body follows it.
-    fn begin_response(&mut self, incoming: Framing) -> Outgoing {
+    /// How the response goes to the client, whose body comes framed like that.
+    fn outgoing(&mut self, incoming: Framing) -> (Framing, ConnectionOption) {
         let job = self.job;
         let framing = match incoming {
             Framing::UntilClose | Framing::Chunked if job.head.version == Version::HTTP_10 => {
@@ -245,21 +265,11 @@ impl Flow<'_, '_, '_, '_> {
         let connection = job.connection(framing);
         self.record.status = self.client.answer.status.as_u16();
         self.record.connection = connection;
-        let closing = Closing {
-            framing,
-            connection,
-            clock: &mut job.worker.clock(),
-        };
         if let Some(cookie) = &job.affinity.cookie {
             let headers = &mut self.client.answer.headers;
             headers.append(http::header::SET_COOKIE, cookie.clone());
         }
-        let out = &mut self.client.writer.pending;
-        write_response(out, &job.head.method, self.client.answer, closing);
-        Outgoing {
-            framing,
-            trailers: takes_trailers(&job.head.headers),
-        }
+        (framing, connection)
     }
 
     fn cut(&mut self, flag: Flag, details: &'static str) -> End {

@@ -5,11 +5,10 @@
 //! fields, straight into the bytes that are sent. Our own fields come last and cannot be named away
 //! by a Connection header.
 
-use std::io::Write as _;
-
 use http::{HeaderMap, HeaderName, Method, header};
 use smallvec::SmallVec;
 
+use super::fields::Fields;
 use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::target::Target;
 use crate::clock::WallClock;
@@ -32,7 +31,7 @@ pub(super) struct Additions<'a> {
     pub(super) request_id: &'a str,
 }
 
-/// Writes the request head for an upstream.
+/// Writes the request head for an upstream that speaks HTTP/1.
 ///
 /// No Via: RFC 9110 asks for it, but servers (nginx's `gzip_proxied`) send uncompressed answers to
 /// requests that have it, and neither Envoy nor HAProxy nor nginx add it.
@@ -44,14 +43,37 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead, add: &Additio
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(add.target.host.as_bytes());
     out.extend_from_slice(b"\r\n");
+    if request_fields(out, head, add) == Trailers::Taken {
+        out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
+    }
+    match add.framing {
+        // Methods that usually have a body say that they have none (RFC 9110, 8.6).
+        Framing::Empty => {
+            if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+                out.extend_from_slice(b"content-length: 0\r\n");
+            }
+        }
+        framing => out.framing(framing),
+    }
+    out.extend_from_slice(b"\r\n");
+}
 
+/// Whether whoever asks takes trailers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trailers {
+    Taken,
+    Dropped,
+}
+
+/// Writes a request's fields for an upstream, but for Host, TE and the framing.
+fn request_fields(out: &mut impl Fields, head: &RequestHead, add: &Additions<'_>) -> Trailers {
     let named = named_by_connection(&head.headers);
-    let mut trailers_accepted = false;
+    let mut trailers = Trailers::Dropped;
     let mut proto_kept = false;
     let mut forwarded = ForwardedFor::default();
     for (name, value) in &head.headers {
-        if *name == header::TE {
-            trailers_accepted |= accepts_trailers(value.as_bytes());
+        if *name == header::TE && accepts_trailers(value.as_bytes()) {
+            trailers = Trailers::Taken;
         }
         if stays_here(name, &named)
             || matches!(
@@ -66,34 +88,22 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead, add: &Additio
             X_REQUEST_ID => {}
             X_ORIGINAL_PATH if add.original.is_some() => {}
             X_FORWARDED_PROTO if !add.trusted => {}
-            name => {
-                proto_kept |= name == X_FORWARDED_PROTO;
-                write_field(out, name, value.as_bytes());
+            text => {
+                proto_kept |= text == X_FORWARDED_PROTO;
+                out.pass(name, value);
             }
         }
     }
-    forwarded.write(out, add.peer);
+    out.list(X_FORWARDED_FOR, &forwarded.0, add.peer);
     if !proto_kept {
-        write_field(out, X_FORWARDED_PROTO, b"http");
+        out.add(X_FORWARDED_PROTO, b"http");
     }
-    write_field(out, X_REQUEST_ID, add.request_id.as_bytes());
+    out.add(X_REQUEST_ID, add.request_id.as_bytes());
     if let Some(original) = add.original {
         let path = [original.path.as_bytes(), original.query.as_bytes()].concat();
-        write_field(out, X_ORIGINAL_PATH, &path);
+        out.add(X_ORIGINAL_PATH, &path);
     }
-    if trailers_accepted {
-        out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
-    }
-    match add.framing {
-        // Methods that usually have a body say that they have none (RFC 9110, 8.6).
-        Framing::Empty => {
-            if matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
-                out.extend_from_slice(b"content-length: 0\r\n");
-            }
-        }
-        framing => write_framing(out, framing),
-    }
-    out.extend_from_slice(b"\r\n");
+    trailers
 }
 
 /// What our response adds to the upstream's.
@@ -117,19 +127,44 @@ pub(super) enum ConnectionOption {
     Close,
 }
 
-/// Writes the response head for a client.
+/// Writes the response head for a client that speaks HTTP/1.
 pub(super) fn write_response(
     out: &mut Vec<u8>,
     method: &Method,
     head: &ResponseHead,
     closing: Closing<'_>,
 ) {
+    write_status(out, head);
+    let (framing, connection) = (closing.framing, closing.connection);
+    response_fields(out, method, head, closing);
+    if framing == Framing::Empty {
+        let bodyless = method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
+        if !bodyless {
+            out.extend_from_slice(b"content-length: 0\r\n");
+        }
+    }
+    out.extend_from_slice(match connection {
+        ConnectionOption::Kept => b"\r\n",
+        ConnectionOption::KeptOld => b"connection: keep-alive\r\n\r\n",
+        ConnectionOption::Close => b"connection: close\r\n\r\n",
+    });
+}
+
+fn write_status(out: &mut Vec<u8>, head: &ResponseHead) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(&head.reason);
     out.extend_from_slice(b"\r\n");
+}
 
+/// Writes a response's fields for a client.
+pub(super) fn response_fields(
+    out: &mut impl Fields,
+    method: &Method,
+    head: &ResponseHead,
+    closing: Closing<'_>,
+) {
     let named = named_by_connection(&head.headers);
     // Without a body the length tells what a GET would get (RFC 9110, 8.6), but for 204.
     let length_passes =
@@ -143,46 +178,34 @@ pub(super) fn write_response(
         if *name == header::CONTENT_LENGTH {
             if length_passes && !length_written && is_length(value.as_bytes()) {
                 length_written = true;
-                write_field(out, "content-length", value.as_bytes());
+                out.pass(name, value);
             }
             continue;
         }
         dated |= *name == header::DATE;
-        write_field(out, name.as_str(), value.as_bytes());
+        out.pass(name, value);
     }
     if !dated {
-        write_field(out, "date", closing.clock.date().as_bytes());
+        out.add("date", closing.clock.date().as_bytes());
     }
-    match closing.framing {
-        Framing::Empty => {
-            let bodyless = method == Method::HEAD || matches!(head.status.as_u16(), 204 | 304);
-            if !bodyless {
-                out.extend_from_slice(b"content-length: 0\r\n");
-            }
-        }
-        framing => write_framing(out, framing),
-    }
-    out.extend_from_slice(match closing.connection {
-        ConnectionOption::Kept => b"\r\n",
-        ConnectionOption::KeptOld => b"connection: keep-alive\r\n\r\n",
-        ConnectionOption::Close => b"connection: close\r\n\r\n",
-    });
+    out.framing(closing.framing);
 }
 
-/// Writes an interim response (1xx) as it came, without hop-by-hop fields.
+/// Writes an interim response (1xx) as it came, without hop-by-hop fields, for HTTP/1.
 pub(super) fn write_interim(out: &mut Vec<u8>, head: &ResponseHead) {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(head.status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(&head.reason);
+    write_status(out, head);
+    interim_fields(out, head);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Writes an interim response's fields.
+pub(super) fn interim_fields(out: &mut impl Fields, head: &ResponseHead) {
     let named = named_by_connection(&head.headers);
     for (name, value) in &head.headers {
         if !stays_here(name, &named) && *name != header::CONTENT_LENGTH {
-            write_field(out, name.as_str(), value.as_bytes());
+            out.pass(name, value);
         }
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Whether a client takes trailers (TE: trailers); otherwise they are dropped (RFC 9110, 6.5.1).
@@ -225,41 +248,15 @@ fn stays_here(name: &HeaderName, named: &[&str]) -> bool {
         .any(|token| token.eq_ignore_ascii_case(name.as_str()))
 }
 
-fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn write_framing(out: &mut Vec<u8>, framing: Framing) {
-    match framing {
-        Framing::Length(length) => {
-            write!(out, "content-length: {length}\r\n").expect("a Vec takes every write");
-        }
-        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
-        Framing::Empty | Framing::UntilClose => {}
-    }
-}
-
 /// X-Forwarded-For: what came along, then the peer.
 #[derive(Debug, Default)]
 struct ForwardedFor<'a>(SmallVec<[&'a [u8]; 2]>);
 
 impl<'a> ForwardedFor<'a> {
     fn push(&mut self, list: &'a [u8]) {
-        self.0.push(list);
-    }
-
-    fn write(&self, out: &mut Vec<u8>, peer: &str) {
-        out.extend_from_slice(X_FORWARDED_FOR.as_bytes());
-        out.extend_from_slice(b": ");
-        for list in self.0.iter().filter(|list| !list.is_empty()) {
-            out.extend_from_slice(list);
-            out.extend_from_slice(b", ");
+        if !list.is_empty() {
+            self.0.push(list);
         }
-        out.extend_from_slice(peer.as_bytes());
-        out.extend_from_slice(b"\r\n");
     }
 }
 

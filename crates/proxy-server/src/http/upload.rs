@@ -10,16 +10,12 @@ use std::io;
 use http::HeaderMap;
 use tokio::time::Instant;
 
+use super::ends::{FromClient, Sink};
 use crate::deadline::Progress;
-use crate::http1::{
-    BodyDecoder, BodyFault, Framing, Step, write_chunk_end, write_chunk_start, write_trailers,
-};
-use crate::wire::{Amount, Reader, Writer};
+use crate::http1::{BodyFault, Framing, Step};
 
 /// So much of a body is kept for a retry; a longer one is sent once only.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
-/// Bodies longer than this are read in large pieces.
-const MUCH: u64 = 16 * 1024;
 
 /// Why an upload stopped.
 #[derive(Debug)]
@@ -74,69 +70,54 @@ impl Standing {
 
 /// One request's body.
 #[derive(Debug)]
-pub(super) struct Upload<'a> {
-    client: &'a mut Reader,
-    framing: Framing,
-    decoder: BodyDecoder,
+pub(super) struct Upload<'a, B> {
+    pub(super) body: B,
     /// What was read so far, while it can still be sent again.
     kept: Option<Vec<u8>>,
     trailers: Option<HeaderMap>,
     standing: &'a Standing,
 }
 
-impl<'a> Upload<'a> {
-    pub(super) fn new(client: &'a mut Reader, framing: Framing, standing: &'a Standing) -> Self {
+impl<'a, B: FromClient> Upload<'a, B> {
+    pub(super) fn new(body: B, standing: &'a Standing) -> Self {
         Self {
-            client,
-            framing,
-            decoder: BodyDecoder::new(framing),
+            body,
             kept: Some(Vec::new()),
             trailers: None,
             standing,
         }
     }
 
-    /// Drops what arrived and nobody wants any more; whether the body is over with that, so that
-    /// the next request follows.
-    pub(super) fn discard_rest(&mut self) -> bool {
-        while let Ok(Step::Data(count)) = self.decoder.step(&mut self.client.buffer) {
-            self.decoder.consume(&mut self.client.buffer, count);
-        }
-        self.decoder.is_end()
-    }
-
     /// Whether nothing of the body arrived yet: then a client that asked for it waits for
     /// 100 Continue.
     pub(super) fn is_untouched(&self) -> bool {
-        self.client.buffer.is_empty() && self.standing.received.get() == 0
+        self.body.is_untouched() && self.standing.received.get() == 0
     }
 
     /// Gives the body to `upstream`, behind what is pending there, from its first byte on. When all
     /// is given it watches the client, and so ends with a fault or not at all.
-    pub(super) async fn run(&mut self, upstream: &mut Writer) -> UploadFault {
-        if let Err(fault) = self.give(upstream).await {
+    pub(super) async fn run(&mut self, mut upstream: impl Sink) -> UploadFault {
+        if let Err(fault) = self.give(&mut upstream).await {
             return fault;
         }
         if self.standing.finished.get().is_none() {
             self.standing.finished.set(Some(Instant::now()));
         }
         self.standing.delivered.set(true);
-        poll_fn(|cx| self.client.poll_gone(cx)).await;
+        poll_fn(|cx| self.body.poll_gone(cx)).await;
         UploadFault::ClientGone
     }
 
-    async fn give(&mut self, upstream: &mut Writer) -> Result<(), UploadFault> {
+    async fn give(&mut self, upstream: &mut impl Sink) -> Result<(), UploadFault> {
         let sent_failed = |_: io::Error| UploadFault::Upstream;
         self.standing.waiting.set(Waiting::Upstream);
         if let Some(kept) = &self.kept
             && !kept.is_empty()
         {
-            send_data(upstream, self.framing, kept)
-                .await
-                .map_err(sent_failed)?;
+            upstream.send(kept).await.map_err(sent_failed)?;
         }
         loop {
-            match self.decoder.step(&mut self.client.buffer) {
+            match self.body.step() {
                 Ok(Step::Data(count)) => {
                     self.standing.waiting.set(Waiting::Upstream);
                     let received = self.standing.received.get();
@@ -147,64 +128,34 @@ impl<'a> Upload<'a> {
                 Ok(Step::More) => {
                     upstream.flush().await.map_err(sent_failed)?;
                     self.standing.waiting.set(Waiting::Client);
-                    let read = self.client.fill(self.amount()).await;
-                    if read.map_err(|_| UploadFault::ClientGone)? == 0 {
-                        return Err(UploadFault::ClientGone);
-                    }
+                    self.body.more().await.map_err(UploadFault::Client)?;
                     self.standing.progress.mark();
                 }
                 Ok(Step::End) => break,
                 Err(fault) => return Err(UploadFault::Client(fault)),
             }
         }
-        if self.framing == Framing::Chunked {
-            if let Some(trailers) = self.decoder.take_trailers() {
-                self.trailers = Some(trailers);
-            }
-            write_trailers(&mut upstream.pending, self.trailers.as_ref());
+        if let Some(trailers) = self.body.take_trailers() {
+            self.trailers = Some(trailers);
         }
         self.standing.waiting.set(Waiting::Upstream);
-        upstream.flush().await.map_err(sent_failed)
+        let finished = upstream.finish(self.trailers.clone()).await;
+        finished.map_err(sent_failed)
     }
 
     /// Gives the next `count` bytes. They are kept before anything can interrupt this, so that a
     /// restart finds them once, in one place.
-    async fn give_data(&mut self, upstream: &mut Writer, count: usize) -> io::Result<()> {
+    async fn give_data(&mut self, upstream: &mut impl Sink, count: usize) -> io::Result<()> {
         if let Some(kept) = &mut self.kept
             && kept.len() + count <= KEPT_BYTES_MAX
         {
             let from = kept.len();
-            kept.extend_from_slice(&self.client.buffer[..count]);
-            self.decoder.consume(&mut self.client.buffer, count);
-            return send_data(upstream, self.framing, &kept[from..]).await;
+            kept.extend_from_slice(self.body.data(count));
+            self.body.consume(count);
+            return upstream.send(&kept[from..]).await;
         }
         self.kept = None;
         self.standing.kept.set(false);
-        let data = &self.client.buffer[..count];
-        send_data(upstream, self.framing, data).await?;
-        self.decoder.consume(&mut self.client.buffer, count);
-        Ok(())
+        upstream.pass(&mut self.body, count).await
     }
-
-    fn amount(&self) -> Amount {
-        match self.framing {
-            Framing::Length(length) if length <= MUCH => Amount::Little,
-            _ => Amount::Much,
-        }
-    }
-}
-
-/// Sends data in the framing of its message.
-pub(super) async fn send_data(
-    writer: &mut Writer,
-    framing: Framing,
-    data: &[u8],
-) -> io::Result<()> {
-    if framing != Framing::Chunked {
-        return writer.send(data).await;
-    }
-    write_chunk_start(&mut writer.pending, data.len());
-    writer.send(data).await?;
-    write_chunk_end(&mut writer.pending);
-    Ok(())
 }

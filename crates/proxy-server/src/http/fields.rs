@@ -1,0 +1,59 @@
+//! Where the fields of a head are written: as lines of HTTP/1, and where else another version wants
+//! them.
+//!
+//! Owns their form, so that which fields there are is decided once, whatever version is spoken.
+
+use std::io::Write as _;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::http1::Framing;
+
+/// The fields of a head in the making.
+pub(super) trait Fields {
+    /// Adds a field as it came.
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue);
+
+    /// Adds a field of our own.
+    fn add(&mut self, name: &str, value: &[u8]);
+
+    /// Adds a list: what came along, then what is ours.
+    fn list(&mut self, name: &'static str, came: &[&[u8]], own: &str);
+
+    /// Adds what tells how the body is framed.
+    fn framing(&mut self, framing: Framing);
+}
+
+impl Fields for Vec<u8> {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.add(name.as_str(), value.as_bytes());
+    }
+
+    fn add(&mut self, name: &str, value: &[u8]) {
+        self.extend_from_slice(name.as_bytes());
+        self.extend_from_slice(b": ");
+        self.extend_from_slice(value);
+        self.extend_from_slice(b"\r\n");
+    }
+
+    fn list(&mut self, name: &'static str, came: &[&[u8]], own: &str) {
+        self.extend_from_slice(name.as_bytes());
+        self.extend_from_slice(b": ");
+        for list in came {
+            self.extend_from_slice(list);
+            self.extend_from_slice(b", ");
+        }
+        self.extend_from_slice(own.as_bytes());
+        self.extend_from_slice(b"\r\n");
+    }
+
+    fn framing(&mut self, framing: Framing) {
+        match framing {
+            Framing::Length(length) => {
+                write!(self, "content-length: {length}\r\n").expect("a Vec takes every write");
+            }
+            Framing::Chunked => self.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+            Framing::Empty | Framing::UntilClose => {}
+        }
+    }
+}
