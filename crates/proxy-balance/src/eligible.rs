@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use mesh_health::{Health, HealthView};
 use proxy_config::compiled::{Balance, Cluster, Endpoint};
 use rand::{Rng, RngExt};
 
+use crate::fitness::Fitness;
 use crate::hash::hash;
 use crate::hosts::Hosts;
 use crate::levels::{Census, shares};
@@ -20,8 +20,7 @@ use crate::table::{Entry, Table};
 pub struct Eligible {
     /// In the order of preference; at least one.
     levels: Arc<[Level]>,
-    /// Which endpoints health does not speak against.
-    fit: Arc<[bool]>,
+    fitness: Fitness,
 }
 
 /// Endpoints of one priority and nearness.
@@ -36,16 +35,15 @@ pub(crate) struct Level {
 }
 
 impl Eligible {
-    /// The endpoints of `cluster` that are not unhealthy. If these are fewer than the cluster's
-    /// panic threshold allows, all of them: the health view is then more likely to be wrong than
+    /// The endpoints of `cluster` that are fit. If these are fewer than the cluster's panic
+    /// threshold allows, all of them: what is known is then more likely to be wrong than
     /// nearly everything to be broken, and the few that are left would only be overrun. Where there
     /// are several levels, that holds for each level, and only while all levels together have too
     /// little health for the traffic (Envoy's rule).
     ///
     /// A priority is a level; where the cluster prefers `zone`, it is two: that zone's endpoints,
     /// then the others.
-    pub fn new(cluster: &Cluster, view: &HealthView, zone: Option<&str>) -> Self {
-        let fit = fitness(cluster, view);
+    pub fn new(cluster: &Cluster, fitness: &Fitness, zone: Option<&str>) -> Self {
         let rank = |endpoint: &Endpoint| {
             let far = cluster.prefer_zone && zone.is_some() && endpoint.zone.as_deref() != zone;
             (endpoint.priority, far)
@@ -61,7 +59,7 @@ impl Eligible {
         let levels: Vec<Vec<usize>> = ranks.iter().map(members).collect();
         let census = levels.iter().map(|members| Census {
             all: members.len(),
-            healthy: members.iter().filter(|index| fit[**index]).count(),
+            healthy: members.iter().filter(|i| fitness.is_fit(**i)).count(),
         });
         let census: Vec<Census> = census.collect();
         let mut upto = 0;
@@ -72,24 +70,19 @@ impl Eligible {
         );
         let levels = levels.iter().zip(shared).map(|(members, share)| {
             upto += share.percent;
-            let chosen = |index: usize| share.panic || fit[index];
+            let chosen = |index: usize| share.panic || fitness.is_fit(index);
             Level::new(cluster, members, chosen, (upto, share.panic))
         });
         Self {
             levels: levels.collect(),
-            fit: fit.into(),
+            fitness: fitness.clone(),
         }
     }
 
-    /// Whether this is still true of the same cluster under this view: then nothing need be made
-    /// anew.
-    pub fn holds(&self, cluster: &Cluster, view: &HealthView) -> bool {
-        *self.fit == *fitness(cluster, view)
-    }
-
-    /// What copies of it have in common, and no other one has while one of them is there.
-    pub fn identity(&self) -> usize {
-        Arc::as_ptr(&self.levels).addr()
+    /// Whether this is still true of the same cluster when its endpoints are as fit as this: then
+    /// nothing need be made anew.
+    pub fn holds(&self, fitness: &Fitness) -> bool {
+        self.fitness == *fitness
     }
 
     /// How many may be chosen.
@@ -183,14 +176,4 @@ impl Level {
             panic,
         }
     }
-}
-
-/// Which endpoints are not unhealthy.
-fn fitness(cluster: &Cluster, view: &HealthView) -> Vec<bool> {
-    let known = view.clusters.get(&cluster.key);
-    let fit = |endpoint: &Endpoint| {
-        let health = known.and_then(|endpoints| endpoints.get(&endpoint.address));
-        health.copied().unwrap_or_default() != Health::Unhealthy
-    };
-    cluster.endpoints.iter().map(fit).collect()
 }

@@ -7,6 +7,7 @@
 mod balancer;
 mod eligible;
 mod ewma;
+mod fitness;
 mod hash;
 mod hosts;
 mod levels;
@@ -17,4 +18,5 @@ mod table;
 pub use balancer::{Ask, Balancer, Load};
 pub use eligible::Eligible;
 pub use ewma::Ewma;
+pub use fitness::Fitness;
 pub use hash::hash;

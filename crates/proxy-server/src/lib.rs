@@ -17,6 +17,7 @@ pub mod probe;
 mod refusal;
 mod server;
 mod tcp;
+mod upkeep;
 mod upstream;
 mod wire;
 mod worker;

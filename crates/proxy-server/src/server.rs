@@ -17,6 +17,7 @@ use crate::access_log::LogQueue;
 use crate::bind::{BindError, bind};
 use crate::listener::Serving;
 use crate::metrics::ProxyMetrics;
+use crate::upkeep::Upkeep;
 use crate::upstream::ClusterShared;
 use crate::worker::{Apply, COMMANDS_MAX, Command, Snapshot, WorkerStart};
 
@@ -65,7 +66,7 @@ pub struct ListenerOutcome {
 #[derive(Debug)]
 pub struct ProxyServer {
     workers: Vec<mpsc::Sender<Command>>,
-    health: watch::Sender<Arc<HealthView>>,
+    upkeep: Upkeep,
     metrics: ProxyMetrics,
     /// What is bound right now.
     bound: Mutex<Vec<Active>>,
@@ -94,7 +95,7 @@ impl ProxyServer {
             count => count,
         };
         let log = LogQueue::start(options.access_log)?;
-        let (health, view) = watch::channel(Arc::default());
+        let (moved, members) = watch::channel(0);
         let mut workers = Vec::with_capacity(count);
         let mut measured = Vec::with_capacity(count);
         for index in 0..count {
@@ -104,14 +105,14 @@ impl ProxyServer {
                 connections_max: CONNECTIONS_MAX.div_ceil(count),
                 log: log.clone(),
                 commands: inbox,
-                health: view.clone(),
+                moved: members.clone(),
             };
             measured.push(start.spawn()?);
             workers.push(commands);
         }
         Ok(Self {
             workers,
-            health,
+            upkeep: Upkeep::start(moved)?,
             metrics: ProxyMetrics::new(log, measured.into()),
             bound: Mutex::default(),
             outcomes: watch::Sender::default(),
@@ -128,6 +129,7 @@ impl ProxyServer {
         let mut opened = std::mem::take(&mut plan.opened);
         loop {
             let snapshot = Arc::new(self.snapshot(&config, &plan.active));
+            self.upkeep.adopt(&config, &snapshot.clusters).await;
             let close = plan.closing(&bound);
             self.command_apply(&snapshot, opened, &close).await;
             bound.clone_from(&plan.active);
@@ -143,10 +145,11 @@ impl ProxyServer {
         outcomes
     }
 
-    /// Puts a merged view of health in force, at the latest with the workers' next turn.
+    /// Puts a merged view of health in force: as soon as it is worked out who may be chosen by it,
+    /// with the workers' next turn.
     pub fn set_health(&self, view: Arc<HealthView>) {
         self.metrics.sources().health = view.clone();
-        self.health.send_replace(view);
+        self.upkeep.set_health(view);
     }
 
     /// The proxy's metrics.

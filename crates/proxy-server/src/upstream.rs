@@ -6,13 +6,13 @@
 mod choice;
 mod connect;
 mod limits;
+mod members;
 mod pool;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh_health::HealthView;
 use proxy_balance::{Balancer, Eligible, Ewma};
 use proxy_config::compiled::Cluster;
 use tokio::sync::Notify;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 pub(crate) use connect::{ConnectFault, Limit, Wanted, connect};
 pub(crate) use limits::{ClusterShared, Permit};
+pub(crate) use members::Members;
 pub(crate) use pool::{Connection, Endpoint};
 
 use crate::counters::ClusterCounters;
@@ -33,10 +34,10 @@ pub(crate) struct Upstream {
     /// In the order of the cluster's.
     pub(crate) endpoints: Box<[Rc<Endpoint>]>,
     worker: usize,
-    /// The node's.
-    zone: Option<Arc<str>>,
     balancer: RefCell<Balancer>,
     eligible: RefCell<Eligible>,
+    /// The version of the members that it serves by.
+    version: Cell<u64>,
     /// Since when the youngest of the eligible endpoints is eligible.
     youngest_since: Cell<Option<Instant>>,
     /// Requests of this worker that wait for a connection.
@@ -45,15 +46,17 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    /// The cluster for the worker of this number, on a node of this zone. Endpoints of `previous`
-    /// that stay keep their connections and what is known of them.
+    /// The cluster for the worker of this number, by its newest members; `None` while there are
+    /// none. Endpoints of `previous` that stay keep their connections and what is known of them.
     pub(crate) fn new(
-        cluster: Arc<Cluster>,
         shared: Arc<ClusterShared>,
-        (worker, zone): (usize, Option<&Arc<str>>),
-        health: &HealthView,
+        worker: usize,
         previous: Option<&Self>,
-    ) -> Self {
+    ) -> Option<Self> {
+        // In this order: if they change in between, they are taken again.
+        let version = shared.members.version();
+        let members = shared.members.newest()?;
+        let cluster = members.cluster.clone();
         let now = Instant::now();
         let known = previous.iter().flat_map(|previous| &previous.endpoints);
         let known: Vec<Ewma> = known.map(|known| known.ewma.get()).collect();
@@ -69,23 +72,20 @@ impl Upstream {
         let endpoints = endpoints.collect();
         // Workers must not march in step, or all of them would start at the same endpoint.
         let balancer = Balancer::new(&cluster, worker as u64);
-        let eligible = shared
-            .eligible
-            .of(&cluster, health, zone.map(|zone| &**zone));
         let upstream = Self {
             cluster,
             shared,
             endpoints,
             worker,
-            zone: zone.cloned(),
             balancer: RefCell::new(balancer),
-            eligible: RefCell::new(eligible),
+            eligible: RefCell::new(members.eligible.clone()),
+            version: Cell::new(version),
             youngest_since: Cell::new(None),
             waiting: Cell::new(0),
             freed: Notify::new(),
         };
         upstream.note_eligible(now);
-        upstream
+        Some(upstream)
     }
 
     /// This worker's counters.

@@ -1,7 +1,7 @@
 //! One worker: a thread with a runtime, listeners, pools and balancers of its own.
 //!
 //! Owns everything that requests touch, so that none of it needs a lock. Hears of new config and
-//! health through channels; when whoever sends there is gone, it keeps serving what it has.
+//! members of clusters through channels; when whoever sends there is gone, it keeps serving what it has.
 
 mod routing;
 
@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use mesh_health::HealthView;
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::net::TcpListener;
@@ -115,7 +114,8 @@ pub(crate) struct WorkerStart {
     pub(crate) connections_max: usize,
     pub(crate) log: LogQueue,
     pub(crate) commands: mpsc::Receiver<Command>,
-    pub(crate) health: watch::Receiver<Arc<HealthView>>,
+    /// Changes when members of clusters did.
+    pub(crate) moved: watch::Receiver<u64>,
 }
 
 impl WorkerStart {
@@ -138,7 +138,7 @@ impl WorkerStart {
             connections_max,
             log,
             mut commands,
-            mut health,
+            mut moved,
         } = self;
         let worker = Rc::new(Worker {
             index,
@@ -156,10 +156,7 @@ impl WorkerStart {
             tokio::select! {
                 // A closed channel leaves its branch out; the others go on.
                 Some(command) = commands.recv() => match command {
-                    Command::Apply(apply) => {
-                        let view = health.borrow_and_update().clone();
-                        listeners.apply(apply, &view).await;
-                    }
+                    Command::Apply(apply) => listeners.apply(apply).await,
                     Command::Drain { limit, done } => {
                         listeners.drain(limit).await;
                         worker.log.flush();
@@ -167,10 +164,7 @@ impl WorkerStart {
                         return;
                     }
                 },
-                Ok(()) = health.changed() => {
-                    let view = health.borrow_and_update().clone();
-                    worker.routing().set_health(&view);
-                }
+                Ok(()) = moved.changed() => worker.routing().follow(),
                 _ = tick.tick() => {
                     worker.routing().sweep(Instant::now());
                     worker.log.flush();
@@ -204,7 +198,7 @@ impl Listeners {
         }
     }
 
-    async fn apply(&mut self, apply: Apply, health: &HealthView) {
+    async fn apply(&mut self, apply: Apply) {
         let Apply {
             snapshot,
             open,
@@ -212,7 +206,7 @@ impl Listeners {
             done,
         } = apply;
         let previous = self.worker.routing();
-        let routing = Routing::new(&snapshot, self.worker.index, health, &previous);
+        let routing = Routing::new(&snapshot, self.worker.index, &previous);
         *self.worker.routing.borrow_mut() = Rc::new(routing);
         for known in &self.open {
             if let Some(serving) = snapshot.serving.get(&known.address) {

@@ -12,7 +12,7 @@ fn key(number: usize) -> u64 {
 
 /// Where each of the keys goes.
 fn homes(cluster: &Cluster, view: &HealthView) -> Vec<usize> {
-    let eligible = Eligible::new(cluster, view, None);
+    let eligible = among(cluster, view, None);
     let (mut balancer, mut rng) = (Balancer::new(cluster, 0), StdRng::seed_from_u64(0));
     let home = |number| {
         let ask = Ask {

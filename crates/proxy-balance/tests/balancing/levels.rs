@@ -14,7 +14,7 @@ fn priorities(balance: Balance, priorities: &[u32]) -> Cluster {
 /// Of how many of 10,000 requests each group of four gets, in percent.
 fn groups(cluster: &Cluster, unhealthy: &[usize], zone: Option<&str>, keyed: bool) -> Vec<f64> {
     let endpoints = cluster.endpoints.len();
-    let eligible = Eligible::new(cluster, &view(unhealthy, endpoints), zone);
+    let eligible = among(cluster, &view(unhealthy, endpoints), zone);
     let (mut balancer, mut rng) = (Balancer::new(cluster, 1), StdRng::seed_from_u64(2));
     let mut counts = vec![0.0; endpoints / 4];
     for number in 0..10_000_u64 {
@@ -56,7 +56,7 @@ fn a_priority_overflows_when_it_is_not_healthy_enough() {
 fn a_key_that_does_not_overflow_stays() {
     let cluster = priorities(Balance::RingHash, &[0, 1]);
     let home = |unhealthy: &[usize], number: u64| {
-        let eligible = Eligible::new(&cluster, &view(unhealthy, 8), None);
+        let eligible = among(&cluster, &view(unhealthy, 8), None);
         let ask = Ask {
             key: Some(proxy_balance::hash(&number.to_le_bytes(), 0)),
             avoid: &[],
@@ -77,7 +77,7 @@ fn a_key_that_does_not_overflow_stays() {
 fn only_a_mesh_of_levels_that_bears_too_little_panics() {
     let cluster = priorities(Balance::Random, &[0, 1]);
     let all: Vec<usize> = (0..8).collect();
-    let eligible = |unhealthy: &[usize]| Eligible::new(&cluster, &view(unhealthy, 8), None);
+    let eligible = |unhealthy: &[usize]| among(&cluster, &view(unhealthy, 8), None);
     // 35 and 100 percent: enough.
     let enough = eligible(&[0, 1, 2]);
     assert!(!enough.is_panic());

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use mesh_health::{Health, HealthView};
 use proptest::prelude::*;
-use proxy_balance::{Ask, Balancer, Eligible};
+use proxy_balance::{Ask, Balancer, Eligible, Fitness};
 use proxy_config::compiled::{Balance, Cluster, Endpoint, Limits, ResourceName};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -85,8 +85,12 @@ fn view(unhealthy: &[usize], known: usize) -> HealthView {
     }
 }
 
+fn among(cluster: &Cluster, view: &HealthView, zone: Option<&str>) -> Eligible {
+    Eligible::new(cluster, &Fitness::new(cluster, view, |_| false), zone)
+}
+
 fn eligible(cluster: &Cluster) -> Eligible {
-    Eligible::new(cluster, &HealthView::default(), None)
+    among(cluster, &HealthView::default(), None)
 }
 
 /// How often each endpoint is picked of an idle cluster.
@@ -256,7 +260,7 @@ fn flapping_health_does_not_favour_anybody() {
     for round in 0..5000 {
         // Endpoint 4 comes and goes with every request.
         let unhealthy: &[usize] = if round % 2 == 0 { &[4] } else { &[] };
-        let eligible = Eligible::new(&cluster, &view(unhealthy, 5), None);
+        let eligible = among(&cluster, &view(unhealthy, 5), None);
         let pick = balancer
             .pick(&eligible, &|_| 0, &mut rng, Ask::default())
             .expect("some are eligible");
@@ -274,7 +278,7 @@ fn flapping_health_does_not_favour_anybody() {
 fn an_endpoint_that_returns_gets_its_share_and_no_burst() {
     let cluster = cluster(Balance::RoundRobin, &[1, 1]);
     let (mut balancer, mut rng) = (Balancer::new(&cluster, 1), StdRng::seed_from_u64(1));
-    let alone = Eligible::new(&cluster, &view(&[1], 2), None);
+    let alone = among(&cluster, &view(&[1], 2), None);
     for _ in 0..1000 {
         assert_eq!(
             balancer.pick(&alone, &|_| 0, &mut rng, Ask::default()),
@@ -290,7 +294,7 @@ fn an_endpoint_that_returns_gets_its_share_and_no_burst() {
 fn below_the_threshold_all_are_used() {
     let mut cluster = cluster(Balance::Random, &[1; 4]);
     let chosen = |cluster: &Cluster, unhealthy: &[usize]| {
-        let eligible = Eligible::new(cluster, &view(unhealthy, 4), None);
+        let eligible = among(cluster, &view(unhealthy, 4), None);
         (eligible.indices().collect::<Vec<_>>(), eligible.is_panic())
     };
     assert_eq!(chosen(&cluster, &[]), (vec![0, 1, 2, 3], false));
@@ -313,7 +317,7 @@ fn of_nothing_nothing_is_picked() {
         let mut cluster = cluster(balance, &[1, 2]);
         cluster.panic_threshold = 0;
         let mut rng = StdRng::seed_from_u64(0);
-        let none = Eligible::new(&cluster, &view(&[0, 1], 2), None);
+        let none = among(&cluster, &view(&[0, 1], 2), None);
         assert!(none.is_empty());
         assert_eq!(
             Balancer::new(&cluster, 0).pick(&none, &|_| 0, &mut rng, avoiding(&[0])),
@@ -397,8 +401,8 @@ fn check(cluster: &Cluster, rounds: &[Round], seed: u64) -> Result<(), TestCaseE
     let count = cluster.endpoints.len();
     for (unhealthy, avoid, active, key) in rounds {
         let view = view(unhealthy, count);
-        let eligible = Eligible::new(cluster, &view, Some("a"));
-        prop_assert!(eligible.holds(cluster, &view));
+        let eligible = among(cluster, &view, Some("a"));
+        prop_assert!(eligible.holds(&Fitness::new(cluster, &view, |_| false)));
         let allowed: Vec<usize> = eligible.indices().collect();
         prop_assert_eq!(allowed.len(), eligible.len());
         let fit = (0..count).filter(|index| !unhealthy.contains(index));

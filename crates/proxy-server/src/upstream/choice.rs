@@ -3,57 +3,31 @@
 //! Owns what the balancer is told: health, requests in flight, response times, and since when an
 //! endpoint may be chosen. The algorithms are `proxy-balance`'s.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_health::HealthView;
-use proxy_balance::{Ask, Eligible, Load};
-use proxy_config::compiled::{Balance, Cluster};
+use proxy_balance::{Ask, Load};
+use proxy_config::compiled::Balance;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
 use super::Upstream;
 
-/// What was found eligible last, shared by the workers of a node: the tables of a cluster are made
-/// once, by the worker that needs them first. The lock is taken when config or health changes, never
-/// for a request.
-#[derive(Debug, Default)]
-pub(super) struct LastEligible(Mutex<Option<(Arc<Cluster>, Eligible)>>);
-
-impl LastEligible {
-    /// The eligible endpoints of `cluster` on a node of this zone, which never changes.
-    pub(super) fn of(
-        &self,
-        cluster: &Arc<Cluster>,
-        health: &HealthView,
-        zone: Option<&str>,
-    ) -> Eligible {
-        // Whoever panicked here left what was there before.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*last {
-            Some((known, eligible))
-                if Arc::ptr_eq(known, cluster) && eligible.holds(cluster, health) =>
-            {
-                eligible.clone()
-            }
-            _ => {
-                let eligible = Eligible::new(cluster, health, zone);
-                *last = Some((cluster.clone(), eligible.clone()));
-                eligible
-            }
-        }
-    }
-}
-
 impl Upstream {
-    /// The mesh changed its mind about some endpoints.
-    pub(crate) fn set_health(&self, health: &HealthView) {
-        if !self.eligible.borrow().holds(&self.cluster, health) {
-            let zone = self.zone.as_deref();
-            let eligible = self.shared.eligible.of(&self.cluster, health, zone);
-            *self.eligible.borrow_mut() = eligible;
+    /// Takes over what changed about who may be chosen, if anything did.
+    pub(crate) fn follow(&self) {
+        let version = self.shared.members.version();
+        if version == self.version.get() {
+            return;
+        }
+        if let Some(members) = self.shared.members.newest()
+            && Arc::ptr_eq(&members.cluster, &self.cluster)
+        {
+            self.version.set(version);
+            *self.eligible.borrow_mut() = members.eligible.clone();
             self.note_eligible(Instant::now());
         }
+        // Else they are of a config that this worker is about to get.
     }
 
     /// Notes which endpoints may be chosen from now on, and which no more.
@@ -68,6 +42,12 @@ impl Upstream {
         }
         let since = self.endpoints.iter().map(|e| e.eligible_since.get());
         self.youngest_since.set(since.max().flatten());
+    }
+
+    /// The places of the endpoints that may be chosen.
+    #[cfg(test)]
+    pub(crate) fn eligible_now(&self) -> Vec<usize> {
+        self.eligible.borrow().indices().collect()
     }
 
     /// The endpoint for the next try, if any can be used.

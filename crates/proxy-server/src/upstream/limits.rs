@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proxy_config::compiled::Limits;
 
-use super::choice::LastEligible;
+use super::members::Published;
 use crate::counters::ClusterCounters;
 
 /// A cluster's numbers, shared by all workers and kept over config changes.
@@ -16,7 +16,7 @@ use crate::counters::ClusterCounters;
 pub(crate) struct ClusterShared {
     /// By the number of the worker.
     pub(crate) workers: Box<[ClusterCounters]>,
-    pub(super) eligible: LastEligible,
+    pub(crate) members: Published,
     connections: AtomicU32,
     pending: AtomicU32,
     retries: AtomicU32,
@@ -41,7 +41,7 @@ impl ClusterShared {
     pub(crate) fn new(workers: usize) -> Self {
         Self {
             workers: (0..workers).map(|_| ClusterCounters::default()).collect(),
-            eligible: LastEligible::default(),
+            members: Published::default(),
             connections: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),

@@ -9,19 +9,19 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use mesh_health::HealthView;
 use proxy_config::compiled::{Cluster, CompiledConfig};
 use tokio::time::Instant;
 
 use crate::listener::Serving;
-use crate::upstream::{ClusterShared, Upstream};
+use crate::upkeep::Clusters;
+use crate::upstream::Upstream;
 
 /// What all workers are given.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) config: Arc<CompiledConfig>,
     /// By the clusters' keys.
-    pub(crate) clusters: Arc<BTreeMap<Arc<str>, Arc<ClusterShared>>>,
+    pub(crate) clusters: Arc<Clusters>,
     /// By the address that is bound.
     pub(crate) serving: BTreeMap<SocketAddr, Serving>,
 }
@@ -37,12 +37,7 @@ pub(crate) struct Routing {
 }
 
 impl Routing {
-    pub(crate) fn new(
-        snapshot: &Snapshot,
-        worker: usize,
-        health: &HealthView,
-        previous: &Self,
-    ) -> Self {
+    pub(crate) fn new(snapshot: &Snapshot, worker: usize, previous: &Self) -> Self {
         let mut by_key = BTreeMap::new();
         let mut by_pointer = HashMap::default();
         for cluster in snapshot.config.clusters.values() {
@@ -52,13 +47,13 @@ impl Routing {
             let known = previous.by_key.get(&cluster.key);
             let upstream = match known {
                 Some(known) if Arc::ptr_eq(&known.cluster, cluster) => known.clone(),
-                known => Rc::new(Upstream::new(
-                    cluster.clone(),
-                    shared.clone(),
-                    (worker, snapshot.config.zone.as_ref()),
-                    health,
-                    known.map(|known| &**known),
-                )),
+                known => {
+                    let previous = known.map(|known| &**known);
+                    let Some(upstream) = Upstream::new(shared.clone(), worker, previous) else {
+                        continue;
+                    };
+                    Rc::new(upstream)
+                }
             };
             by_pointer.insert(Arc::as_ptr(cluster).addr(), upstream.clone());
             by_key.insert(cluster.key.clone(), upstream);
@@ -77,12 +72,10 @@ impl Routing {
             .or_else(|| self.by_key.get(&cluster.key))
     }
 
-    /// The mesh changed its mind about some endpoints.
-    pub(crate) fn set_health(&self, health: &HealthView) {
+    /// Other endpoints of some clusters may be chosen now.
+    pub(crate) fn follow(&self) {
         for upstream in self.by_key.values() {
-            if upstream.cluster.probe.is_some() {
-                upstream.set_health(health);
-            }
+            upstream.follow();
         }
     }
 

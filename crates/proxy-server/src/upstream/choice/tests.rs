@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use mesh_health::Health;
+use mesh_health::{Health, HealthView};
 use model::ConfigRevision;
-use proxy_config::compiled::Target;
+use proxy_balance::{Eligible, Fitness};
+use proxy_config::compiled::{Cluster, Target};
 use proxy_config::{ConfigSet, compile, parse_documents};
 use rand::SeedableRng as _;
 
-use super::super::ClusterShared;
+use super::super::{ClusterShared, Members};
 use super::*;
 
 fn cluster(fields: &str) -> Arc<Cluster> {
@@ -27,11 +28,23 @@ fn cluster(fields: &str) -> Arc<Cluster> {
     clusters.next().unwrap().clone()
 }
 
+fn publish(shared: &ClusterShared, cluster: &Arc<Cluster>, view: &HealthView, zone: Option<&str>) {
+    let fitness = Fitness::new(cluster, view, |_| false);
+    shared.members.publish(Arc::new(Members {
+        cluster: cluster.clone(),
+        eligible: Eligible::new(cluster, &fitness, zone),
+    }));
+}
+
 fn upstream(cluster: &Arc<Cluster>, zone: Option<&str>) -> Upstream {
-    let zone = zone.map(Into::into);
     let shared = Arc::new(ClusterShared::new(1));
-    let health = HealthView::default();
-    Upstream::new(cluster.clone(), shared, (0, zone.as_ref()), &health, None)
+    publish(&shared, cluster, &HealthView::default(), zone);
+    Upstream::new(shared, 0, None).unwrap()
+}
+
+fn set_health(upstream: &Upstream, view: &HealthView) {
+    publish(&upstream.shared, &upstream.cluster, view, None);
+    upstream.follow();
 }
 
 fn unhealthy(cluster: &Cluster, index: usize) -> HealthView {
@@ -68,9 +81,9 @@ fn who_returns_starts_slowly() {
     }
     upstream.note_eligible(Instant::now());
     assert_eq!(counts(&upstream), [500, 500]);
-    upstream.set_health(&unhealthy(&cluster, 1));
+    set_health(&upstream, &unhealthy(&cluster, 1));
     assert_eq!(counts(&upstream), [1000, 0]);
-    upstream.set_health(&HealthView::default());
+    set_health(&upstream, &HealthView::default());
     let counts = counts(&upstream);
     // A tenth of the weight, or a little more if this thread had to wait.
     assert!((80..=250).contains(&counts[1]), "{counts:?}");
@@ -85,23 +98,13 @@ fn who_stays_over_a_change_of_config_is_not_new() {
     before.endpoints[0].eligible_since.set(long_ago);
     before.answered(0, Instant::now());
     let two = cluster(&format!("{TWO}, {slow}"));
-    let (shared, health) = (before.shared.clone(), HealthView::default());
-    let after = Upstream::new(two, shared, (0, None), &health, Some(&before));
+    publish(&before.shared, &two, &HealthView::default(), None);
+    // Until the config comes that they are of, it goes on as it is.
+    before.follow();
+    assert_eq!(counts(&before), [1000]);
+    let after = Upstream::new(before.shared.clone(), 0, Some(&before)).unwrap();
     let counts = counts(&after);
     assert!((80..=250).contains(&counts[1]), "{counts:?}");
-}
-
-#[test]
-fn tables_are_made_once_for_all_workers() {
-    let cluster = cluster(&format!("{TWO}, balance: maglev"));
-    let last = LastEligible::default();
-    let healthy = HealthView::default();
-    let first = last.of(&cluster, &healthy, None);
-    let address = |eligible: &Eligible| eligible.identity();
-    assert_eq!(address(&last.of(&cluster, &healthy, None)), address(&first));
-    let down = last.of(&cluster, &unhealthy(&cluster, 0), None);
-    assert_ne!(address(&down), address(&first));
-    assert_eq!(down.indices().collect::<Vec<_>>(), [1]);
 }
 
 #[test]

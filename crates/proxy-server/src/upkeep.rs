@@ -1,0 +1,248 @@
+//! What is worked out about clusters aside from requests: who may be chosen, and the tables of
+//! balancers that hash.
+//!
+//! Owns one thread, which is no worker: a table of many endpoints takes a while, and meanwhile the
+//! workers serve by the one before. What it is told replaces what it was told before, so nothing
+//! queues up: however often health changes while a table is made, one more is made for all of that.
+
+mod agenda;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+
+use mesh_health::HealthView;
+use proxy_balance::{Eligible, Fitness};
+use proxy_config::compiled::{Cluster, CompiledConfig};
+use tokio::sync::{oneshot, watch};
+
+use crate::upstream::{ClusterShared, Members};
+use agenda::{Agenda, Urgency};
+
+/// The clusters of a config by their keys.
+pub(crate) type Clusters = BTreeMap<Arc<str>, Arc<ClusterShared>>;
+
+/// Works out who may be chosen among these endpoints on a node of this zone.
+type Work = dyn Fn(&Cluster, &Fitness, Option<&str>) -> Eligible + Send;
+
+/// The handle of the thread. Dropping it stops nothing: it ends with the last worker.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    orders: Arc<Mutex<Orders>>,
+    thread: Thread,
+}
+
+/// What the thread was told and has not seen yet.
+#[derive(Debug, Default)]
+struct Orders {
+    health: Option<Arc<HealthView>>,
+    config: Option<(Arc<CompiledConfig>, Arc<Clusters>)>,
+    /// Told when the clusters of the config can be served.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Upkeep {
+    /// Starts the thread. `moved` counts the times that members of clusters changed; when nobody
+    /// listens there any more, the thread ends.
+    pub(crate) fn start(moved: watch::Sender<u64>) -> io::Result<Self> {
+        Self::with(moved, Box::new(Eligible::new))
+    }
+
+    fn with(moved: watch::Sender<u64>, work: Box<Work>) -> io::Result<Self> {
+        let orders: Arc<Mutex<Orders>> = Arc::default();
+        let keeper = Keeper {
+            orders: orders.clone(),
+            moved,
+            work,
+            untold: false,
+            waiting: Vec::new(),
+            health: Arc::default(),
+            zone: None,
+            known: BTreeMap::new(),
+            agenda: Agenda::default(),
+        };
+        let named = thread::Builder::new().name("upkeep".to_owned());
+        let thread = named.spawn(move || keeper.run())?.thread().clone();
+        Ok(Self { orders, thread })
+    }
+
+    /// Puts a view of health in force, soon.
+    pub(crate) fn set_health(&self, view: Arc<HealthView>) {
+        self.order(|orders| orders.health = Some(view));
+    }
+
+    /// Takes over the clusters of a config, and returns when each of them can be served.
+    pub(crate) async fn adopt(&self, config: &Arc<CompiledConfig>, clusters: &Arc<Clusters>) {
+        let (ready, told) = oneshot::channel();
+        self.order(|orders| {
+            orders.config = Some((config.clone(), clusters.clone()));
+            orders.waiting.push(ready);
+        });
+        let _ = told.await;
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        change(&mut lock(&self.orders));
+        self.thread.unpark();
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        // It looks whether there are workers left.
+        self.thread.unpark();
+    }
+}
+
+/// Whoever panicked with it left whole orders: each change of them is one assignment.
+fn lock(orders: &Mutex<Orders>) -> MutexGuard<'_, Orders> {
+    orders.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the thread knows.
+struct Keeper {
+    orders: Arc<Mutex<Orders>>,
+    moved: watch::Sender<u64>,
+    work: Box<Work>,
+    /// Something was published that the workers have not been told of.
+    untold: bool,
+    waiting: Vec<oneshot::Sender<()>>,
+    health: Arc<HealthView>,
+    /// The node's.
+    zone: Option<Arc<str>>,
+    known: BTreeMap<Arc<str>, Known>,
+    agenda: Agenda,
+}
+
+/// A cluster of the config.
+struct Known {
+    cluster: Arc<Cluster>,
+    shared: Arc<ClusterShared>,
+}
+
+impl Keeper {
+    fn run(mut self) {
+        loop {
+            self.hear();
+            let next = self.agenda.next();
+            if let Some(key) = &next {
+                self.work_out(key);
+            }
+            // Workers are woken for all that is quickly done at once, and for each table.
+            if self.untold && !self.agenda.has_quick() {
+                self.untold = false;
+                self.moved.send_modify(|count| *count += 1);
+            }
+            if !self.agenda.is_awaited() {
+                for ready in self.waiting.drain(..) {
+                    let _ = ready.send(());
+                }
+            }
+            if next.is_none() {
+                if self.moved.is_closed() {
+                    return;
+                }
+                thread::park();
+            }
+        }
+    }
+
+    /// Takes in what was ordered, and notes what has to be done for it.
+    fn hear(&mut self) {
+        let orders = std::mem::take(&mut *lock(&self.orders));
+        self.waiting.extend(orders.waiting);
+        if let Some(view) = orders.health {
+            self.health = view;
+            for (key, known) in &self.known {
+                if known.cluster.probe.is_some() && !known.holds(&self.health) {
+                    self.agenda.add(key.clone(), known.urgency());
+                }
+            }
+        }
+        if let Some((config, clusters)) = orders.config {
+            self.follow(&config, &clusters);
+        }
+    }
+
+    fn follow(&mut self, config: &CompiledConfig, clusters: &Clusters) {
+        self.zone.clone_from(&config.zone);
+        self.known.retain(|key, _| clusters.contains_key(key));
+        for cluster in config.clusters.values() {
+            let Some(shared) = clusters.get(&cluster.key) else {
+                continue;
+            };
+            let known = self.known.get(&cluster.key);
+            if known.is_some_and(|known| Arc::ptr_eq(&known.cluster, cluster)) {
+                continue;
+            }
+            let known = Known {
+                cluster: cluster.clone(),
+                shared: shared.clone(),
+            };
+            let urgency = known.urgency().min(Urgency::Awaited);
+            self.agenda.add(cluster.key.clone(), urgency);
+            self.known.insert(cluster.key.clone(), known);
+        }
+    }
+
+    /// Works out a cluster's members and publishes them. A panic ends this work alone: the workers
+    /// keep what they have.
+    fn work_out(&mut self, key: &Arc<str>) {
+        let Some(known) = self.known.get(key) else {
+            return;
+        };
+        if known.is_served() && known.holds(&self.health) {
+            // It is as before again.
+            return;
+        }
+        let work =
+            AssertUnwindSafe(|| known.members(&self.work, &self.health, self.zone.as_deref()));
+        match catch_unwind(work) {
+            Ok(members) => {
+                known.shared.members.publish(Arc::new(members));
+                self.untold = true;
+            }
+            Err(_) => {
+                tracing::error!(cluster = %key, "choosing endpoints panicked; it goes on as before");
+            }
+        }
+    }
+}
+
+impl Known {
+    fn urgency(&self) -> Urgency {
+        if self.cluster.balance.is_hashing() {
+            Urgency::Table
+        } else {
+            Urgency::Quick
+        }
+    }
+
+    fn fitness(&self, health: &HealthView) -> Fitness {
+        Fitness::new(&self.cluster, health, |_| false)
+    }
+
+    /// Whether what is published is of this config.
+    fn is_served(&self) -> bool {
+        let newest = self.shared.members.newest();
+        newest.is_some_and(|members| Arc::ptr_eq(&members.cluster, &self.cluster))
+    }
+
+    /// Whether what is published is still true.
+    fn holds(&self, health: &HealthView) -> bool {
+        let newest = self.shared.members.newest();
+        newest.is_some_and(|members| members.eligible.holds(&self.fitness(health)))
+    }
+
+    fn members(&self, work: &Work, health: &HealthView, zone: Option<&str>) -> Members {
+        Members {
+            cluster: self.cluster.clone(),
+            eligible: work(&self.cluster, &self.fitness(health), zone),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
