@@ -19,6 +19,8 @@ use crate::table::Table;
 pub struct Balancer {
     balance: Balance,
     slow_start: Option<SlowStart>,
+    /// Of its fair share of the requests in flight, an endpoint takes no more than so many percent.
+    bound: Option<u32>,
     seed: u64,
     /// By the number of the level.
     schedules: Vec<Schedule>,
@@ -68,6 +70,7 @@ impl Balancer {
         Self {
             balance: cluster.balance,
             slow_start: cluster.slow_start,
+            bound: cluster.hash_balance_factor,
             seed,
             schedules: Vec::new(),
         }
@@ -85,10 +88,12 @@ impl Balancer {
     /// - *Peak EWMA* draws two, in proportion to the weights, and takes the one with the lower
     ///   product of response time and busyness ("Beyond Round Robin", Buoyant, 2016).
     /// - *Ring hash*, *Maglev* and *IP hash* look the key up in the table of the eligible; without a
-    ///   key they draw one at random (Envoy's rule).
+    ///   key they draw one at random (Envoy's rule). Where loads are bounded, an endpoint that has
+    ///   its share is passed over, and the next one in the table gets the request ("Consistent
+    ///   Hashing with Bounded Loads", Mirrokni, Thorup and Zadimoghaddam, 2018).
     ///
     /// The cost is constant, or logarithmic in the number of endpoints where weights differ, turns
-    /// are taken or a ring is searched; linear only with `avoid`.
+    /// are taken or a ring is searched; linear only with `avoid` and bounded loads.
     pub fn pick(
         &mut self,
         eligible: &Eligible,
@@ -108,7 +113,15 @@ impl Balancer {
         }
         if let Some(table) = &level.table {
             let key = key.unwrap_or_else(|| rng.random());
-            return look_up(table, &level.hosts, key, ask.avoid);
+            let bound = self
+                .bound
+                .map(|percent| Bound::new(percent, &level.hosts, load));
+            let is_full = |index| {
+                bound
+                    .as_ref()
+                    .is_some_and(|bound| bound.is_reached(index, load))
+            };
+            return look_up(table, &level.hosts, (key, ask.avoid), is_full);
         }
         let rest;
         let hosts = if ask.avoid.is_empty() {
@@ -178,8 +191,44 @@ fn lesser<C: PartialOrd>(
     })
 }
 
-fn look_up(table: &Table, hosts: &Hosts, key: u64, avoid: &[usize]) -> Option<usize> {
+/// What an endpoint may be busy with at most, for its weight.
+struct Bound<'a> {
+    /// For all together: somewhat more than there is in flight.
+    places: u64,
+    hosts: &'a Hosts,
+}
+
+impl<'a> Bound<'a> {
+    fn new(percent: u32, hosts: &'a Hosts, load: &impl Load) -> Self {
+        let busy = |host: &Host| u64::from(load.active(host.index));
+        let total: u64 = hosts.list().iter().map(busy).sum();
+        Self {
+            places: ((total + 1) * u64::from(percent)).div_ceil(100),
+            hosts,
+        }
+    }
+
+    fn is_reached(&self, index: usize, load: &impl Load) -> bool {
+        let share = |weight: u32| {
+            let total = u128::from(self.hosts.total_weight().max(1));
+            (u128::from(self.places) * u128::from(weight)).div_ceil(total)
+        };
+        let weight = self.hosts.weight(index);
+        weight.is_some_and(|weight| u128::from(load.active(index)) >= share(weight).max(1))
+    }
+}
+
+fn look_up(
+    table: &Table,
+    hosts: &Hosts,
+    (key, avoid): (u64, &[usize]),
+    is_full: impl Fn(usize) -> bool,
+) -> Option<usize> {
     let is_choice = avoid.is_empty() || !hosts.has_other_than(avoid);
     let passes = |owner: u32| is_choice || !avoid.contains(&(owner as usize));
-    table.find(key, passes).map(|owner| owner as usize)
+    let owner = table
+        .find(key, |owner| passes(owner) && !is_full(owner as usize))
+        // Rather too much for one than nothing at all.
+        .or_else(|| table.find(key, passes));
+    owner.map(|owner| owner as usize)
 }

@@ -9,8 +9,8 @@ use rand::{Rng, RngExt};
 /// Endpoints that may be chosen. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Hosts {
+    /// In the order of their places.
     list: Arc<[Host]>,
-    /// The sum of the weights.
     total: u64,
     /// All weights are the same.
     uniform: bool,
@@ -60,6 +60,17 @@ impl Hosts {
 
     pub(crate) fn is_uniform(&self) -> bool {
         self.uniform
+    }
+
+    /// The sum of the weights.
+    pub(crate) fn total_weight(&self) -> u64 {
+        self.total
+    }
+
+    /// The weight of the endpoint at this place, if it is one of them.
+    pub(crate) fn weight(&self, index: usize) -> Option<u32> {
+        let at = self.list.binary_search_by_key(&index, |host| host.index);
+        at.ok().map(|at| self.list[at].weight)
     }
 
     /// What weights are compared with: those that have it get an even share.

@@ -108,6 +108,7 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         idle_timeout: time(spec.idle_timeout, IDLE_TIMEOUT),
         panic_threshold: spec.panic_threshold.unwrap_or(PANIC_THRESHOLD),
         minimum_ring_size: spec.minimum_ring_size.unwrap_or(RING_SIZE),
+        hash_balance_factor: spec.hash_balance_factor,
         slow_start: spec.slow_start.as_ref().map(slow_start),
         prefer_zone: spec.prefer_zone,
         overprovisioning_factor: spec.overprovisioning_factor.unwrap_or(OVERPROVISIONING),

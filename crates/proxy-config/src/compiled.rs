@@ -266,6 +266,9 @@ pub struct Cluster {
     pub panic_threshold: u8,
     /// A ring has at least so many points.
     pub minimum_ring_size: u32,
+    /// With balancers that hash: of its fair share of the requests in flight, an endpoint takes no
+    /// more than so many percent. `None`: however many its keys bring.
+    pub hash_balance_factor: Option<u32>,
     /// How endpoints that are new or healthy again come to their whole share, if not at once.
     pub slow_start: Option<SlowStart>,
     /// Endpoints in the node's own zone come first.

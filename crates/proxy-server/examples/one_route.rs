@@ -45,6 +45,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         idle_timeout: Duration::from_secs(60),
         panic_threshold: 50,
         minimum_ring_size: 1024,
+        hash_balance_factor: None,
         slow_start: None,
         prefer_zone: false,
         overprovisioning_factor: 140,

@@ -207,3 +207,52 @@ fn extreme_weights_neither_swell_a_ring_nor_leave_anybody_out() {
         assert!(shares[0].min(shares[2]) > KEYS * 9 / 20, "{shares:?}");
     }
 }
+
+/// How busy each of six is, once requests of these keys are all in flight.
+fn busy(cluster: &Cluster, keys: impl Iterator<Item = usize>) -> Vec<u32> {
+    let eligible = eligible(cluster);
+    let (mut balancer, mut rng) = (Balancer::new(cluster, 0), StdRng::seed_from_u64(0));
+    let mut active = vec![0_u32; cluster.endpoints.len()];
+    for number in keys {
+        let ask = Ask {
+            key: Some(key(number)),
+            avoid: &[],
+        };
+        let busy = |index: usize| active[index];
+        let pick = balancer.pick(&eligible, &busy, &mut rng, ask);
+        active[pick.expect("six are eligible")] += 1;
+    }
+    active
+}
+
+#[test]
+fn a_bound_keeps_one_hot_key_from_overrunning_its_home() {
+    for balance in [Balance::RingHash, Balance::Maglev, Balance::IpHash] {
+        let weights = [1, 1, 1, 1, 1, 5];
+        let mut cluster = cluster(balance, &weights);
+        let hot = || std::iter::repeat_n(7, 600);
+        let unbound = busy(&cluster, hot());
+        assert_eq!(unbound.iter().max(), Some(&600), "one home: {unbound:?}");
+        cluster.hash_balance_factor = Some(150);
+        let bound = busy(&cluster, hot());
+        for (count, weight) in bound.iter().zip(weights) {
+            assert!(*count <= 90 * weight + 1, "{balance:?} {bound:?}");
+        }
+        let home = unbound.iter().position(|count| *count == 600).unwrap();
+        let filled = bound[home] >= 90 * weights[home] - 1;
+        assert!(filled, "the home takes what it may: {home} {bound:?}");
+    }
+}
+
+#[test]
+fn under_a_bound_that_is_not_met_keys_stay_at_home() {
+    for balance in [Balance::RingHash, Balance::Maglev] {
+        let mut cluster = cluster(balance, &[1; 6]);
+        let unbound = busy(&cluster, 0..3000);
+        cluster.hash_balance_factor = Some(10_000);
+        assert_eq!(busy(&cluster, 0..3000), unbound);
+        cluster.hash_balance_factor = Some(100);
+        let even = busy(&cluster, 0..3000);
+        assert_eq!(even, [500; 6], "nobody above the mean: {balance:?}");
+    }
+}

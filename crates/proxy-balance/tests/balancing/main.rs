@@ -63,6 +63,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         idle_timeout: Duration::from_secs(1),
         panic_threshold: 50,
         minimum_ring_size: 1024,
+        hash_balance_factor: None,
         slow_start: None,
         prefer_zone: false,
         overprovisioning_factor: 140,

@@ -40,6 +40,11 @@ pub struct ClusterSpec {
     /// them share more evenly, and cost memory and time at each change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minimum_ring_size: Option<u32>,
+    /// For `ring_hash`, `maglev` and `ip_hash`: an endpoint takes at most so many percent of its fair
+    /// share of the requests in flight; what is more goes to the next one in the table, 100 to 10000.
+    /// Left out: however many its keys bring. Each worker counts its own requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hash_balance_factor: Option<u32>,
     /// For `round_robin` and `least_request`: endpoints that are new or healthy again come to their
     /// share little by little; left out: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]

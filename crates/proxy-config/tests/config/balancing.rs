@@ -160,6 +160,14 @@ fn faults_of_a_cluster_are_told_at_their_place() {
             "minimum_ring_size: out of bounds",
         ),
         (
+            "hash_balance_factor: 150",
+            "hash_balance_factor: only ring_hash, maglev and ip_hash have it",
+        ),
+        (
+            "balance: maglev, hash_balance_factor: 99",
+            "hash_balance_factor: out of bounds; give 100",
+        ),
+        (
             "balance: maglev, slow_start: {window: 1s}",
             "slow_start: only round_robin and least_request have it",
         ),

@@ -12,6 +12,8 @@ const MAGLEV_ENDPOINTS_MAX: usize = 10_000;
 const PRIORITY_MAX: u32 = 127;
 const AGGRESSION_MAX: u32 = 100;
 const OVERPROVISIONING_MAX: u32 = 1000;
+/// Envoy's smallest; beyond the largest it means nothing.
+const HASH_BALANCE_FACTORS: std::ops::RangeInclusive<u32> = 100..=10_000;
 /// So many parts of a request can be hashed.
 const HASHES_MAX: usize = 16;
 
@@ -23,6 +25,16 @@ pub(super) fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
         });
         findings.refuse_if(!(1..=RING_SIZE_MAX).contains(&size), path, || {
             format!("out of bounds; give 1 to {RING_SIZE_MAX}")
+        });
+    }
+    if let Some(factor) = spec.hash_balance_factor {
+        let path = "hash_balance_factor";
+        findings.refuse_if(!spec.balance.is_hashing(), path, || {
+            "only ring_hash, maglev and ip_hash have it; leave it out, or choose one of these"
+                .into()
+        });
+        findings.refuse_if(!HASH_BALANCE_FACTORS.contains(&factor), path, || {
+            "out of bounds; give 100 (nobody above the mean) to 10000 percent".into()
         });
     }
     let maglev = matches!(spec.balance, Balance::Maglev | Balance::IpHash);
