@@ -3,6 +3,7 @@
 //! Owns the defaults. Never decides whether a resource may be in force: that is `link`.
 
 mod action;
+mod headers;
 mod matching;
 
 use std::sync::Arc;
@@ -11,15 +12,17 @@ use std::time::Duration;
 use imbl::OrdMap;
 
 use crate::compiled::{
-    Cluster, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, Limits, NewCookie, Probe, ProbeKind,
-    ResourceName, RetryOn, RetryPolicy, Route, SlowStart, Split, SplitTarget,
+    Cluster, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges, Limits, NewCookie,
+    Probe, ProbeKind, ResourceName, RetryOn, RetryPolicy, Route, SlowStart, Split, SplitTarget,
 };
 use crate::resource::{
-    ClusterSpec, DefaultsSpec, HashSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec, RetryWord,
-    SlowStartSpec, Targets, VirtualHostSpec,
+    ClusterSpec, DefaultsSpec, HashSpec, HeadersSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec,
+    RetryWord, SlowStartSpec, Targets, VirtualHostSpec,
 };
 use crate::router::VirtualHost;
 use crate::units::Time;
+
+pub(crate) use headers::header_changes;
 
 /// Envoy's, as are all that have no word of reason.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -112,6 +115,7 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         slow_start: spec.slow_start.as_ref().map(slow_start),
         prefer_zone: spec.prefer_zone,
         overprovisioning_factor: spec.overprovisioning_factor.unwrap_or(OVERPROVISIONING),
+        headers: header_changes(&spec.headers),
     }
 }
 
@@ -186,6 +190,8 @@ pub(crate) fn virtual_host(
     clusters: &OrdMap<ResourceName, Arc<Cluster>>,
 ) -> Option<VirtualHost> {
     let mut routes = Vec::with_capacity(spec.routes.len());
+    let unchanged: Arc<HeaderChanges> = Arc::default();
+    let mine = shared_changes(&spec.headers, &unchanged);
     for (index, route) in spec.routes.iter().enumerate() {
         let compiled = Route {
             virtual_host: resource.name(),
@@ -201,6 +207,7 @@ pub(crate) fn virtual_host(
                 None => base.retry.clone(),
             },
             hash: route.hash.iter().filter_map(hash).collect(),
+            headers: [mine.clone(), shared_changes(&route.headers, &unchanged)],
         };
         routes.push((matching::conditions(&route.matches), Arc::new(compiled)));
     }
@@ -209,6 +216,14 @@ pub(crate) fn virtual_host(
         spec.domains.clone(),
         routes,
     ))
+}
+
+/// The changes; those of the many routes without any are one.
+fn shared_changes(spec: &HeadersSpec, unchanged: &Arc<HeaderChanges>) -> Arc<HeaderChanges> {
+    if *spec == HeadersSpec::default() {
+        return unchanged.clone();
+    }
+    Arc::new(header_changes(spec))
 }
 
 fn retry(spec: &RetrySpec, given_by: GivenBy) -> RetryPolicy {

@@ -202,7 +202,8 @@ impl<'a> Projection<'a> {
         let protocol = match spec.protocol {
             ListenerProtocol::Http => {
                 let router = router.unwrap_or_else(|| self.router(&name));
-                Protocol::Http(HttpListener { router })
+                let headers = assemble::header_changes(&spec.headers);
+                Protocol::Http(HttpListener { router, headers })
             }
             ListenerProtocol::Tcp => {
                 let to = assemble::split(spec.to.as_ref()?, resource, &self.linked.clusters)?;

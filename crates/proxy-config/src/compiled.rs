@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::action::{Action, Asked, PathChange, Redirect, Respond, Rewrite};
 pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
+pub use crate::header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
 pub use crate::path::EscapedSlashes;
 pub use crate::router::{RouteMatch, Router};
 
@@ -88,6 +89,8 @@ pub enum Protocol {
 pub struct HttpListener {
     /// Finds the route of a request.
     pub router: Arc<Router>,
+    /// What is changed of headers before all else.
+    pub headers: HeaderChanges,
 }
 
 /// A TCP listener's target.
@@ -117,6 +120,8 @@ pub struct Route {
     pub retry: RetryPolicy,
     /// What a request is known by, for clusters that hash; empty: by nothing.
     pub hash: Box<[HashPolicy]>,
+    /// What is changed of headers, by the virtual host and then by the route.
+    pub headers: [Arc<HeaderChanges>; 2],
 }
 
 /// A weighted choice among clusters; at least one has a weight above 0.
@@ -276,6 +281,8 @@ pub struct Cluster {
     /// What a level of endpoints bears, in percent of its healthy share: 140 lets it keep all
     /// traffic down to 72 percent of healthy ones.
     pub overprovisioning_factor: u32,
+    /// What is changed of headers, after the route.
+    pub headers: HeaderChanges,
 }
 
 /// One upstream address.

@@ -4,6 +4,7 @@
 //! the proxy calls, and asks the caller for the endpoints' health.
 
 mod ask;
+mod headers;
 mod text;
 
 use std::fmt;
@@ -11,15 +12,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
-    Asked, Cluster, CompiledConfig, Endpoint, GivenBy, Listener, Protocol, RetryPolicy, Rewrite,
+    Asked, Cluster, CompiledConfig, Endpoint, GivenBy, HttpListener, Listener, Protocol, RetryPolicy, Rewrite,
     Route, Split,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
-use crate::router::{RequestView, Router, VirtualHost};
+use crate::router::{RequestView, VirtualHost};
 use crate::units::Time;
 
 pub use ask::{Ask, AskFault};
+pub use headers::ExplainedHeaders;
 
 /// The most routes that are told one by one; the rest are counted.
 const ROUTES_TOLD_MAX: usize = 200;
@@ -94,6 +96,9 @@ pub struct Chosen {
     /// What it is known by, for clusters that hash.
     #[serde(default)]
     pub hash: Vec<String>,
+    /// What is changed of headers, up to and with the route.
+    #[serde(default)]
+    pub headers: ExplainedHeaders,
     /// The clusters that share it; none where Skein answers.
     pub targets: Vec<ExplainedTarget>,
 }
@@ -132,6 +137,9 @@ pub struct ExplainedTarget {
     /// Whether endpoints in the node's own zone come first.
     #[serde(default)]
     pub prefer_zone: bool,
+    /// What is changed of headers for this cluster.
+    #[serde(default)]
+    pub headers: ExplainedHeaders,
     /// The endpoints.
     pub endpoints: Vec<ExplainedEndpoint>,
 }
@@ -203,12 +211,13 @@ pub fn explain(
                         timeout: tcp.idle_timeout.map(Time),
                         retry: None,
                         hash: Vec::new(),
+                        headers: ExplainedHeaders::default(),
                         targets: targets(&tcp.to, health),
                     });
                     format!("the connection goes to {}", tcp.to)
                 }
                 Protocol::Http(http) => explanation
-                    .walk(config, &http.router, ask, health)
+                    .walk(config, http, ask, health)
                     .unwrap_or_else(|end| end),
             }
         }
@@ -246,7 +255,7 @@ impl Explanation {
     fn walk(
         &mut self,
         config: &CompiledConfig,
-        router: &Router,
+        http: &HttpListener,
         ask: &Ask,
         health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
     ) -> Result<String, String> {
@@ -269,14 +278,15 @@ impl Explanation {
             method: &ask.method,
             header: &header,
         };
-        let virtual_host = router
+        let virtual_host = http
+            .router
             .virtual_host(&host)
             .ok_or_else(|| format!("404: no virtual host of this listener serves {host}"))?;
         self.virtual_host = Some(ExplainedHost::new(virtual_host));
         let chosen = virtual_host.route(&request);
         self.try_routes(virtual_host, &request, chosen.map(|route| route.index));
         let route = chosen.ok_or("404: none of the routes takes it")?;
-        self.chosen = Some(Chosen::new(route, health));
+        self.chosen = Some(Chosen::new(http, route, health));
         let host_header = match ask.port {
             Some(port) if port != HTTP_PORT && *ask.host == *host => format!("{host}:{port}"),
             _ => ask.host.clone(),
@@ -338,13 +348,24 @@ impl ExplainedHost {
 }
 
 impl Chosen {
-    fn new(route: &Route, health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth) -> Self {
+    fn new(
+        http: &HttpListener,
+        route: &Route,
+        health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
+    ) -> Self {
+        let [host, own] = &route.headers;
+        let levels = [
+            ("listener", &http.headers),
+            ("virtual host", &**host),
+            ("route", &**own),
+        ];
         let to = route.action.to();
         Self {
             route: Some(route.index),
             timeout: to.and(route.timeout).map(Time),
             retry: to.map(|_| ExplainedRetry::new(&route.retry)),
             hash: route.hash.iter().map(ToString::to_string).collect(),
+            headers: ExplainedHeaders::new(&levels),
             targets: to.map_or_else(Vec::new, |to| targets(to, health)),
         }
     }
@@ -381,6 +402,7 @@ fn targets(
         panic_threshold: cluster.panic_threshold,
         slow_start: cluster.slow_start.map(|slow_start| Time(slow_start.window)),
         prefer_zone: cluster.prefer_zone,
+        headers: ExplainedHeaders::new(&[("cluster", &cluster.headers)]),
         endpoints: cluster
             .endpoints
             .iter()

@@ -14,6 +14,7 @@ mod expect;
 mod explain;
 mod fault;
 mod graph;
+mod header;
 mod host;
 mod link;
 mod parse;
@@ -31,11 +32,12 @@ mod words;
 pub use compile::{Checked, Compiled, RESOURCES_MAX, check, compile};
 pub use diff::{ListenerDiff, diff};
 pub use explain::{
-    Ask, AskFault, Chosen, EndpointHealth, ExplainedEndpoint, ExplainedHost, ExplainedListener,
+    Ask, AskFault, Chosen, EndpointHealth, ExplainedEndpoint, ExplainedHeaders, ExplainedHost, ExplainedListener,
     ExplainedRetry, ExplainedTarget, Explanation, TriedRoute, Verdict, explain,
 };
 pub use fault::{Fault, Location};
 pub use graph::{Graph, GraphEdge, GraphNode, GraphNodeKind, graph};
+pub use header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
 pub use host::{Domain, HostFault, normalize_host};
 pub use parse::{parse_documents, parse_sources, parse_value};
 pub use path::{EscapedSlashes, PathFault, normalize_path};

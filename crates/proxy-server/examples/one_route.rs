@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_config::compiled::{
-    Action, Balance, Cluster, CompiledConfig, Defaults, Endpoint, HttpListener, Limits, Listener,
-    Protocol, ResourceName, RetryPolicy, Rewrite, Route, Split, SplitTarget,
+    Action, Balance, Cluster, CompiledConfig, Defaults, Endpoint, HeaderChanges, HttpListener,
+    Limits, Listener, Protocol, ResourceName, RetryPolicy, Rewrite, Route, Split, SplitTarget,
 };
 use proxy_config::{Conditions, Domain, Router, VirtualHost};
 use proxy_server::{ProxyOptions, ProxyServer};
@@ -49,6 +49,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         slow_start: None,
         prefer_zone: false,
         overprovisioning_factor: 140,
+        headers: HeaderChanges::default(),
     });
     let route = Arc::new(Route {
         virtual_host: name("all"),
@@ -64,6 +65,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         timeout: Some(Duration::from_secs(15)),
         retry: RetryPolicy::BUILT_IN,
         hash: Box::new([]),
+        headers: Default::default(),
     });
     let routes = vec![(Conditions::default(), route)];
     let all = VirtualHost::new(name("all"), [Domain::Any], routes);
@@ -72,6 +74,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         bind: listen,
         protocol: Protocol::Http(HttpListener {
             router: Arc::new(Router::new([Arc::new(all)])),
+            headers: HeaderChanges::default(),
         }),
     });
     CompiledConfig {

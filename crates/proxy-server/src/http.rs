@@ -8,6 +8,7 @@ mod answer;
 mod attempt;
 mod connection;
 mod ends;
+mod edits;
 mod exchange;
 mod fields;
 mod flow;

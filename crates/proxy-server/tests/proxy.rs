@@ -13,6 +13,8 @@ mod bodies;
 mod exchanges;
 #[path = "proxy/framing.rs"]
 mod framing;
+#[path = "proxy/headers.rs"]
+mod headers;
 #[path = "proxy/limits.rs"]
 mod limits;
 #[path = "proxy/listeners.rs"]

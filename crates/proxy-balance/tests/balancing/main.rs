@@ -67,6 +67,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         slow_start: None,
         prefer_zone: false,
         overprovisioning_factor: 140,
+        headers: proxy_config::HeaderChanges::default(),
     }
 }
 

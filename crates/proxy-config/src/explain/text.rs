@@ -46,6 +46,7 @@ impl fmt::Display for Explanation {
 
 impl fmt::Display for Chosen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.headers.fmt(f)?;
         if self.targets.is_empty() {
             return Ok(());
         }
@@ -111,6 +112,7 @@ impl fmt::Display for ExplainedTarget {
             write!(f, ", own zone first")?;
         }
         writeln!(f)?;
+        self.headers.fmt(f)?;
         self.endpoints
             .iter()
             .try_for_each(|endpoint| endpoint.fmt(f))

@@ -4,6 +4,7 @@
 
 mod action;
 mod balance;
+mod headers;
 mod matching;
 
 use std::collections::HashSet;
@@ -14,8 +15,8 @@ use crate::fault::suggest;
 use crate::host::{Domain, normalize_host};
 use crate::path::{EscapedSlashes, normalize_path};
 use crate::resource::{
-    ClusterSpec, DefaultsSpec, Expectation, ListenerProtocol, ListenerSpec, ProbeSpec, Resource,
-    RetrySpec, RouteSpec, Spec, VirtualHostSpec,
+    ClusterSpec, DefaultsSpec, Expectation, HeadersSpec, ListenerProtocol, ListenerSpec, ProbeSpec,
+    Resource, RetrySpec, RouteSpec, Spec, VirtualHostSpec,
 };
 use crate::tree::Place;
 use crate::units::{Size, Time};
@@ -136,6 +137,7 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     findings.refuse_zero_time("connect_timeout", spec.connect_timeout);
     findings.refuse_zero_time("idle_timeout", spec.idle_timeout);
     findings.refuse_percent("panic_threshold", spec.panic_threshold);
+    headers::check(&spec.headers, "headers", findings);
     balance::check_cluster(spec, findings);
 }
 
@@ -163,10 +165,17 @@ fn check_probe(probe: &ProbeSpec, findings: &mut Findings) {
 }
 
 fn check_listener(spec: &ListenerSpec, findings: &mut Findings) {
+    headers::check(&spec.headers, "headers", findings);
     match spec.protocol {
-        ListenerProtocol::Tcp => findings.refuse_if(spec.to.is_none(), "to", || {
-            "a tcp listener needs to know where connections go; add `to: <cluster>`".into()
-        }),
+        ListenerProtocol::Tcp => {
+            findings.refuse_if(spec.to.is_none(), "to", || {
+                "a tcp listener needs to know where connections go; add `to: <cluster>`".into()
+            });
+            let edits = spec.headers != HeadersSpec::default();
+            findings.refuse_if(edits, "headers", || {
+                "a tcp listener sees no headers; leave it out".into()
+            });
+        }
         ListenerProtocol::Http => {
             findings.refuse_if(spec.to.is_some(), "to", || {
                 "an http listener has no `to`; attach a VirtualHost to it".into()
@@ -189,6 +198,7 @@ fn check_virtual_host(spec: &VirtualHostSpec, findings: &mut Findings) {
         "there is no domain; give at least one, \"*\" for all".into()
     });
     findings.refuse_repeats("domains", &spec.domains);
+    headers::check(&spec.headers, "headers", findings);
     findings.refuse_if(spec.routes.is_empty(), "routes", || {
         "there is no route; give at least one".into()
     });
@@ -211,6 +221,7 @@ fn check_route(route: &RouteSpec, path: &str, findings: &mut Findings) {
     if let Some(retry) = &route.retry {
         check_retry(retry, &format!("{path}.retry"), findings);
     }
+    headers::check(&route.headers, &format!("{path}.headers"), findings);
     balance::check_hash(&route.hash, &format!("{path}.hash"), findings);
 }
 

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::is_default;
+use super::{HeadersSpec, is_default};
 use crate::compiled::Balance;
 use crate::units::Time;
 use crate::words::{Address, Name, ProbePath};
@@ -56,6 +56,9 @@ pub struct ClusterSpec {
     /// least 100 percent, and passes on what is missing; in percent, 100 to 1000. Left out: 140.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overprovisioning_factor: Option<u32>,
+    /// What is changed of headers for this cluster: after the route's changes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub headers: HeadersSpec,
 }
 
 /// How endpoints come to their whole share: after a time t they get max(`min_weight_percent`,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Targets;
+use super::{HeadersSpec, Targets, is_default};
 use crate::units::Time;
 use crate::words::Bind;
 
@@ -21,6 +21,9 @@ pub struct ListenerSpec {
     /// For `tcp` only: a connection without a byte for so long is closed. `0s`: never. Left out: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Time>,
+    /// What is changed of headers on this listener, for `http` only: before all other changes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub headers: HeadersSpec,
 }
 
 /// What a listener speaks.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::matching::{HeaderSpec, QuerySpec};
-use super::{HashSpec, RedirectSpec, RespondSpec, RewriteSpec, Targets, is_default};
+use super::{HashSpec, HeadersSpec, RedirectSpec, RespondSpec, RewriteSpec, Targets, is_default};
 use crate::host::Domain;
 use crate::pattern::{PathTemplate, Pattern};
 use crate::units::Time;
@@ -24,6 +24,9 @@ pub struct VirtualHostSpec {
     pub domains: Vec<Domain>,
     /// The routes; the first that matches wins.
     pub routes: Vec<RouteSpec>,
+    /// What is changed of headers for all routes: after the listener's changes, before the route's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub headers: HeadersSpec,
     /// Requests and where they must go: checked before any change of this is accepted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub expect: Vec<Expectation>,
@@ -60,6 +63,9 @@ pub struct RouteSpec {
     /// alike in it go to the same endpoint, whichever node or worker takes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hash: Vec<HashSpec>,
+    /// What is changed of headers: after the virtual host's changes, before the cluster's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub headers: HeadersSpec,
 }
 
 /// Which requests a route takes: all that is given must hold.

@@ -342,3 +342,42 @@ fn the_schema_knows_every_field_of_every_kind() {
         assert!(schema["$defs"].get(name).is_some(), "{name}");
     }
 }
+
+#[test]
+fn changes_of_headers_are_told_in_the_order_in_which_they_are_made() {
+    let set = with(
+        &set(BASE),
+        "{kind: Listener, name: web, bind: ':80', protocol: http,
+          headers: {request: {set: {x-edge: '1'}}, response: {remove: [server]}}}
+---
+{kind: VirtualHost, name: shop, domains: [shop.test],
+  headers: {request: {add: {x-edge: '%PROTOCOL%'}, remove: [X-Debug]}},
+  routes: [{to: a, headers: {response: {add_if_absent: {x-from: '%UPSTREAM_HOST%'}}}}]}
+---
+{kind: Cluster, name: a, endpoints: [10.0.0.1:80], headers: {request: {set: {x-edge: last}}}}",
+    );
+    let ask = Ask::get("http://shop.test/").unwrap();
+    let explanation = explain(&compiled(&set).config, &ask, &health);
+    let chosen = explanation.chosen.as_ref().unwrap();
+    assert_eq!(
+        chosen.headers.request,
+        [
+            "set x-edge: 1 (listener)",
+            "remove x-debug (virtual host)",
+            "add x-edge: %PROTOCOL% (virtual host)"
+        ]
+    );
+    assert_eq!(
+        chosen.targets[0].headers.request,
+        ["set x-edge: last (cluster)"]
+    );
+    let text = explanation.to_string();
+    for line in [
+        "\nrequest header: set x-edge: 1 (listener)\n",
+        "\nresponse header: remove server (listener)\n",
+        "\nresponse header: add x-from: %UPSTREAM_HOST% if absent (route)\n",
+        "\nrequest header: set x-edge: last (cluster)\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}

@@ -7,6 +7,7 @@ mod balancing;
 mod compiling;
 mod examples;
 mod explaining;
+mod headers;
 mod linking;
 
 use std::collections::BTreeMap;

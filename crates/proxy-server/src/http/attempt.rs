@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::affinity::Affinity;
 use super::answer::Reason;
 use super::ends::{FromClient, HeadEnd, Sent, ToClient};
+use super::edits::Edits;
 use super::exchange::Retries;
 use super::flow::{End, Flow, Late, ReuseUpstream, Sending};
 use super::headers::{Additions, ConnectionOption, write_request};
@@ -29,7 +30,9 @@ use crate::worker::Worker;
 pub(super) struct Job<'a> {
     pub(super) worker: &'a Worker,
     pub(super) slot: &'a Slot,
+    /// What is sent; the client's own unless the config changes headers.
     pub(super) head: &'a RequestHead,
+    pub(super) edits: Edits<'a>,
     pub(super) affinity: Affinity,
     pub(super) additions: Additions<'a>,
     pub(super) standing: &'a Standing,

@@ -19,6 +19,7 @@ use super::affinity::{Affinity, Subject};
 use super::answer::Reason;
 use super::attempt::{Client, Job, Tried, attempt};
 use super::ends::{FromClient, ToClient};
+use super::edits::Edits;
 use super::forwarded::{X_FORWARDED_PROTO, incoming_request_id, new_request_id};
 use super::headers::{Additions, ConnectionOption};
 use super::own::Own;
@@ -124,9 +125,23 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
     };
     let cluster = &upstream.cluster;
     let affinity = Affinity::of(cluster, &route.hash, &subject, &mut *worker.rng());
+    let [host_headers, route_headers] = &route.headers;
+    let edits = Edits {
+        levels: [&http.headers, host_headers, route_headers, &cluster.headers],
+        head,
+        target: &target,
+        route,
+        cluster,
+        peer: scene.peer,
+        trusted_hops: defaults.trusted_hops,
+        started: record.started,
+        request_id: &request_id,
+    };
+    let edited = edits.request();
     let job = Job {
         affinity,
-        ..job(scene, (&target, &sent, &request_id), (defaults, route))
+        head: edited.as_ref().unwrap_or(head),
+        ..job(scene, (&edits, &sent), (defaults, route))
     };
     let mut retries = Retries::new(&route.retry, upstream, is_idempotent(&head.method));
     let outcome = run(&job, client, upload, &mut retries, record).await;
@@ -179,7 +194,7 @@ fn choose<'a>(scene: &Scene<'a>, to: &Split) -> Option<&'a Rc<Upstream>> {
 
 fn job<'a>(
     scene: &'a Scene<'a>,
-    (asked, sent, request_id): (&'a Target<'a>, &'a Target<'a>, &'a str),
+    (edits, sent): (&Edits<'a>, &'a Target<'a>),
     (defaults, route): (&Defaults, &Route),
 ) -> Job<'a> {
     let head = scene.head;
@@ -188,14 +203,15 @@ fn job<'a>(
         worker: scene.worker,
         slot: scene.slot,
         head,
+        edits: *edits,
         affinity: Affinity::default(),
         additions: Additions {
             target: sent,
-            original: (route.rewrite.path != PathChange::Keep).then_some(asked),
+            original: (route.rewrite.path != PathChange::Keep).then_some(edits.target),
             framing: scene.framing,
             peer: scene.peer,
             trusted: defaults.trusted_hops > 0,
-            request_id,
+            request_id: edits.request_id,
         },
         standing: scene.standing,
         asked: asked_connection(head),

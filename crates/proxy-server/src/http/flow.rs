@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Client, Job};
 use super::ends::{FromUpstream, HeadEnd, ToClient};
+use super::edits::Answered;
 use super::exchange::Retries;
 use super::headers::{Closing, ConnectionOption};
 use super::record::{Record, class_of};
@@ -202,12 +203,12 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
         U: Future<Output = UploadFault>,
     {
         let job = self.job;
-        let (framing, connection) = self.outgoing(incoming);
         let answer = &*self.client.answer;
         let reusable = answer.version == Version::HTTP_11
             && incoming != Framing::UntilClose
             && !is_doubtful(answer)
             && !wants_close(&answer.headers);
+        let (framing, connection) = self.outgoing(incoming);
         let relayed = {
             let Client { to, timer, answer } = &mut *self.client;
             let mut client = {
@@ -269,6 +270,11 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
             let headers = &mut self.client.answer.headers;
             headers.append(http::header::SET_COOKIE, cookie.clone());
         }
+        let answered = Answered {
+            status: self.record.status,
+            endpoint: &self.upstream.endpoints[self.endpoint].label,
+        };
+        job.edits.response(&mut self.client.answer.headers, answered);
         (framing, connection)
     }
 

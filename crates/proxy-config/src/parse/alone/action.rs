@@ -1,31 +1,13 @@
 //! The rules of what a route does.
 
 use super::Findings;
+use super::headers::refuse_ours;
 use crate::resource::{MatchSpec, RedirectSpec, RespondSpec, RewriteSpec, RouteSpec};
 
 /// The largest body of an answer from the config.
 const BODY_BYTES_MAX: usize = 16 * 1024;
 /// The codes that mean another URL and no more.
 const REDIRECT_CODES: [u16; 5] = [301, 302, 303, 307, 308];
-/// Headers that frame messages, or that Skein writes itself.
-const OURS: [&str; 15] = [
-    "connection",
-    "content-length",
-    "date",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-request-id",
-];
-
 pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
     let given = usize::from(route.to.is_some())
         + usize::from(route.redirect.is_some())
@@ -142,11 +124,4 @@ fn check_respond(spec: &RespondSpec, path: &str, findings: &mut Findings) {
     for name in spec.headers.keys() {
         refuse_ours(name.as_str(), &format!("{path}.headers"), findings);
     }
-}
-
-/// Refuses a header that config cannot change.
-fn refuse_ours(name: &str, path: &str, findings: &mut Findings) {
-    findings.refuse_if(OURS.contains(&name), path, || {
-        format!("`{name}` is written by Skein itself; leave it out")
-    });
 }
