@@ -6,7 +6,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use http::HeaderName;
+
 use crate::compiled::Split;
+use crate::host::normalize_host;
+use crate::rewrite::{RewriteFault, Substitution, TemplateChange};
 
 /// What a route does.
 #[derive(Debug)]
@@ -62,6 +66,22 @@ pub enum PathChange {
         /// What stands there instead.
         to: Box<str>,
     },
+    /// What an expression matches in it is replaced.
+    Regex(Box<Substitution>),
+    /// It is made of the variables of the route's template.
+    Template(TemplateChange),
+}
+
+/// Which host an upstream is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HostChange {
+    /// The one that was asked.
+    #[default]
+    Keep,
+    /// This one, perhaps with a port.
+    Fixed(Box<str>),
+    /// What this header of the request says, if that is a host.
+    FromHeader(HeaderName),
 }
 
 /// What is changed of a request before it is passed on.
@@ -69,8 +89,8 @@ pub enum PathChange {
 pub struct Rewrite {
     /// The path.
     pub path: PathChange,
-    /// The host, perhaps with a port; `None`: it stays.
-    pub host: Option<Box<str>>,
+    /// The host.
+    pub host: HostChange,
 }
 
 /// The URL that was asked for.
@@ -116,9 +136,10 @@ impl Action {
     /// What becomes of a request, in a few words.
     pub fn told(&self, asked: &Asked<'_>) -> String {
         match self {
-            Self::Redirect(redirect) => {
-                format!("{self} to {}", redirect.location(asked))
-            }
+            Self::Redirect(redirect) => match redirect.location(asked) {
+                Ok(url) => format!("{self} to {url}"),
+                Err(fault) => format!("but answers 500: {fault}"),
+            },
             Self::Forward(_) => format!("to {self}"),
             Self::Respond(_) => self.to_string(),
         }
@@ -137,7 +158,10 @@ impl fmt::Display for Action {
 
 impl Redirect {
     /// The URL for the `Location` header.
-    pub fn location(&self, asked: &Asked<'_>) -> String {
+    ///
+    /// # Errors
+    /// The path cannot be made.
+    pub fn location(&self, asked: &Asked<'_>) -> Result<String, RewriteFault> {
         let scheme = self.scheme.unwrap_or(asked.scheme);
         let host = self.host.as_deref().unwrap_or(asked.host);
         let host = match self.port {
@@ -154,19 +178,39 @@ impl Redirect {
             url.push(':');
             url.push_str(&port.to_string());
         }
-        url.push_str(&self.path.apply(asked.path));
+        url.push_str(&self.path.apply(asked.path)?);
         if !self.strip_query && !asked.query.is_empty() {
             url.push('?');
             url.push_str(asked.query);
         }
-        visible(url)
+        Ok(visible(url))
+    }
+}
+
+impl HostChange {
+    /// The host that it makes of `asked`; `header` gives the one value of a request's header.
+    pub fn apply<'a>(
+        &'a self,
+        asked: &'a str,
+        header: impl FnOnce(&HeaderName) -> Option<&'a str>,
+    ) -> &'a str {
+        match self {
+            Self::Keep => asked,
+            Self::Fixed(host) => host,
+            Self::FromHeader(name) => header(name)
+                .filter(|host| normalize_host(host).is_ok())
+                .unwrap_or(asked),
+        }
     }
 }
 
 impl PathChange {
     /// The path that it makes of this one.
-    pub fn apply<'a>(&'a self, path: &'a str) -> Cow<'a, str> {
-        match self {
+    ///
+    /// # Errors
+    /// What comes out is too long, or no path.
+    pub fn apply<'a>(&'a self, path: &'a str) -> Result<Cow<'a, str>, RewriteFault> {
+        Ok(match self {
             Self::Keep => Cow::Borrowed(path),
             Self::Whole(whole) => Cow::Borrowed(whole),
             Self::Prefix { from, to } => match path.strip_prefix(&**from) {
@@ -177,7 +221,11 @@ impl PathChange {
                 }
                 _ => Cow::Borrowed(path),
             },
-        }
+            // `OPTIONS *` asks for no path.
+            Self::Regex(_) | Self::Template(_) if path == "*" => Cow::Borrowed(path),
+            Self::Regex(substitution) => substitution.apply(path)?,
+            Self::Template(template) => Cow::Owned(template.apply(path)?),
+        })
     }
 }
 
@@ -254,7 +302,11 @@ mod tests {
             (&port(8443), "[::1]", "https://[::1]:8443/a/b?c=d"),
             (&other, "h:80", "http://other.test:81/x"),
         ] {
-            assert_eq!(redirect.location(&asked(host)), location, "{host}");
+            assert_eq!(
+                redirect.location(&asked(host)).as_deref(),
+                Ok(location),
+                "{host}"
+            );
         }
     }
 
@@ -265,7 +317,7 @@ mod tests {
             ..asked("h")
         };
         assert_eq!(
-            REDIRECT.location(&hostile),
+            REDIRECT.location(&hostile).unwrap(),
             "http://h/a/b?a%0D%0Aset-cookie:%20x=1%00%C3%A9%20"
         );
     }
@@ -287,7 +339,12 @@ mod tests {
             ("", "/v2", "/x", "/v2/x"),
             ("", "/v2", "*", "*"),
         ] {
-            assert_eq!(change(from, to).apply(path), made, "{from} {to} {path}");
+            let change = change(from, to);
+            assert_eq!(
+                change.apply(path).as_deref(),
+                Ok(made),
+                "{from} {to} {path}"
+            );
         }
     }
 }

@@ -13,10 +13,11 @@ use model::ConfigRevision;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::action::{Action, Asked, PathChange, Redirect, Respond, Rewrite};
+pub use crate::action::{Action, Asked, HostChange, PathChange, Redirect, Respond, Rewrite};
 pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
 pub use crate::header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
 pub use crate::path::EscapedSlashes;
+pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
 
 /// A resource's name within its kind. Shown as `name` in namespace `default`, else

@@ -76,7 +76,7 @@ fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) ->
         }
         (None, Some(url)) => {
             let holds = chosen.is_some_and(|route| match &route.action {
-                Action::Redirect(redirect) => redirect.location(&asked) == *url,
+                Action::Redirect(redirect) => redirect.location(&asked).as_ref() == Ok(url),
                 Action::Forward(_) | Action::Respond(_) => false,
             });
             (holds, url.clone())

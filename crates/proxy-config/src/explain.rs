@@ -12,8 +12,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
-    Asked, Cluster, CompiledConfig, Endpoint, GivenBy, HttpListener, Listener, Protocol, RetryPolicy, Rewrite,
-    Route, Split,
+    Asked, Cluster, CompiledConfig, Endpoint, GivenBy, HttpListener, Listener, Protocol,
+    RetryPolicy, Rewrite, Route, Split,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
@@ -299,9 +299,14 @@ impl Explanation {
         };
         let mut told = route.action.told(&asked);
         if route.rewrite != Rewrite::default() {
-            let host = route.rewrite.host.as_deref().unwrap_or(&host_header);
-            let path = route.rewrite.path.apply(&path);
-            told.push_str(&format!(", as {path} for host {host}"));
+            let host = route
+                .rewrite
+                .host
+                .apply(&host_header, |name| ask.header(name.as_str()));
+            match route.rewrite.path.apply(&path) {
+                Ok(path) => told.push_str(&format!(", as {path} for host {host}")),
+                Err(fault) => told = format!("but answers 500: {fault}"),
+            }
         }
         Ok(format!("routes[{}] takes it, {told}", route.index))
     }

@@ -21,6 +21,7 @@ mod parse;
 mod path;
 mod pattern;
 pub mod resource;
+mod rewrite;
 mod router;
 mod schema;
 mod set;
@@ -32,8 +33,8 @@ mod words;
 pub use compile::{Checked, Compiled, RESOURCES_MAX, check, compile};
 pub use diff::{ListenerDiff, diff};
 pub use explain::{
-    Ask, AskFault, Chosen, EndpointHealth, ExplainedEndpoint, ExplainedHeaders, ExplainedHost, ExplainedListener,
-    ExplainedRetry, ExplainedTarget, Explanation, TriedRoute, Verdict, explain,
+    Ask, AskFault, Chosen, EndpointHealth, ExplainedEndpoint, ExplainedHeaders, ExplainedHost,
+    ExplainedListener, ExplainedRetry, ExplainedTarget, Explanation, TriedRoute, Verdict, explain,
 };
 pub use fault::{Fault, Location};
 pub use graph::{Graph, GraphEdge, GraphNode, GraphNodeKind, graph};
@@ -43,6 +44,7 @@ pub use parse::{parse_documents, parse_sources, parse_value};
 pub use path::{EscapedSlashes, PathFault, normalize_path};
 pub use pattern::{PathTemplate, Pattern};
 pub use resource::{Kind, ParseKindError, RESOURCE_BYTES_MAX, Resource, ResourceId};
+pub use rewrite::{RewriteFault, SearchPattern, TemplateText};
 pub use router::{
     Conditions, HeaderCondition, Mismatch, PathCondition, QueryCondition, RequestView, RouteMatch,
     Router, ValueCondition, VirtualHost,

@@ -196,6 +196,15 @@ impl PathTemplate {
         &self.segments
     }
 
+    /// The names of its variables, each with the number of its segment.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (usize, &str)> {
+        let parts = self.text.split('/').skip(1).enumerate();
+        parts.filter_map(|(index, part)| {
+            let name = part.strip_prefix('{')?.strip_suffix('}')?;
+            Some((index, name.strip_prefix('*').unwrap_or(name)))
+        })
+    }
+
     /// Whether both take the same paths: the names of variables do not matter.
     pub(crate) fn is_as(&self, other: &Self) -> bool {
         self.segments == other.segments

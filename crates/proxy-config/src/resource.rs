@@ -27,7 +27,7 @@ use crate::compiled::ResourceName;
 use crate::fault::{Location, suggest};
 use crate::words::Name;
 
-pub use action::{RedirectSpec, RespondSpec, RewriteSpec, Scheme};
+pub use action::{RedirectSpec, RegexRewriteSpec, RespondSpec, RewriteSpec, Scheme};
 pub use cluster::{ClusterSpec, EndpointSpec, LimitsSpec, ProbeSpec, SlowStartSpec};
 pub use defaults::DefaultsSpec;
 pub use hash::{CookieName, CookieSpec, HashSpec};

@@ -7,8 +7,8 @@ mod affinity;
 mod answer;
 mod attempt;
 mod connection;
-mod ends;
 mod edits;
+mod ends;
 mod exchange;
 mod fields;
 mod flow;
@@ -18,6 +18,7 @@ mod own;
 mod record;
 mod relay;
 mod retry;
+mod routed;
 mod target;
 mod upload;
 

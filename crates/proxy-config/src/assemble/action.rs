@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
+use super::headers::header_name;
 use super::split;
-use crate::action::{Action, PathChange, Redirect, Respond, Rewrite};
+use crate::action::{Action, HostChange, PathChange, Redirect, Respond, Rewrite};
 use crate::compiled::{Cluster, ResourceName};
-use crate::resource::{MatchSpec, RedirectSpec, Resource, RespondSpec, RouteSpec, Scheme};
+use crate::resource::{
+    MatchSpec, RedirectSpec, RegexRewriteSpec, Resource, RespondSpec, RouteSpec, Scheme,
+};
+use crate::rewrite::{Substitution, TemplateChange, TemplateText};
 use crate::words::PathText;
 
 /// Envoy's.
@@ -37,7 +41,11 @@ fn redirect(spec: &RedirectSpec, matches: &MatchSpec) -> Redirect {
         }),
         host: spec.host.as_ref().map(|host| host.as_str().into()),
         port: spec.port,
-        path: path_change((&spec.path, &spec.path_prefix), matches),
+        path: path_change(
+            (&spec.path, &spec.path_prefix),
+            (&spec.path_regex, &spec.path_template),
+            matches,
+        ),
         strip_query: spec.strip_query,
     }
 }
@@ -48,20 +56,41 @@ pub(super) fn rewrite(route: &RouteSpec) -> Rewrite {
         return Rewrite::default();
     };
     Rewrite {
-        path: path_change((&spec.path, &spec.path_prefix), &route.matches),
-        host: spec.host.as_ref().map(|host| host.as_str().into()),
+        path: path_change(
+            (&spec.path, &spec.path_prefix),
+            (&spec.path_regex, &spec.path_template),
+            &route.matches,
+        ),
+        host: if let Some(host) = &spec.host {
+            HostChange::Fixed(host.as_str().into())
+        } else if let Some(name) = spec.host_from_header.as_ref().and_then(header_name) {
+            HostChange::FromHeader(name)
+        } else {
+            HostChange::Keep
+        },
     }
 }
 
-/// At most one of the two is given.
+/// At most one of the four is given, and each was checked.
 fn path_change(
     (path, prefix): (&Option<PathText>, &Option<PathText>),
+    (regex, template): (&Option<RegexRewriteSpec>, &Option<TemplateText>),
     matches: &MatchSpec,
 ) -> PathChange {
-    match (path, prefix) {
-        (Some(path), _) => PathChange::Whole(path.as_str().into()),
-        (None, Some(prefix)) => replaced(prefix, matches),
-        (None, None) => PathChange::Keep,
+    if let Some(path) = path {
+        PathChange::Whole(path.as_str().into())
+    } else if let Some(prefix) = prefix {
+        replaced(prefix, matches)
+    } else if let Some(spec) = regex
+        && let Ok(substitution) = Substitution::new(&spec.pattern, &spec.substitution)
+    {
+        PathChange::Regex(Box::new(substitution))
+    } else if let (Some(text), Some(from)) = (template, &matches.path_template)
+        && let Ok(change) = TemplateChange::new(text, from)
+    {
+        PathChange::Template(change)
+    } else {
+        PathChange::Keep
     }
 }
 

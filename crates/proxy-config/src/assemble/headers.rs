@@ -20,12 +20,12 @@ fn changes(spec: &HeaderEditsSpec) -> Box<[HeaderChange]> {
     let mut changes: Vec<_> = spec
         .remove
         .iter()
-        .filter_map(name)
+        .filter_map(header_name)
         .map(HeaderChange::Remove)
         .collect();
     let mut push = |values: &BTreeMap<_, HeaderTemplate>, change: fn(_, _) -> _| {
         for (header, value) in values {
-            changes.extend(name(header).map(|name| change(name, value.clone())));
+            changes.extend(header_name(header).map(|name| change(name, value.clone())));
         }
     };
     push(&spec.set, HeaderChange::Set);
@@ -35,6 +35,6 @@ fn changes(spec: &HeaderEditsSpec) -> Box<[HeaderChange]> {
 }
 
 /// Both are tokens in lower case, so there is one.
-fn name(word: &HeaderName) -> Option<Name> {
+pub(super) fn header_name(word: &HeaderName) -> Option<Name> {
     Name::from_bytes(word.as_str().as_bytes()).ok()
 }

@@ -31,6 +31,14 @@ pub enum AskFault {
 }
 
 impl Ask {
+    /// The value of a header that is given once.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        let mut named = self.headers.iter();
+        let (_, value) = named.find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        let again = named.any(|(known, _)| known.eq_ignore_ascii_case(name));
+        (!again).then_some(value.as_str())
+    }
+
     /// A `GET` of `url`: `http://host[:port]/path`, `host[:port]/path`, `tcp://host:port`, or a path
     /// alone for the first http listener.
     ///

@@ -329,7 +329,7 @@ fn rules_of_a_rewrite_are_told_at_their_place() {
     for (route, part) in [
         (
             "{ to: a, rewrite: {} }",
-            "routes[0].rewrite: it changes nothing; give `path`, `path_prefix` or `host`",
+            "routes[0].rewrite: it changes nothing; give `path`, `path_prefix`, `path_regex`,",
         ),
         (
             "{ to: a, rewrite: { path_prefix: \"/a\\r\\nb\" } }",

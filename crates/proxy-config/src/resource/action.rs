@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::is_default;
+use crate::rewrite::{SearchPattern, TemplateText};
 use crate::words::{HeaderName, HeaderText, HostPort, PathText};
 
 /// Sends the client to another URL, made of the one that was asked for.
@@ -28,6 +29,12 @@ pub struct RedirectSpec {
     /// What stands for the route's `path_prefix` or `path` in the new path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<PathText>,
+    /// What an expression matches in the path is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_regex: Option<RegexRewriteSpec>,
+    /// The path, made of the variables of the route's `path_template`: `/v2/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_template: Option<TemplateText>,
     /// 301, 302, 303, 307 or 308; left out: 301.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
@@ -47,9 +54,30 @@ pub struct RewriteSpec {
     /// What stands for the route's `path_prefix` or `path` in the new path, on whole segments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_prefix: Option<PathText>,
+    /// What an expression matches in the path is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_regex: Option<RegexRewriteSpec>,
+    /// The path, made of the variables of the route's `path_template`: `/v2/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_template: Option<TemplateText>,
     /// The host, perhaps with a port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<HostPort>,
+    /// The host that this header of the request names; where it names none, the host stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_from_header: Option<HeaderName>,
+}
+
+/// Replaces every place of the path (without the query) where an expression matches, 32 at most.
+/// What comes out is normalised; if it is no path, or longer than 16 KiB, the answer is 500.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RegexRewriteSpec {
+    /// What is looked for, anywhere in the path.
+    pub pattern: SearchPattern,
+    /// What stands there instead: `\1` to `\9` for the groups of the expression, `\0` for all that
+    /// matched.
+    pub substitution: String,
 }
 
 /// A scheme of URLs.

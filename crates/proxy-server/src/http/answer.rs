@@ -28,6 +28,8 @@ pub(super) enum Reason {
     NoRoute,
     /// The route's cluster is not there.
     NoCluster,
+    /// The route makes no path of the one that was asked for.
+    Rewrite,
     /// No endpoint can be used.
     NoHealthyUpstream,
     /// The cluster's limits are reached.
@@ -99,6 +101,12 @@ impl Reason {
                 Flag::NoRoute,
                 "destination_not_found",
                 "no route matches",
+            ),
+            Self::Rewrite => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                Flag::NoRoute,
+                "proxy_configuration_error",
+                "the route makes no valid path of this one",
             ),
             _ => return self.wording_upstream(),
         };

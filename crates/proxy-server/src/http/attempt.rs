@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::answer::Reason;
-use super::ends::{FromClient, HeadEnd, Sent, ToClient};
 use super::edits::Edits;
+use super::ends::{FromClient, HeadEnd, Sent, ToClient};
 use super::exchange::Retries;
 use super::flow::{End, Flow, Late, ReuseUpstream, Sending};
 use super::headers::{Additions, ConnectionOption, write_request};

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Version, header};
 use proxy_config::compiled::{Cluster, HeaderChange, HeaderChanges, Route, Variable};
 use tokio::time::Instant;
 
+use super::affinity::Subject;
 use super::forwarded::{X_REQUEST_ID, client_address};
 use super::target::Target;
 use crate::clock::timestamp;
@@ -23,16 +24,13 @@ const OPTIONS: [&str; 4] = ["close", "keep-alive", "te", "upgrade"];
 /// The changes for one request, and what their values are made of.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Edits<'a> {
-    /// From the listener to the cluster: the most specific one has the last word.
-    pub(super) levels: [&'a HeaderChanges; 4],
+    pub(super) listener: &'a HeaderChanges,
+    pub(super) route: &'a Route,
+    pub(super) cluster: &'a Cluster,
     /// As the client sent it.
     pub(super) head: &'a RequestHead,
     pub(super) target: &'a Target<'a>,
-    pub(super) route: &'a Route,
-    pub(super) cluster: &'a Cluster,
-    /// The address of whom the request came from.
-    pub(super) peer: &'a str,
-    pub(super) trusted_hops: u32,
+    pub(super) subject: Subject<'a>,
     pub(super) started: Instant,
     pub(super) request_id: &'a str,
 }
@@ -44,10 +42,16 @@ pub(super) struct Answered<'a> {
     pub(super) endpoint: &'a str,
 }
 
-impl Edits<'_> {
+impl<'a> Edits<'a> {
+    /// From the listener to the cluster: the most specific one has the last word.
+    fn levels(&self) -> [&'a HeaderChanges; 4] {
+        let [host, route] = &self.route.headers;
+        [self.listener, host, route, &self.cluster.headers]
+    }
+
     /// The head that is sent instead of the client's; `None` where nothing is changed.
     pub(super) fn request(&self) -> Option<RequestHead> {
-        if self.levels.iter().all(|level| level.request.is_empty()) {
+        if self.levels().iter().all(|level| level.request.is_empty()) {
             return None;
         }
         let mut head = RequestHead {
@@ -56,15 +60,15 @@ impl Edits<'_> {
             version: self.head.version,
             headers: self.head.headers.clone(),
         };
-        let changes = self.levels.iter().flat_map(|level| &level.request);
+        let changes = self.levels().into_iter().flat_map(|level| &level.request);
         self.change(changes, &mut head.headers, None);
         Some(head)
     }
 
     /// Changes the headers of an answer.
     pub(super) fn response(&self, headers: &mut HeaderMap, answered: Answered<'_>) {
-        if self.levels.iter().any(|level| !level.response.is_empty()) {
-            let changes = self.levels.iter().flat_map(|level| &level.response);
+        if self.levels().iter().any(|level| !level.response.is_empty()) {
+            let changes = self.levels().into_iter().flat_map(|level| &level.response);
             self.change(changes, headers, Some(answered));
         }
     }
@@ -83,14 +87,15 @@ impl Edits<'_> {
 
     fn tell(&self, variable: &Variable, answered: Option<Answered<'_>>, out: &mut Vec<u8>) {
         match variable {
-            Variable::ClientAddress => match self.peer.parse::<IpAddr>() {
-                Ok(peer) if self.trusted_hops > 0 => {
-                    let client = client_address(&self.head.headers, peer, self.trusted_hops);
+            Variable::ClientAddress => match self.subject.peer.parse::<IpAddr>() {
+                Ok(peer) if self.subject.trusted_hops > 0 => {
+                    let client =
+                        client_address(self.subject.headers, peer, self.subject.trusted_hops);
                     put(out, format_args!("{}", client.to_canonical()));
                 }
-                _ => out.extend_from_slice(self.peer.as_bytes()),
+                _ => out.extend_from_slice(self.subject.peer.as_bytes()),
             },
-            Variable::PeerAddress => out.extend_from_slice(self.peer.as_bytes()),
+            Variable::PeerAddress => out.extend_from_slice(self.subject.peer.as_bytes()),
             Variable::Protocol => out.extend_from_slice(match self.head.version {
                 Version::HTTP_10 => b"HTTP/1.0",
                 Version::HTTP_2 => b"HTTP/2",

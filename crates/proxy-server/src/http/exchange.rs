@@ -8,9 +8,7 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderValue, Method, Version, header};
 use proxy_balance::Ask;
 use proxy_config::RequestView;
-use proxy_config::compiled::{
-    Action, Asked, Defaults, HttpListener, PathChange, RetryPolicy, Rewrite, Route, Split,
-};
+use proxy_config::compiled::{Defaults, HttpListener, PathChange, RetryPolicy, Split};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 use tokio::time::sleep;
@@ -18,13 +16,13 @@ use tokio::time::sleep;
 use super::affinity::{Affinity, Subject};
 use super::answer::Reason;
 use super::attempt::{Client, Job, Tried, attempt};
-use super::ends::{FromClient, ToClient};
 use super::edits::Edits;
-use super::forwarded::{X_FORWARDED_PROTO, incoming_request_id, new_request_id};
+use super::ends::{FromClient, ToClient};
+use super::forwarded::{incoming_request_id, new_request_id};
 use super::headers::{Additions, ConnectionOption};
-use super::own::Own;
 use super::record::Record;
 use super::retry::{Failure, Replayable, back_off, is_idempotent, wants_retry};
+use super::routed::{Way, rewritten};
 use super::target::Target;
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
@@ -97,52 +95,40 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
     };
     let route = found.route;
     record.route = Some(route);
-    let split = match &route.action {
-        Action::Forward(split) => split,
-        Action::Redirect(redirect) => {
-            record.own = Some(Own::Redirect {
-                status: redirect.status,
-                location: redirect.location(&asked(head, defaults, &target)),
-            });
+    let split = match Way::of(route, head, (defaults, &target)) {
+        Way::Forward(split) => split,
+        Way::Own(own) => {
+            record.own = Some(own);
             return Outcome::Own;
         }
-        Action::Respond(respond) => {
-            record.own = Some(Own::Respond(respond));
-            return Outcome::Own;
-        }
+        Way::Fault(reason) => return Outcome::Answer(reason),
     };
     let Some(upstream) = choose(scene, split) else {
         return Outcome::Answer(Reason::NoCluster);
     };
     record.upstream = Some(upstream.clone());
+    let Ok(sent) = rewritten(&target, &route.rewrite, &head.headers) else {
+        return Outcome::Answer(Reason::Rewrite);
+    };
     let request_id = std::mem::take(&mut record.request_id);
-    let sent = rewritten(&target, &route.rewrite);
     let subject = Subject {
         headers: &head.headers,
         query: target.query,
         peer: scene.peer,
         trusted_hops: defaults.trusted_hops,
     };
-    let cluster = &upstream.cluster;
-    let affinity = Affinity::of(cluster, &route.hash, &subject, &mut *worker.rng());
-    let [host_headers, route_headers] = &route.headers;
     let edits = Edits {
-        levels: [&http.headers, host_headers, route_headers, &cluster.headers],
+        listener: &http.headers,
+        route,
+        cluster: &upstream.cluster,
         head,
         target: &target,
-        route,
-        cluster,
-        peer: scene.peer,
-        trusted_hops: defaults.trusted_hops,
+        subject,
         started: record.started,
         request_id: &request_id,
     };
     let edited = edits.request();
-    let job = Job {
-        affinity,
-        head: edited.as_ref().unwrap_or(head),
-        ..job(scene, (&edits, &sent), (defaults, route))
-    };
+    let job = job(scene, defaults, &edits, (edited.as_ref(), &sent));
     let mut retries = Retries::new(&route.retry, upstream, is_idempotent(&head.method));
     let outcome = run(&job, client, upload, &mut retries, record).await;
     record.request_id = request_id;
@@ -161,28 +147,6 @@ fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     Some(list)
 }
 
-/// Whom the request is for as the upstream is told.
-fn rewritten<'a>(target: &'a Target<'a>, rewrite: &'a Rewrite) -> Target<'a> {
-    Target {
-        host: rewrite.host.as_deref().unwrap_or(target.host),
-        path: rewrite.path.apply(&target.path),
-        query: target.query,
-    }
-}
-
-/// The URL that the client asked for. Its scheme is what a trusted proxy before us says.
-fn asked<'a>(head: &RequestHead, defaults: &Defaults, target: &'a Target<'a>) -> Asked<'a> {
-    let said = head.headers.get(X_FORWARDED_PROTO);
-    let is_https = defaults.trusted_hops > 0
-        && said.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
-    Asked {
-        scheme: if is_https { "https" } else { "http" },
-        host: target.host,
-        path: &target.path,
-        query: target.query.strip_prefix('?').unwrap_or_default(),
-    }
-}
-
 /// The cluster for this request, by the route's weights.
 fn choose<'a>(scene: &Scene<'a>, to: &Split) -> Option<&'a Rc<Upstream>> {
     let draw = match &*to.targets {
@@ -192,19 +156,23 @@ fn choose<'a>(scene: &Scene<'a>, to: &Split) -> Option<&'a Rc<Upstream>> {
     scene.routing.upstream(to.choose(draw))
 }
 
+/// What all tries of a request have in common: the head and the target that are sent, if not those
+/// that came.
 fn job<'a>(
     scene: &'a Scene<'a>,
-    (edits, sent): (&Edits<'a>, &'a Target<'a>),
-    (defaults, route): (&Defaults, &Route),
+    defaults: &Defaults,
+    edits: &Edits<'a>,
+    (edited, sent): (Option<&'a RequestHead>, &'a Target<'a>),
 ) -> Job<'a> {
-    let head = scene.head;
+    let (head, route) = (scene.head, edits.route);
     let expects = head.headers.get(header::EXPECT);
+    let rng = &mut *scene.worker.rng();
     Job {
         worker: scene.worker,
         slot: scene.slot,
-        head,
+        head: edited.unwrap_or(head),
+        affinity: Affinity::of(edits.cluster, &route.hash, &edits.subject, rng),
         edits: *edits,
-        affinity: Affinity::default(),
         additions: Additions {
             target: sent,
             original: (route.rewrite.path != PathChange::Keep).then_some(edits.target),

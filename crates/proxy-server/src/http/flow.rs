@@ -12,8 +12,8 @@ use http::{StatusCode, Version};
 use tokio::time::Instant;
 
 use super::attempt::{Client, Job};
-use super::ends::{FromUpstream, HeadEnd, ToClient};
 use super::edits::Answered;
+use super::ends::{FromUpstream, HeadEnd, ToClient};
 use super::exchange::Retries;
 use super::headers::{Closing, ConnectionOption};
 use super::record::{Record, class_of};
@@ -274,7 +274,8 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
             status: self.record.status,
             endpoint: &self.upstream.endpoints[self.endpoint].label,
         };
-        job.edits.response(&mut self.client.answer.headers, answered);
+        job.edits
+            .response(&mut self.client.answer.headers, answered);
         (framing, connection)
     }
 

@@ -174,3 +174,45 @@ async fn a_rewritten_request_tells_its_old_path_and_keeps_its_query() {
         assert!(seen.header("a").is_empty());
     }
 }
+
+#[tokio::test]
+async fn paths_and_hosts_are_made_of_what_the_request_says() {
+    let backend = Backend::saying("ok").await;
+    let yaml = r"
+- { match: { path_prefix: /s }, to: web, rewrite: { path_regex: { pattern: '^/s/([^/]+)(.*)$', substitution: '\2/i/\1' } } }
+- { match: { path_template: '/u/{id}/{*rest}' }, to: web, rewrite: { path_template: '/{rest}/of/{id}' } }
+- { match: { path_prefix: /bad }, to: web, rewrite: { path_regex: { pattern: '^/bad', substitution: '' } } }
+- { match: { path_prefix: /old }, redirect: { path_regex: { pattern: /old, substitution: /new } } }
+- { to: web, rewrite: { host_from_header: x-host } }
+";
+    let rig = Rig::start(&routes(yaml, &backend)).await;
+    let mut client = rig.connect().await;
+    for (path, fields, sent, host) in [
+        ("/s/x/a/..//y?q", "", "/y/i/x?q", "h"),
+        ("/s", "", "/s", "h"),
+        ("/u/7/a/b?q", "", "/a/b/of/7?q", "h"),
+        ("/x", "x-host: in.test:81\r\n", "/x", "in.test:81"),
+        ("/x", "x-host: a\r\nx-host: b\r\n", "/x", "h"),
+        ("/x", "x-host: a/b\r\n", "/x", "h"),
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\n{fields}\r\n");
+        client.send(&request).await;
+        assert_eq!(client.response().await.status, 200);
+        let seen = backend.seen().pop().unwrap();
+        let start = format!("GET {sent} HTTP/1.1\r\nhost: {host}\r\n");
+        assert!(seen.head.starts_with(&start), "{}", seen.head);
+    }
+    let count = backend.seen().len();
+    client.send("GET /bad HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    let response = client.response().await;
+    assert_eq!(response.status, 500);
+    let why = "skein; error=proxy_configuration_error; \
+               details=\"the route makes no valid path of this one\"";
+    assert_eq!(response.header("proxy-status"), [why]);
+    client.send("GET /old/a HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    assert_eq!(
+        client.response().await.header("location"),
+        ["http://h/new/a"]
+    );
+    assert_eq!(backend.seen().len(), count);
+}

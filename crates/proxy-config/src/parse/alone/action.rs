@@ -2,7 +2,12 @@
 
 use super::Findings;
 use super::headers::refuse_ours;
-use crate::resource::{MatchSpec, RedirectSpec, RespondSpec, RewriteSpec, RouteSpec};
+use crate::fault::suggest;
+use crate::resource::{
+    MatchSpec, RedirectSpec, RegexRewriteSpec, RespondSpec, RewriteSpec, RouteSpec,
+};
+use crate::rewrite::{Substitution, TemplateChange, TemplateText};
+use crate::words::PathText;
 
 /// The largest body of an answer from the config.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -49,32 +54,101 @@ pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
 }
 
 fn check_rewrite(spec: &RewriteSpec, matches: &MatchSpec, path: &str, findings: &mut Findings) {
-    let nothing = spec.path.is_none() && spec.path_prefix.is_none() && spec.host.is_none();
-    findings.refuse_if(nothing, path, || {
-        "it changes nothing; give `path`, `path_prefix` or `host`".into()
+    let change = PathChanges {
+        path: spec.path.as_ref(),
+        prefix: spec.path_prefix.as_ref(),
+        regex: spec.path_regex.as_ref(),
+        template: spec.path_template.as_ref(),
+    };
+    let host = spec.host.is_some() || spec.host_from_header.is_some();
+    findings.refuse_if(change.count() == 0 && !host, path, || {
+        "it changes nothing; give `path`, `path_prefix`, `path_regex`, `path_template`, `host` or \
+         `host_from_header`"
+            .into()
     });
-    let both = spec.path.is_some() && spec.path_prefix.is_some();
+    let both = spec.host.is_some() && spec.host_from_header.is_some();
     findings.refuse_if(both, path, || {
-        "both `path` and `path_prefix`; give one of them".into()
+        "both `host` and `host_from_header`; give one of them".into()
     });
-    check_prefix(spec.path_prefix.is_some(), matches, path, findings);
+    change.check(matches, path, findings);
+}
+
+/// The ways to say another path.
+struct PathChanges<'a> {
+    path: Option<&'a PathText>,
+    prefix: Option<&'a PathText>,
+    regex: Option<&'a RegexRewriteSpec>,
+    template: Option<&'a TemplateText>,
+}
+
+impl PathChanges<'_> {
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("`path`", self.path.is_some()),
+            ("`path_prefix`", self.prefix.is_some()),
+            ("`path_regex`", self.regex.is_some()),
+            ("`path_template`", self.template.is_some()),
+        ];
+        let given = all.into_iter().filter(|(_, given)| *given);
+        given.map(|(name, _)| name)
+    }
+
+    fn count(&self) -> usize {
+        self.given().count()
+    }
+
+    fn check(&self, matches: &MatchSpec, path: &str, findings: &mut Findings) {
+        findings.refuse_if(self.count() > 1, path, || {
+            let given: Vec<_> = self.given().collect();
+            let both = if given.len() == 2 { "both " } else { "" };
+            format!("{both}{}; give one of them", given.join(" and "))
+        });
+        check_prefix(self.prefix.is_some(), matches, path, findings);
+        if let Some(regex) = self.regex
+            && let Err(fault) = Substitution::new(&regex.pattern, &regex.substitution)
+        {
+            let path = format!("{path}.path_regex.substitution");
+            findings.refuse_if(true, path, || fault);
+        }
+        let Some(template) = self.template else {
+            return;
+        };
+        let path = format!("{path}.path_template");
+        match &matches.path_template {
+            None => findings.refuse_if(true, path, || {
+                "the route matches no template whose variables could be used; match by \
+                 `path_template`"
+                    .into()
+            }),
+            Some(from) => {
+                let unknown = TemplateChange::new(template, from).err();
+                let known: Vec<_> = from.variables().map(|(_, name)| name).collect();
+                findings.refuse_if(unknown.is_some(), path, || {
+                    let name = unknown.unwrap_or_default();
+                    let remedy = suggest(name, &known);
+                    format!("the route's template has no `{name}`; {remedy}")
+                });
+            }
+        }
+    }
 }
 
 fn check_redirect(spec: &RedirectSpec, matches: &MatchSpec, path: &str, findings: &mut Findings) {
+    let change = PathChanges {
+        path: spec.path.as_ref(),
+        prefix: spec.path_prefix.as_ref(),
+        regex: spec.path_regex.as_ref(),
+        template: spec.path_template.as_ref(),
+    };
     let elsewhere = spec.scheme.is_some()
         || spec.host.is_some()
         || spec.port.is_some()
-        || spec.path.is_some()
-        || spec.path_prefix.is_some()
+        || change.count() > 0
         || spec.strip_query;
     findings.refuse_if(!elsewhere, path, || {
         "it leads back to where it comes from; give `scheme`, `host`, `port`, `path`, \
-         `path_prefix` or `strip_query`"
+         `path_prefix`, `path_regex`, `path_template` or `strip_query`"
             .into()
-    });
-    let both = spec.path.is_some() && spec.path_prefix.is_some();
-    findings.refuse_if(both, path, || {
-        "both `path` and `path_prefix`; give one of them".into()
     });
     let has_port = spec.host.as_ref().is_some_and(|host| {
         let host = host.as_str();
@@ -91,7 +165,7 @@ fn check_redirect(spec: &RedirectSpec, matches: &MatchSpec, path: &str, findings
     findings.refuse_if(code, format!("{path}.code"), || {
         "not the code of a redirect; give 301, 302, 303, 307 or 308".into()
     });
-    check_prefix(spec.path_prefix.is_some(), matches, path, findings);
+    change.check(matches, path, findings);
 }
 
 /// Only a path that was matched by its start has something to be replaced.
