@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::compiled::{Action, Asked, Split};
-use crate::host::Domain;
+use crate::host::{Authority, Domain};
 use crate::path::{EscapedSlashes, normalize_path};
 use crate::resource::{Expectation, VirtualHostSpec};
 use crate::router::{RequestView, VirtualHost};
@@ -43,12 +43,10 @@ fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) ->
             .find(|(known, _)| known.as_str() == name);
         found.map(|(_, value)| value.as_str().into())
     };
+    let any_host = any_host(host.domains());
     let asked = Asked {
         scheme: "http",
-        host: expectation
-            .host
-            .as_deref()
-            .unwrap_or_else(|| any_host(host.domains())),
+        host: expectation.host.as_deref().unwrap_or(&any_host),
         path: &path,
         query,
     };
@@ -100,10 +98,10 @@ fn check(expectation: &Expectation, namespace: &Arc<str>, host: &VirtualHost) ->
 }
 
 /// A host of the virtual host; routes do not look at it.
-fn any_host(domains: &[Domain]) -> &str {
-    let exact = domains.iter().find_map(|domain| match domain {
-        Domain::Exact(name) => Some(&**name),
-        Domain::Below(_) | Domain::Begins(_) | Domain::Any => None,
-    });
-    exact.unwrap_or("localhost")
+fn any_host(domains: &[Authority]) -> String {
+    let exact = |one: &&Authority| matches!(one.domain, Domain::Exact(_));
+    match domains.iter().find(exact) {
+        Some(exact) => exact.to_string(),
+        None => "localhost".to_owned(),
+    }
 }

@@ -278,19 +278,19 @@ impl Explanation {
             method: &ask.method,
             header: &header,
         };
+        let host_header = match ask.port {
+            Some(port) if port != HTTP_PORT && *ask.host == *host => format!("{host}:{port}"),
+            _ => ask.host.clone(),
+        };
         let virtual_host = http
             .router
-            .virtual_host(&host)
+            .virtual_host(&host_header)
             .ok_or_else(|| format!("404: no virtual host of this listener serves {host}"))?;
         self.virtual_host = Some(ExplainedHost::new(virtual_host));
         let chosen = virtual_host.route(&request);
         self.try_routes(virtual_host, &request, chosen.map(|route| route.index));
         let route = chosen.ok_or("404: none of the routes takes it")?;
         self.chosen = Some(Chosen::new(http, route, health));
-        let host_header = match ask.port {
-            Some(port) if port != HTTP_PORT && *ask.host == *host => format!("{host}:{port}"),
-            _ => ask.host.clone(),
-        };
         let asked = Asked {
             scheme: "http",
             host: &host_header,

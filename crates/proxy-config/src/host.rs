@@ -28,7 +28,12 @@ pub enum HostFault {
 /// `host` as it is matched: lower-case, without port and without the root's trailing dot. Borrows
 /// when nothing but the end is cut. An IPv6 literal keeps its brackets.
 pub fn normalize_host(host: &str) -> Result<Cow<'_, str>, HostFault> {
-    let name = without_port(host)?;
+    split_host(host).map(|(name, _)| name)
+}
+
+/// As [`normalize_host`], with the port that was cut. An empty one is none (RFC 3986, 3.2.3).
+pub fn split_host(host: &str) -> Result<(Cow<'_, str>, Option<u16>), HostFault> {
+    let (name, port) = split_port(host)?;
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.is_empty() {
         return Err(HostFault::Empty);
@@ -45,15 +50,15 @@ pub fn normalize_host(host: &str) -> Result<Cow<'_, str>, HostFault> {
     if !name.bytes().all(fits) {
         return Err(HostFault::BadCharacter);
     }
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Ok(Cow::Owned(name.to_ascii_lowercase()))
+    let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(name.to_ascii_lowercase())
     } else {
-        Ok(Cow::Borrowed(name))
-    }
+        Cow::Borrowed(name)
+    };
+    Ok((name, port))
 }
 
-/// Cuts `:port`, which may be empty (RFC 3986, 3.2.3).
-fn without_port(host: &str) -> Result<&str, HostFault> {
+fn split_port(host: &str) -> Result<(&str, Option<u16>), HostFault> {
     let name_end = match host.strip_prefix('[') {
         Some(rest) => rest
             .find(']')
@@ -67,16 +72,59 @@ fn without_port(host: &str) -> Result<&str, HostFault> {
         None if port.is_empty() => "",
         None => return Err(HostFault::BadPort),
     };
-    let is_port = digits.is_empty()
-        || (digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok());
-    if is_port {
-        Ok(name)
-    } else {
-        Err(HostFault::BadPort)
+    if digits.is_empty() {
+        return Ok((name, None));
+    }
+    let port = Some(digits).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    match port.map(str::parse) {
+        Some(Ok(port)) => Ok((name, Some(port))),
+        _ => Err(HostFault::BadPort),
     }
 }
 
-/// One entry of a virtual host's `domains`.
+/// One entry of a virtual host's `domains`: hosts, whatever the port, or with this port alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Authority {
+    /// The hosts.
+    pub domain: Domain,
+    /// The port that the client must have asked; `None`: any, or none.
+    pub port: Option<u16>,
+}
+
+impl Authority {
+    /// Reads a [`Domain`], perhaps with `:port` behind it.
+    pub fn parse(text: &str) -> Result<Self, HostFault> {
+        let (name, port) = split_port(text)?;
+        if port == Some(0) || (port.is_none() && name != text) {
+            return Err(HostFault::BadPort);
+        }
+        let domain = Domain::parse(name)?;
+        Ok(Self { domain, port })
+    }
+
+    /// Whether a host and port as [`split_host`] returns them are meant.
+    pub fn matches(&self, host: &str, port: Option<u16>) -> bool {
+        (self.port.is_none() || self.port == port) && self.domain.matches(host)
+    }
+}
+
+impl From<Domain> for Authority {
+    fn from(domain: Domain) -> Self {
+        Self { domain, port: None }
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.domain.fmt(f)?;
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The hosts that a virtual host serves.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Domain {
     /// This host alone.
@@ -102,7 +150,7 @@ impl Domain {
             };
         }
         let name = text.strip_prefix("*.").unwrap_or(text);
-        if without_port(name)? != name {
+        if split_port(name)?.0 != name {
             return Err(HostFault::BadPort);
         }
         if name.contains('*') {
@@ -194,6 +242,32 @@ mod tests {
         assert_eq!(begins.to_string(), "www.shop.*");
         for bad in ["*.a.*", "*.*", "a*", "*a.com", "a.com:80", "*.", ".*", ""] {
             assert!(Domain::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_domain_with_a_port_means_that_port_alone() {
+        for (text, host, taken) in [
+            ("A.test:8443", "a.test:8443", true),
+            ("a.test:8443", "A.test.:08443", true),
+            ("a.test:8443", "a.test", false),
+            ("a.test:8443", "a.test:843", false),
+            ("a.test", "a.test:8443", true),
+            ("*.test:81", "a.test:81", true),
+            ("*.test:81", "a.test:82", false),
+            ("a.*:81", "a.test:81", true),
+            ("*:81", "a.test:81", true),
+            ("*:81", "a.test:", false),
+            ("[::1]:81", "[::1]:81", true),
+            ("[::1]:81", "[::1]", false),
+        ] {
+            let authority = Authority::parse(text).unwrap();
+            let (name, port) = split_host(host).unwrap();
+            assert_eq!(authority.matches(&name, port), taken, "{text} {host}");
+            assert_eq!(authority.to_string(), text.to_ascii_lowercase());
+        }
+        for bad in ["a:", "a:0", "a:99999", "a:x", "*.:80", ":80", "a:1:2", "*:"] {
+            assert!(Authority::parse(bad).is_err(), "{bad}");
         }
     }
 }

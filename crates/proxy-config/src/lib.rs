@@ -39,7 +39,7 @@ pub use explain::{
 pub use fault::{Fault, Location};
 pub use graph::{Graph, GraphEdge, GraphNode, GraphNodeKind, graph};
 pub use header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
-pub use host::{Domain, HostFault, normalize_host};
+pub use host::{Authority, Domain, HostFault, normalize_host, split_host};
 pub use parse::{parse_documents, parse_sources, parse_value};
 pub use path::{EscapedSlashes, PathFault, normalize_path};
 pub use pattern::{PathTemplate, Pattern};

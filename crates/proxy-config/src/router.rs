@@ -12,8 +12,10 @@ mod value;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+
 use crate::compiled::{ResourceName, Route};
-use crate::host::{Domain, normalize_host};
+use crate::host::{Authority, Domain, split_host};
 
 pub use conditions::{Conditions, Mismatch, PathCondition};
 use table::RouteTable;
@@ -33,7 +35,7 @@ type HostMap = imbl::GenericHashMap<
 /// What routing looks at.
 #[derive(Clone, Copy)]
 pub struct RequestView<'a> {
-    /// The host as the client sent it; a port is ignored.
+    /// The host as the client sent it, with its port if it has one.
     pub host: &'a str,
     /// The path as `normalize_path` returns it, without the query.
     pub path: &'a str,
@@ -59,7 +61,7 @@ pub struct RouteMatch<'a> {
 #[derive(Debug)]
 pub struct VirtualHost {
     name: ResourceName,
-    domains: Box<[Domain]>,
+    domains: Box<[Authority]>,
     table: RouteTable,
 }
 
@@ -67,12 +69,12 @@ impl VirtualHost {
     /// A virtual host whose routes are tried in the given order.
     pub fn new(
         name: ResourceName,
-        domains: impl Into<Box<[Domain]>>,
+        domains: impl IntoIterator<Item: Into<Authority>>,
         routes: Vec<(Conditions, Arc<Route>)>,
     ) -> Self {
         Self {
             name,
-            domains: domains.into(),
+            domains: domains.into_iter().map(Into::into).collect(),
             table: RouteTable::new(routes),
         }
     }
@@ -83,7 +85,7 @@ impl VirtualHost {
     }
 
     /// The domains that it serves.
-    pub fn domains(&self) -> &[Domain] {
+    pub fn domains(&self) -> &[Authority] {
         &self.domains
     }
 
@@ -108,10 +110,58 @@ impl VirtualHost {
 /// The virtual hosts of one listener. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Router {
+    /// Those of domains without a port.
+    hosts: Hosts,
+    /// Those of domains with this port.
+    by_port: OrdMap<u16, Hosts>,
+}
+
+/// The virtual hosts of domains with the same port.
+#[derive(Debug, Clone, Default)]
+struct Hosts {
     exact: HostMap,
     below: HostMap,
     begins: HostMap,
     any: Option<Arc<VirtualHost>>,
+}
+
+impl Hosts {
+    fn insert(&mut self, domain: &Domain, host: Arc<VirtualHost>) {
+        match domain {
+            Domain::Exact(name) => drop(self.exact.insert((&**name).into(), host)),
+            Domain::Below(suffix) => drop(self.below.insert((&**suffix).into(), host)),
+            Domain::Begins(start) => drop(self.begins.insert((&**start).into(), host)),
+            Domain::Any => self.any = Some(host),
+        }
+    }
+
+    fn remove(&mut self, domain: &Domain) {
+        match domain {
+            Domain::Exact(name) => drop(self.exact.remove(&**name)),
+            Domain::Below(suffix) => drop(self.below.remove(&**suffix)),
+            Domain::Begins(start) => drop(self.begins.remove(&**start)),
+            Domain::Any => self.any = None,
+        }
+    }
+
+    fn at(&self, domain: &Domain) -> Option<&Arc<VirtualHost>> {
+        match domain {
+            Domain::Exact(name) => self.exact.get(&**name),
+            Domain::Below(suffix) => self.below.get(&**suffix),
+            Domain::Begins(start) => self.begins.get(&**start),
+            Domain::Any => self.any.as_ref(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let maps = [&self.exact, &self.below, &self.begins];
+        maps.iter().all(|map| map.is_empty()) && self.any.is_none()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<VirtualHost>> {
+        let named = self.exact.values().chain(self.below.values());
+        named.chain(self.begins.values()).chain(&self.any)
+    }
 }
 
 impl Router {
@@ -127,46 +177,30 @@ impl Router {
 
     /// Adds a virtual host under all its domains.
     pub(crate) fn insert(&mut self, virtual_host: &Arc<VirtualHost>) {
-        for domain in virtual_host.domains() {
-            match domain {
-                Domain::Exact(name) => {
-                    self.exact.insert((&**name).into(), virtual_host.clone());
-                }
-                Domain::Below(suffix) => {
-                    self.below.insert((&**suffix).into(), virtual_host.clone());
-                }
-                Domain::Begins(start) => {
-                    self.begins.insert((&**start).into(), virtual_host.clone());
-                }
-                Domain::Any => self.any = Some(virtual_host.clone()),
-            }
+        for one in virtual_host.domains() {
+            let hosts = match one.port {
+                None => &mut self.hosts,
+                Some(port) => self.by_port.entry(port).or_default(),
+            };
+            hosts.insert(&one.domain, virtual_host.clone());
         }
     }
 
     /// Takes away the domains that this very virtual host has.
     pub(crate) fn remove(&mut self, virtual_host: &Arc<VirtualHost>) {
-        for domain in virtual_host.domains() {
-            if self
-                .at(domain)
-                .is_some_and(|found| Arc::ptr_eq(found, virtual_host))
-            {
-                match domain {
-                    Domain::Exact(name) => drop(self.exact.remove(&**name)),
-                    Domain::Below(suffix) => drop(self.below.remove(&**suffix)),
-                    Domain::Begins(start) => drop(self.begins.remove(&**start)),
-                    Domain::Any => self.any = None,
+        for one in virtual_host.domains() {
+            let hosts = match one.port {
+                None => Some(&mut self.hosts),
+                Some(port) => self.by_port.get_mut(&port),
+            };
+            let Some(hosts) = hosts else { continue };
+            let found = hosts.at(&one.domain);
+            if found.is_some_and(|found| Arc::ptr_eq(found, virtual_host)) {
+                hosts.remove(&one.domain);
+                if let Some(port) = one.port.filter(|_| hosts.is_empty()) {
+                    self.by_port.remove(&port);
                 }
             }
-        }
-    }
-
-    /// The virtual host that has this very domain.
-    pub(crate) fn at(&self, domain: &Domain) -> Option<&Arc<VirtualHost>> {
-        match domain {
-            Domain::Exact(name) => self.exact.get(&**name),
-            Domain::Below(suffix) => self.below.get(&**suffix),
-            Domain::Begins(start) => self.begins.get(&**start),
-            Domain::Any => self.any.as_ref(),
         }
     }
 
@@ -180,41 +214,52 @@ impl Router {
     }
 
     /// The virtual host of a host: an exact domain before `*.x`, a longer `*.x` before a shorter
-    /// one, then `x.*` likewise, `*` last (Envoy's order). A host that is none has no virtual host, not even `*`.
+    /// one, then `x.*` likewise, `*` last (Envoy's order); of the same hosts, those with the port
+    /// that was asked first. A host that is none has no virtual host, not even `*`.
     pub fn virtual_host(&self, host: &str) -> Option<&Arc<VirtualHost>> {
-        let host = normalize_host(host).ok()?;
-        if let Some(found) = self.exact.get(&*host) {
+        let (host, port) = split_host(host).ok()?;
+        let host = &*host;
+        // Where no domain has that port, as nearly always, there is one place to look.
+        let ported = port.and_then(|port| self.by_port.get(&port));
+        let places = [ported, Some(&self.hosts)];
+        if let Some(found) = first(places, |hosts| hosts.exact.get(host)) {
             return Some(found);
         }
-        if !self.below.is_empty() {
-            let suffixes = host.match_indices('.').filter(|(at, _)| *at > 0);
-            if let Some(found) = suffixes
-                .into_iter()
-                .find_map(|(at, _)| self.below.get(&host[at..]))
-            {
-                return Some(found);
+        let has_below = |hosts: &Hosts| !hosts.below.is_empty();
+        if has_below(&self.hosts) || ported.is_some_and(has_below) {
+            let mut suffixes = host.match_indices('.').filter(|(at, _)| *at > 0);
+            let found =
+                suffixes.find_map(|(at, _)| first(places, |hosts| hosts.below.get(&host[at..])));
+            if found.is_some() {
+                return found;
             }
         }
-        if !self.begins.is_empty() {
+        let has_begins = |hosts: &Hosts| !hosts.begins.is_empty();
+        if has_begins(&self.hosts) || ported.is_some_and(has_begins) {
             let mut starts = host.rmatch_indices('.');
-            if let Some(found) = starts.find_map(|(at, _)| self.begins.get(&host[..=at])) {
-                return Some(found);
+            let found =
+                starts.find_map(|(at, _)| first(places, |hosts| hosts.begins.get(&host[..=at])));
+            if found.is_some() {
+                return found;
             }
         }
-        self.any.as_ref()
+        first(places, |hosts| hosts.any.as_ref())
     }
 
     /// Every virtual host once, ordered by name.
     pub fn virtual_hosts(&self) -> Vec<&Arc<VirtualHost>> {
-        let mut all: Vec<_> = self
-            .exact
-            .values()
-            .chain(self.below.values())
-            .chain(self.begins.values())
-            .chain(&self.any)
-            .collect();
+        let ported = self.by_port.values().flat_map(Hosts::all);
+        let mut all: Vec<_> = self.hosts.all().chain(ported).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.dedup_by(|a, b| a.name == b.name);
         all
     }
+}
+
+/// What is found in the first of some places that has it.
+fn first<'a>(
+    places: [Option<&'a Hosts>; 2],
+    find: impl Fn(&'a Hosts) -> Option<&'a Arc<VirtualHost>>,
+) -> Option<&'a Arc<VirtualHost>> {
+    places.into_iter().flatten().find_map(find)
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::compiled::ResourceName;
-use crate::host::Domain;
+use crate::host::Authority;
 use crate::path::{EscapedSlashes, normalize_path};
 
 pub use http::{HeaderText, HostPort};
@@ -457,24 +457,24 @@ pub(crate) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-impl FromStr for Domain {
+impl FromStr for Authority {
     type Err = WordFault;
 
     fn from_str(text: &str) -> Result<Self, WordFault> {
         Self::parse(text).map_err(|fault| {
             WordFault(format!(
-                "{text:?} is not a domain: {fault}; write shop.example.com, *.example.com, shop.* or \"*\", \
-                 without a port"
+                "{text:?} is not a domain: {fault}; write shop.example.com, *.example.com, shop.* or \
+                 \"*\", with `:8443` behind it for that port alone"
             ))
         })
     }
 }
 
 text_form!(
-    Domain,
+    Authority,
     "A host name, `*.` and a host name for all below it, a host name and `.*` for all that begin \
-     so, or `*`.",
-    "^(\\*|(\\*\\.)?[^*:/]+|[^*:/]+\\.\\*)$"
+     so, or `*`; with `:port` behind it, for that port alone.",
+    "^(\\*|(\\*\\.)?[^*:/]+|[^*:/]+\\.\\*|\\[[^*/]+\\])(:[0-9]+)?$"
 );
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use imbl::OrdMap;
 
 use super::IdSet;
-use crate::host::Domain;
+use crate::host::Authority;
 use crate::resource::{Kind, Resource, ResourceId, Spec, Targets};
 
 /// The indexes over the resources in force.
@@ -13,7 +13,7 @@ use crate::resource::{Kind, Resource, ResourceId, Spec, Targets};
 pub(super) struct Index {
     users: OrdMap<ResourceId, IdSet>,
     ports: OrdMap<u16, IdSet>,
-    domains: OrdMap<Domain, IdSet>,
+    domains: OrdMap<Authority, IdSet>,
 }
 
 impl Index {
@@ -28,7 +28,7 @@ impl Index {
     }
 
     /// The virtual hosts with this very domain.
-    pub(super) fn serving(&self, domain: &Domain) -> impl Iterator<Item = &ResourceId> {
+    pub(super) fn serving(&self, domain: &Authority) -> impl Iterator<Item = &ResourceId> {
         self.domains.get(domain).into_iter().flatten()
     }
 

@@ -12,7 +12,7 @@ use std::hash::Hash;
 
 use crate::decode::Finding;
 use crate::fault::suggest;
-use crate::host::{Domain, normalize_host};
+use crate::host::{Authority, normalize_host, split_host};
 use crate::path::{EscapedSlashes, normalize_path};
 use crate::resource::{
     ClusterSpec, DefaultsSpec, Expectation, HeadersSpec, ListenerProtocol, ListenerSpec, ProbeSpec,
@@ -240,7 +240,7 @@ fn check_retry(retry: &RetrySpec, path: &str, findings: &mut Findings) {
 
 fn check_expectation(
     expectation: &Expectation,
-    domains: &[Domain],
+    domains: &[Authority],
     path: &str,
     findings: &mut Findings,
 ) {
@@ -267,7 +267,8 @@ fn check_expectation(
     let Some(host) = &expectation.host else {
         return;
     };
-    let served = normalize_host(host).is_ok_and(|host| domains.iter().any(|d| d.matches(&host)));
+    let served = split_host(host)
+        .is_ok_and(|(host, port)| domains.iter().any(|one| one.matches(&host, port)));
     let domains: Vec<_> = domains.iter().map(ToString::to_string).collect();
     let known: Vec<_> = domains.iter().map(String::as_str).collect();
     findings.refuse_if(!served, format!("{path}.host"), || {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::matching::{HeaderSpec, QuerySpec};
 use super::{HashSpec, HeadersSpec, RedirectSpec, RespondSpec, RewriteSpec, Targets, is_default};
-use crate::host::Domain;
+use crate::host::Authority;
 use crate::pattern::{PathTemplate, Pattern};
 use crate::units::Time;
 use crate::words::{GrpcName, HeaderName, Method, PathText, Reference};
@@ -20,8 +20,10 @@ pub struct VirtualHostSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Vec<Reference>>,
     /// The hosts that it serves: exact, `*.x` for all below x, `x.*` for all that begin with x, or
-    /// `"*"`.
-    pub domains: Vec<Domain>,
+    /// `"*"`. With `:8443` behind it, requests for that port alone, as the client wrote it (it leaves
+    /// out 80, or 443 over TLS); without, for any. Exact comes before `*.x`, that before `x.*`, longer
+    /// ones before shorter ones, and of the same hosts those with a port first.
+    pub domains: Vec<Authority>,
     /// The routes; the first that matches wins.
     pub routes: Vec<RouteSpec>,
     /// What is changed of headers for all routes: after the listener's changes, before the route's.

@@ -33,7 +33,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
             }),
         )
     };
-    let domains: Vec<_> = domains
+    let domains: Vec<Authority> = domains
         .iter()
         .map(|domain| domain.parse().unwrap())
         .collect();
@@ -512,18 +512,33 @@ proptest! {
     #[test]
     fn hosts_are_found_as_by_trying_all_domains(
         domains in prop::collection::btree_set(
-            "(\\*\\.)?[ab](\\.[ab]){0,3}|[ab](\\.[ab]){0,3}\\.\\*", 0..12,
+            "((\\*\\.)?[ab](\\.[ab]){0,3}|[ab](\\.[ab]){0,3}\\.\\*|\\*)(:[12])?", 0..16,
         ),
-        asked in "[ab](\\.[ab]){0,4}",
+        asked in "[ab](\\.[ab]){0,4}(:[123]?)?",
     ) {
         let domains: Vec<&str> = domains.iter().map(String::as_str).collect();
-        let router = Router::new(domains.iter().map(|domain| host(domain, &[domain], vec![])));
+        let hosts: Vec<_> = domains.iter().map(|one| host(one, &[one], vec![])).collect();
+        let mut router = Router::new(hosts.clone());
         // Longest wins among wildcards; an exact one is longer than every wildcard that matches.
-        let best = domains
+        let rank = |domain: &str| {
+            let (name, port) = domain.split_once(':').unwrap_or((domain, ""));
+            let below = name.starts_with("*.");
+            (!name.contains('*'), below, name.len(), !port.is_empty())
+        };
+        let (name, port) = split_host(&asked).unwrap();
+        let mut matching: Vec<&str> = domains
             .iter()
-            .filter(|domain| domain.parse::<Domain>().unwrap().matches(&asked))
-            .max_by_key(|domain| (!domain.contains('*'), domain.starts_with('*'), domain.len()));
-        let found = router.virtual_host(&asked).map(|host| host.name().to_string());
-        prop_assert_eq!(found.as_deref(), best.copied());
+            .copied()
+            .filter(|one| one.parse::<Authority>().unwrap().matches(&name, port))
+            .collect();
+        matching.sort_by_key(|domain| rank(domain));
+        // And the next best one, when the best is gone.
+        while let Some(best) = matching.pop() {
+            let found = router.virtual_host(&asked).map(|host| host.name().to_string());
+            prop_assert_eq!(found.as_deref(), Some(best));
+            let at = domains.iter().position(|domain| *domain == best).unwrap();
+            router.remove(&hosts[at]);
+        }
+        prop_assert!(router.virtual_host(&asked).is_none());
     }
 }

@@ -412,3 +412,36 @@ fn a_set_of_stored_pairs_knows_who_wrote_what() {
     assert_eq!((stored.len(), before.len()), (3, 4));
     assert!(stored.resource(&shop).is_none() && before.resource(&shop).is_some());
 }
+
+#[test]
+fn domains_with_different_ports_are_not_in_each_other_s_way() {
+    let other = |domain: &str| {
+        let host = format!(
+            "{{kind: VirtualHost, name: other, domains: ['{domain}'], routes: [{{to: a}}],
+              expect: [{{get: /, to: a}}, {{get: /, host: '{domain}', to: a}}]}}"
+        );
+        check(&with(&set(BASE), &host)).map_or_else(|faults| texts(&faults), |_| Vec::new())
+    };
+    assert_eq!(other("shop.test:8443"), [""; 0]);
+    let faults = other("shop.test");
+    assert!(faults[0].contains("serves `shop.test` on the same listener"));
+    let wrong = "{kind: VirtualHost, name: o, domains: ['o:81'], routes: [{to: a}],
+                  expect: [{get: /, host: 'o:82', to: a}]}";
+    let faults = texts(&proxy_config::parse_documents("in", wrong).unwrap_err());
+    assert!(
+        faults[0].contains("`o:82` is none of the domains"),
+        "{faults:?}"
+    );
+    let explained = |url: &str| {
+        let two = "{kind: VirtualHost, name: other, domains: ['shop.test:81'], routes: [{to: a}]}
+---
+{kind: Listener, name: more, bind: ':81', protocol: http}";
+        let config = compiled(&with(&set(BASE), two)).config;
+        let ask = proxy_config::Ask::get(url).unwrap();
+        let health = |_: &_, _: &_| proxy_config::EndpointHealth::default();
+        let told = proxy_config::explain(&config, &ask, &health);
+        told.virtual_host.unwrap().name
+    };
+    assert_eq!(explained("http://shop.test:81/"), "other");
+    assert_eq!(explained("http://shop.test/"), "shop");
+}

@@ -80,3 +80,46 @@ async fn a_long_query_costs_one_pass_and_arrives_as_it_was_sent() {
             .starts_with(&format!("GET {query} HTTP/1.1\r\n"))
     );
 }
+
+#[tokio::test]
+async fn a_domain_with_a_port_takes_requests_for_that_port_alone() {
+    let backend = Backend::saying("ok").await;
+    let mut yaml = "kind: Listener\nname: edge\nbind: \"EDGE\"\nprotocol: http\n".to_owned();
+    let hosts = [
+        "shop.test:8443",
+        "shop.test",
+        "*.test:81",
+        "*.x.test",
+        "*:82",
+        "*",
+    ];
+    for (index, domain) in hosts.iter().enumerate() {
+        yaml += &format!(
+            "---\nkind: VirtualHost\nname: h{index}\ndomains: [\"{domain}\"]\n\
+             routes: [{{ respond: {{ status: 200, body: \"{domain}\" }} }}]\n"
+        );
+    }
+    yaml += &format!(
+        "---\nkind: Cluster\nname: web\nendpoints: [\"{}\"]\n",
+        backend.address
+    );
+    let rig = Rig::start(&yaml).await;
+    let mut client = rig.connect().await;
+    for (host, taken) in [
+        ("Shop.test:8443", "shop.test:8443"),
+        ("shop.test.:8443", "shop.test:8443"),
+        ("shop.test:80", "shop.test"),
+        ("shop.test", "shop.test"),
+        ("shop.test:", "shop.test"),
+        ("shop.test:81", "shop.test"),
+        ("a.test:81", "*.test:81"),
+        ("a.x.test:81", "*.x.test"),
+        ("a.test:82", "*:82"),
+        ("a.test", "*"),
+    ] {
+        client
+            .send(&format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"))
+            .await;
+        assert_eq!(client.response().await.text(), taken, "{host}");
+    }
+}
