@@ -14,6 +14,7 @@ mod fields;
 mod flow;
 mod forwarded;
 mod headers;
+mod http2;
 mod own;
 mod record;
 mod relay;

@@ -15,10 +15,10 @@ pub(crate) use framing::{
     wants_keep_alive,
 };
 pub(crate) use head::{
-    HeadFault, HeadLimits, LineEnds, RequestHead, ResponseHead, parse_request, parse_response,
-    take_head,
+    FIELDS_MAX, HeadFault, HeadLimits, LineEnds, RequestHead, ResponseHead, check_target,
+    parse_request, parse_response, take_head,
 };
-pub(crate) use trailers::write_trailers;
+pub(crate) use trailers::{without_forbidden, write_trailers};
 
 #[cfg(test)]
 mod tests;

@@ -70,7 +70,6 @@ fn split(stream: Stream) -> (Reader, Writer) {
 }
 
 /// The two directions of one connection in one again. What is pending must be flushed before.
-#[allow(dead_code)]
 pub(crate) fn whole(reader: Reader, writer: Writer) -> Stream {
     debug_assert!(writer.pending.is_empty(), "nobody would write it");
     let stream = reader.half.reunite(writer.half);

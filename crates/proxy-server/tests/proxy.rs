@@ -9,12 +9,16 @@ mod actions;
 mod balancing;
 #[path = "proxy/bodies.rs"]
 mod bodies;
+#[path = "proxy/downstream2.rs"]
+mod downstream2;
 #[path = "proxy/exchanges.rs"]
 mod exchanges;
 #[path = "proxy/framing.rs"]
 mod framing;
 #[path = "proxy/headers.rs"]
 mod headers;
+#[path = "proxy/hostile2.rs"]
+mod hostile2;
 #[path = "proxy/limits.rs"]
 mod limits;
 #[path = "proxy/listeners.rs"]
@@ -25,5 +29,7 @@ mod retries;
 mod rig;
 #[path = "proxy/routing.rs"]
 mod routing;
+#[path = "proxy/streams.rs"]
+mod streams;
 #[path = "proxy/tcp.rs"]
 mod tcp;

@@ -4,10 +4,9 @@
 //! and that its fate is unknown, 504 that time ran out. Never tells an address or another internal:
 //! the reason is for the client, the rest is in the access log.
 
-use std::fmt::Write as _;
-
 use http::{Method, StatusCode};
 
+use super::fields::Fields;
 use super::headers::ConnectionOption;
 use crate::flags::Flag;
 use crate::http1::HeadFault;
@@ -211,7 +210,7 @@ impl Wording {
     }
 }
 
-/// Writes the whole answer for a request of this method.
+/// Writes the whole answer for a request of this method, for HTTP/1.
 pub(super) fn write_answer(
     out: &mut Vec<u8>,
     reason: Reason,
@@ -219,6 +218,30 @@ pub(super) fn write_answer(
     request_id: &str,
     (connection, date): (ConnectionOption, &str),
 ) {
+    let status = reason.status();
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let body = answer_fields(out, reason, request_id, date);
+    out.extend_from_slice(match connection {
+        ConnectionOption::Kept => b"\r\n",
+        ConnectionOption::KeptOld => b"connection: keep-alive\r\n\r\n",
+        ConnectionOption::Close => b"connection: close\r\n\r\n",
+    });
+    if method != Method::HEAD {
+        out.extend_from_slice(body.as_bytes());
+    }
+}
+
+/// Writes an answer's fields; its body.
+pub(super) fn answer_fields(
+    out: &mut impl Fields,
+    reason: Reason,
+    request_id: &str,
+    date: &str,
+) -> String {
     let Wording {
         status,
         error,
@@ -226,32 +249,16 @@ pub(super) fn write_answer(
         ..
     } = reason.wording();
     let body = format!("{details}\n");
-    let phrase = status.canonical_reason().unwrap_or_default();
-    let code = status.as_str();
-    let mut head = String::with_capacity(320);
-    let written = write!(
-        head,
-        "HTTP/1.1 {code} {phrase}\r\n\
-         content-type: text/plain; charset=utf-8\r\n\
-         content-length: {}\r\n\
-         proxy-status: skein; error={error}; details=\"{details}\"\r\n\
-         x-request-id: {request_id}\r\n\
-         date: {date}\r\n",
-        body.len(),
-    );
-    written.expect("a String takes every write");
+    let proxy_status = format!("skein; error={error}; details=\"{details}\"");
+    out.add("content-type", b"text/plain; charset=utf-8");
+    out.add("content-length", body.len().to_string().as_bytes());
+    out.add("proxy-status", proxy_status.as_bytes());
+    out.add("x-request-id", request_id.as_bytes());
+    out.add("date", date.as_bytes());
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        head.push_str("allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        out.add("allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     }
-    head.push_str(match connection {
-        ConnectionOption::Kept => "\r\n",
-        ConnectionOption::KeptOld => "connection: keep-alive\r\n\r\n",
-        ConnectionOption::Close => "connection: close\r\n\r\n",
-    });
-    out.extend_from_slice(head.as_bytes());
-    if method != Method::HEAD {
-        out.extend_from_slice(body.as_bytes());
-    }
+    body
 }
 
 #[cfg(test)]

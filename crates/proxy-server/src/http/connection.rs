@@ -19,9 +19,10 @@ use super::answer::{Reason, write_answer};
 use super::attempt::Client;
 use super::ends::Received;
 use super::exchange::{Outcome, Scene, asked_connection, exchange, flag_of};
-use super::forwarded::{client_address, new_request_id};
+use super::forwarded::new_request_id;
 use super::headers::ConnectionOption;
-use super::record::{From, Record};
+use super::http2::{self, Peer, Speaks};
+use super::record::{Record, log};
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
 use crate::deadline::{Timer, earlier};
@@ -31,14 +32,14 @@ use crate::http1::{
     take_head,
 };
 use crate::listener::Slot;
-use crate::wire::{Amount, Reader, Stream, Writer, reset};
+use crate::wire::{Amount, Reader, Stream, Writer, reset, whole};
 use crate::worker::{Routing, Worker};
 
 /// While a listener drains, a connection that is idle for so long is closed; one with requests ends
 /// with its next answer.
-const DRAIN_IDLE: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// After the last answer the client gets so long to stop sending and read it.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// A client's connection.
 struct Downstream {
@@ -58,6 +59,8 @@ struct Downstream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Request,
+    /// Streams: the client speaks HTTP/2.
+    Streams,
     /// The connection ends; everything that the client sent was read.
     Close,
     /// The connection ends, and the client may still be sending.
@@ -69,6 +72,8 @@ enum Next {
 /// What arrived.
 enum Arrival {
     Head(Instant),
+    /// The preface of HTTP/2, which is still to be read.
+    Preface,
     Refused(Reason),
     /// The connection ends without a word.
     End,
@@ -101,7 +106,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, pe
     counters.connections.increment();
     let _active = Active::count(&counters.connections_active);
     let last = downstream.serve(now).await;
-    downstream.end(last).await;
+    downstream.end(last, now).await;
 }
 
 impl Downstream {
@@ -115,6 +120,7 @@ impl Downstream {
                 .await
             {
                 Arrival::Head(started) => started,
+                Arrival::Preface => return Next::Streams,
                 Arrival::End => return Next::Close,
                 Arrival::Refused(reason) => {
                     self.refuse(reason).await;
@@ -141,7 +147,17 @@ impl Downstream {
         let mut scanned = 0;
         let mut first_byte = None;
         loop {
-            match take_head(&mut self.reader.buffer, &mut scanned, limits) {
+            let speaks = if served {
+                Speaks::Http1
+            } else {
+                Speaks::of(&self.reader.buffer)
+            };
+            let taken = match speaks {
+                Speaks::Http1 => take_head(&mut self.reader.buffer, &mut scanned, limits),
+                Speaks::Unclear => Ok(None),
+                Speaks::Http2 => return Arrival::Preface,
+            };
+            match taken {
                 Ok(Some(bytes)) => return self.parsed(&bytes),
                 Ok(None) if first_byte.is_none() && !self.reader.buffer.is_empty() => {
                     first_byte = Some(Instant::now());
@@ -240,7 +256,12 @@ impl Downstream {
         };
         record.count(counters, ended);
         if routing.config.defaults.access_log == AccessLog::Json {
-            self.log(&record, routing.config.defaults.trusted_hops, ended);
+            log(
+                &self.worker,
+                &self.slot,
+                self.peer,
+                (&self.head, &record, ended),
+            );
         }
         // The heads share the bytes of the buffers that they came in; those can be used again now.
         self.head.headers.clear();
@@ -324,27 +345,26 @@ impl Downstream {
         record.sent = self.writer.written - written_before;
         let now = Instant::now();
         record.count(counters, now);
-        let routing = self.worker.routing();
-        let defaults = &routing.config.defaults;
-        if defaults.access_log == AccessLog::Json {
-            self.log(&record, defaults.trusted_hops, now);
+        if self.worker.routing().config.defaults.access_log == AccessLog::Json {
+            log(
+                &self.worker,
+                &self.slot,
+                self.peer,
+                (&self.head, &record, now),
+            );
         }
     }
 
-    fn log(&self, record: &Record<'_>, trusted_hops: u32, now: Instant) {
-        let client = client_address(&self.head.headers, self.peer.ip(), trusted_hops);
-        let from = From {
-            listener: &self.slot.serving().label,
-            client: &client.to_canonical().to_string(),
-            peer: &self.peer.to_string(),
-        };
-        self.worker.log.write(record.line(&self.head, &from, now));
-    }
-
     /// Ends the connection so that the client gets what was sent last.
-    async fn end(mut self, last: Next) {
+    async fn end(mut self, last: Next, accepted: Instant) {
         match last {
             Next::Request | Next::Close => {}
+            Next::Streams => {
+                let about = (self.worker, self.slot);
+                let peer = Peer::new(about, (self.peer, self.peer_text), accepted);
+                let io = whole(self.reader, self.writer);
+                http2::serve(Rc::new(peer), io, &mut self.timer).await;
+            }
             Next::Reset => reset(self.reader, self.writer),
             Next::Linger => {
                 // Closing with unread bytes resets the connection, and the client would lose the

@@ -6,16 +6,19 @@
 //! below.
 
 mod http1;
+mod http2;
 
 use std::io;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::headers::Closing;
 use crate::http1::{BodyFault, Framing, HeadFault, RequestHead, ResponseHead, Step};
 
 pub(super) use http1::{Received, Sent};
+pub(super) use http2::{Responding, Streamed};
 
 /// A body that is received.
 pub(super) trait Source {
@@ -30,6 +33,12 @@ pub(super) trait Source {
 
     /// They were used. Only this makes room for more, which is the back-pressure.
     fn consume(&mut self, count: usize);
+
+    /// The next `count` bytes, consumed, without a copy.
+    fn take(&mut self, count: usize) -> Bytes;
+
+    /// Whether it is known that nothing follows what was consumed, not even trailers.
+    fn is_over(&self) -> bool;
 
     /// The trailers of a body that is over, once.
     fn take_trailers(&mut self) -> Option<HeaderMap>;
@@ -46,8 +55,9 @@ pub(super) trait FromClient: Source {
 
 /// A body that is sent.
 pub(super) trait Sink {
-    /// Sends data that stays where it is. Little of it may wait until [`Sink::flush`].
-    async fn send(&mut self, data: &[u8]) -> io::Result<()>;
+    /// Sends data that stays where it is; nothing follows the `last`. Little of it may wait until
+    /// [`Sink::flush`].
+    async fn send(&mut self, data: &[u8], last: bool) -> io::Result<()>;
 
     /// Sends what is at hand of `body`, and consumes it.
     async fn pass(&mut self, body: &mut impl Source, count: usize) -> io::Result<()>;

@@ -184,7 +184,7 @@ fn job<'a>(
         standing: scene.standing,
         asked: asked_connection(head),
         expects_continue: scene.framing != Framing::Empty
-            && head.version == Version::HTTP_11
+            && head.version != Version::HTTP_10
             && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
         timeout: route.timeout,
         per_try_timeout: route.retry.per_try_timeout,
@@ -194,7 +194,7 @@ fn job<'a>(
 
 /// What the client asks for its connection.
 pub(super) fn asked_connection(head: &RequestHead) -> ConnectionOption {
-    if head.version == Version::HTTP_11 {
+    if head.version != Version::HTTP_10 {
         if wants_close(&head.headers) {
             ConnectionOption::Close
         } else {

@@ -1,11 +1,10 @@
-//! Where the fields of a head are written: as lines of HTTP/1, and where else another version wants
-//! them.
+//! Where the fields of a head are written: as lines of HTTP/1, or into a map for HTTP/2.
 //!
 //! Owns their form, so that which fields there are is decided once, whatever version is spoken.
 
 use std::io::Write as _;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::http1::Framing;
 
@@ -54,6 +53,39 @@ impl Fields for Vec<u8> {
             }
             Framing::Chunked => self.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             Framing::Empty | Framing::UntilClose => {}
+        }
+    }
+}
+
+impl Fields for HeaderMap {
+    fn pass(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
+    }
+
+    fn add(&mut self, name: &str, value: &[u8]) {
+        // Both are ours, or were checked with the config.
+        if let (Ok(name), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_bytes(value),
+        ) {
+            self.append(name, value);
+        }
+    }
+
+    fn list(&mut self, name: &'static str, came: &[&[u8]], own: &str) {
+        let mut value = Vec::new();
+        for list in came {
+            value.extend_from_slice(list);
+            value.extend_from_slice(b", ");
+        }
+        value.extend_from_slice(own.as_bytes());
+        self.add(name, &value);
+    }
+
+    /// Frames end bodies by themselves; a length that is known is told all the same.
+    fn framing(&mut self, framing: Framing) {
+        if let Framing::Length(length) = framing {
+            self.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
     }
 }

@@ -172,7 +172,7 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
                 return Err(End::NoHead(HeadEnd::Malformed(unasked)));
             }
             // Ours was sent already, if the client waits for it.
-            if answer.status != StatusCode::CONTINUE && job.head.version == Version::HTTP_11 {
+            if answer.status != StatusCode::CONTINUE && job.head.version != Version::HTTP_10 {
                 let Client { to, timer, answer } = &mut *self.client;
                 let sent = to.interim(answer);
                 match timer.until(|| job.relay_limit(), sent).await {

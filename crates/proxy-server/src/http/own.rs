@@ -7,6 +7,7 @@ use std::io::Write as _;
 use http::{Method, StatusCode};
 use proxy_config::compiled::{Action, Respond};
 
+use super::fields::Fields;
 use super::headers::ConnectionOption;
 
 /// What a client is told instead of an upstream's answer.
@@ -26,14 +27,33 @@ impl Own<'_> {
         }
     }
 
-    fn body(&self) -> &[u8] {
+    pub(super) fn body(&self) -> &[u8] {
         match self {
             Self::Redirect { .. } => &[],
             Self::Respond(respond) => &respond.body,
         }
     }
 
-    /// Writes the whole answer to a request of this method.
+    /// Writes the answer's fields.
+    pub(super) fn fields(&self, out: &mut impl Fields, request_id: &str, date: &str) {
+        match self {
+            Self::Redirect { location, .. } => out.add("location", location.as_bytes()),
+            Self::Respond(respond) => {
+                for (name, value) in &respond.headers {
+                    out.add(name, value.as_bytes());
+                }
+            }
+        }
+        // Neither has a body, and a 204 not even a length (RFC 9110, 8.6).
+        if !matches!(self.status(), 204 | 304) {
+            let length = self.body().len().to_string();
+            out.add("content-length", length.as_bytes());
+        }
+        out.add("x-request-id", request_id.as_bytes());
+        out.add("date", date.as_bytes());
+    }
+
+    /// Writes the whole answer to a request of this method, for HTTP/1.
     pub(super) fn write(
         &self,
         out: &mut Vec<u8>,
@@ -46,21 +66,7 @@ impl Own<'_> {
         let phrase = phrase.and_then(|status| status.canonical_reason());
         let taken = "a Vec takes every write";
         write!(out, "HTTP/1.1 {status} {}\r\n", phrase.unwrap_or_default()).expect(taken);
-        match self {
-            Self::Redirect { location, .. } => {
-                write!(out, "location: {location}\r\n").expect(taken);
-            }
-            Self::Respond(respond) => {
-                for (name, value) in &respond.headers {
-                    write!(out, "{name}: {value}\r\n").expect(taken);
-                }
-            }
-        }
-        // Neither has a body, and a 204 not even a length (RFC 9110, 8.6).
-        if !matches!(status, 204 | 304) {
-            write!(out, "content-length: {}\r\n", self.body().len()).expect(taken);
-        }
-        write!(out, "x-request-id: {request_id}\r\ndate: {date}\r\n").expect(taken);
+        self.fields(out, request_id, date);
         out.extend_from_slice(match connection {
             ConnectionOption::Kept => b"\r\n",
             ConnectionOption::KeptOld => b"connection: keep-alive\r\n\r\n",

@@ -2,19 +2,23 @@
 //!
 //! Owns the log line. Never decides anything.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
 
 use proxy_config::compiled::Route;
 use tokio::time::Instant;
 
+use super::forwarded::client_address;
 use super::headers::ConnectionOption;
 use super::own::{Own, counted};
 use crate::access_log::Line;
 use crate::clock::timestamp;
 use crate::flags::Flag;
 use crate::http1::RequestHead;
+use crate::listener::Slot;
 use crate::upstream::{Endpoint, Upstream};
+use crate::worker::Worker;
 
 /// One request's story.
 #[derive(Debug)]
@@ -95,7 +99,7 @@ impl Record<'_> {
     }
 
     /// The line of the access log.
-    pub(super) fn line(&self, head: &RequestHead, from: &From<'_>, now: Instant) -> Line {
+    fn line(&self, head: &RequestHead, from: &From<'_>, now: Instant) -> Line {
         let took = now - self.started;
         let wall = SystemTime::now();
         let mut line = Line::new(&timestamp(wall.checked_sub(took).unwrap_or(wall)));
@@ -105,10 +109,10 @@ impl Record<'_> {
         line.text("path", head.target());
         line.text(
             "protocol",
-            if head.version == http::Version::HTTP_10 {
-                "HTTP/1.0"
-            } else {
-                "HTTP/1.1"
+            match head.version {
+                http::Version::HTTP_10 => "HTTP/1.0",
+                http::Version::HTTP_2 => "HTTP/2",
+                _ => "HTTP/1.1",
             },
         );
         line.number("status", u64::from(self.status));
@@ -141,14 +145,31 @@ impl Record<'_> {
     }
 }
 
+/// Writes a request of `peer` that ended then to the access log.
+pub(super) fn log(
+    worker: &Worker,
+    slot: &Slot,
+    peer: SocketAddr,
+    (head, record, now): (&RequestHead, &Record<'_>, Instant),
+) {
+    let trusted_hops = worker.routing().config.defaults.trusted_hops;
+    let client = client_address(&head.headers, peer.ip(), trusted_hops);
+    let from = From {
+        listener: &slot.serving().label,
+        client: &client.to_canonical().to_string(),
+        peer: &peer.to_string(),
+    };
+    worker.log.write(record.line(head, &from, now));
+}
+
 /// Where a request came from.
 #[derive(Debug)]
-pub(super) struct From<'a> {
-    pub(super) listener: &'a str,
+struct From<'a> {
+    listener: &'a str,
     /// Whom it is from, through trusted proxies.
-    pub(super) client: &'a str,
+    client: &'a str,
     /// The other end of the connection.
-    pub(super) peer: &'a str,
+    peer: &'a str,
 }
 
 /// The index of a status among the classes from 1xx.

@@ -114,7 +114,8 @@ impl<'a, B: FromClient> Upload<'a, B> {
         if let Some(kept) = &self.kept
             && !kept.is_empty()
         {
-            upstream.send(kept).await.map_err(sent_failed)?;
+            let last = self.body.is_over() && self.trailers.is_none();
+            upstream.send(kept, last).await.map_err(sent_failed)?;
         }
         loop {
             match self.body.step() {
@@ -152,7 +153,8 @@ impl<'a, B: FromClient> Upload<'a, B> {
             let from = kept.len();
             kept.extend_from_slice(self.body.data(count));
             self.body.consume(count);
-            return upstream.send(&kept[from..]).await;
+            let last = self.body.is_over();
+            return upstream.send(&kept[from..], last).await;
         }
         self.kept = None;
         self.standing.kept.set(false);

@@ -3,7 +3,7 @@
 //! Owns the chunk grammar (RFC 9112, 7.1), strict: CR LF only, hex digits only. Never copies data:
 //! a step tells how many bytes at the front of the buffer are data.
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
 use super::framing::Framing;
@@ -108,6 +108,16 @@ impl BodyDecoder {
     /// Takes `count` bytes of data, at most as many as the last step told, off `buffer`.
     pub(crate) fn consume(&mut self, buffer: &mut BytesMut, count: usize) {
         buffer.advance(count);
+        self.passed(count);
+    }
+
+    /// [`BodyDecoder::consume`] for those who keep the data.
+    pub(crate) fn take(&mut self, buffer: &mut BytesMut, count: usize) -> Bytes {
+        self.passed(count);
+        buffer.split_to(count).freeze()
+    }
+
+    fn passed(&mut self, count: usize) {
         match &mut self.position {
             Position::Sized(left) => {
                 *left -= count as u64;

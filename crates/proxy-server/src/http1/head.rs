@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 
 /// A head with more fields is refused.
-const FIELDS_MAX: usize = 100;
+pub(crate) const FIELDS_MAX: usize = 100;
 /// A request target longer than this is answered 414.
 const TARGET_BYTES_MAX: usize = 16 * 1024;
 
@@ -148,6 +148,21 @@ fn find_end(buffer: &[u8], from: usize, ends: LineEnds) -> Result<Option<usize>,
     Ok(None)
 }
 
+/// Refuses a request target that is too long, or no URI.
+pub(crate) fn check_target(target: &str) -> Result<(), HeadFault> {
+    if target.len() > TARGET_BYTES_MAX {
+        return Err(HeadFault::TargetTooLong);
+    }
+    // `#` is never sent, `\` is taken for `/` by some, and the rest is no URI (RFC 3986).
+    let foreign = |byte: u8| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'\\');
+    if target.bytes().any(foreign) {
+        return Err(HeadFault::Malformed(
+            "the request target has a character that no URI has",
+        ));
+    }
+    Ok(())
+}
+
 /// Parses what [`take_head`] cut off into `head`, whose header map is used again.
 pub(crate) fn parse_request(bytes: &Bytes, head: &mut RequestHead) -> Result<(), HeadFault> {
     let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
@@ -162,16 +177,7 @@ pub(crate) fn parse_request(bytes: &Bytes, head: &mut RequestHead) -> Result<(),
     else {
         return Err(HeadFault::Malformed("the request line is malformed"));
     };
-    if target.len() > TARGET_BYTES_MAX {
-        return Err(HeadFault::TargetTooLong);
-    }
-    // `#` is never sent, `\` is taken for `/` by some, and the rest is no URI (RFC 3986).
-    let foreign = |byte: u8| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'\\');
-    if target.bytes().any(foreign) {
-        return Err(HeadFault::Malformed(
-            "the request target has a character that no URI has",
-        ));
-    }
+    check_target(target)?;
     head.method = Method::from_bytes(method.as_bytes())
         .map_err(|_| HeadFault::Malformed("the method is malformed"))?;
     head.target = bytes.slice_ref(target.as_bytes());

@@ -64,6 +64,16 @@ pub(crate) fn write_trailers(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// The trailers that may pass, for those who do not write them as lines.
+pub(crate) fn without_forbidden(trailers: HeaderMap) -> HeaderMap {
+    if trailers.keys().all(may_pass) {
+        return trailers;
+    }
+    let fields = trailers.iter().filter(|(name, _)| may_pass(name));
+    let fields = fields.map(|(name, value)| (name.clone(), value.clone()));
+    fields.collect()
+}
+
 /// Not what frames, routes or authenticates a message, or says where it comes from: a recipient that merged such a trailer into
 /// the head would read another message than the one that was checked.
 fn may_pass(name: &HeaderName) -> bool {

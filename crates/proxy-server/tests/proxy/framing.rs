@@ -97,7 +97,7 @@ async fn malformed_requests_are_refused() {
             400,
         ),
         ("connect", "CONNECT a:443 HTTP/1.1\r\nhost: a\r\n\r\n", 405),
-        ("http/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        ("http/2", "GET / HTTP/2.0\r\nhost: a\r\n\r\n", 505),
         ("no http", "hello there\r\n\r\n", 400),
         ("tls", "\u{16}\u{3}\u{1}\r\n\r\n", 400),
     ] {

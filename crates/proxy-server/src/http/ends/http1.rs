@@ -5,6 +5,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{FromClient, FromUpstream, HeadEnd, Sink, Source, ToClient};
@@ -75,6 +76,14 @@ impl Source for Received<'_> {
         self.decoder.consume(&mut self.reader.buffer, count);
     }
 
+    fn take(&mut self, count: usize) -> Bytes {
+        self.decoder.take(&mut self.reader.buffer, count)
+    }
+
+    fn is_over(&self) -> bool {
+        self.decoder.is_end()
+    }
+
     fn take_trailers(&mut self) -> Option<HeaderMap> {
         self.decoder.take_trailers()
     }
@@ -111,7 +120,7 @@ impl<'a> Sent<'a> {
 }
 
 impl Sink for Sent<'_> {
-    async fn send(&mut self, data: &[u8]) -> io::Result<()> {
+    async fn send(&mut self, data: &[u8], _last: bool) -> io::Result<()> {
         if self.framing != Framing::Chunked {
             return self.writer.send(data).await;
         }
@@ -122,7 +131,7 @@ impl Sink for Sent<'_> {
     }
 
     async fn pass(&mut self, body: &mut impl Source, count: usize) -> io::Result<()> {
-        self.send(body.data(count)).await?;
+        self.send(body.data(count), false).await?;
         body.consume(count);
         Ok(())
     }
