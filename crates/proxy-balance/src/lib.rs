@@ -1,8 +1,9 @@
 //! Which endpoint of a cluster gets the next request.
 //!
-//! Owns the algorithms and the set of endpoints that may be chosen ([`Eligible`]). Pure: load, time
-//! and randomness are arguments, health is a view that others merged. Never opens a connection,
-//! never judges health, never adds an endpoint.
+//! Owns the algorithms, the set of endpoints that may be chosen ([`Eligible`]), and who is ejected for
+//! bad answers ([`Outliers`]). Pure: load, time
+//! and randomness are arguments, health is a view that others merged. Never opens a
+//! connection, never judges health, never adds an endpoint.
 
 mod balancer;
 mod eligible;
@@ -11,6 +12,7 @@ mod fitness;
 mod hash;
 mod hosts;
 mod levels;
+mod outlier;
 mod schedule;
 mod slow_start;
 mod table;
@@ -20,3 +22,4 @@ pub use eligible::Eligible;
 pub use ewma::Ewma;
 pub use fitness::Fitness;
 pub use hash::hash;
+pub use outlier::{Ejection, OutlierKind, Outliers, Tally};

@@ -5,6 +5,7 @@
 mod action;
 mod headers;
 mod matching;
+mod outlier;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -113,6 +114,7 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         minimum_ring_size: spec.minimum_ring_size.unwrap_or(RING_SIZE),
         hash_balance_factor: spec.hash_balance_factor,
         slow_start: spec.slow_start.as_ref().map(slow_start),
+        outlier: spec.outlier.as_deref().map(outlier::outlier),
         prefer_zone: spec.prefer_zone,
         overprovisioning_factor: spec.overprovisioning_factor.unwrap_or(OVERPROVISIONING),
         headers: header_changes(&spec.headers),

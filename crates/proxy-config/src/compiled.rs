@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::action::{Action, Asked, HostChange, PathChange, Redirect, Respond, Rewrite};
 pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
 pub use crate::header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
+pub use crate::outlier::{FailurePercentage, Outlier, SuccessRate};
 pub use crate::path::EscapedSlashes;
 pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
@@ -277,6 +278,8 @@ pub struct Cluster {
     pub hash_balance_factor: Option<u32>,
     /// How endpoints that are new or healthy again come to their whole share, if not at once.
     pub slow_start: Option<SlowStart>,
+    /// When endpoints are taken out for what their answers are like, if ever.
+    pub outlier: Option<Outlier>,
     /// Endpoints in the node's own zone come first.
     pub prefer_zone: bool,
     /// What a level of endpoints bears, in percent of its healthy share: 140 lets it keep all

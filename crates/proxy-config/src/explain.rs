@@ -167,6 +167,18 @@ pub struct EndpointHealth {
     pub verdict: Verdict,
     /// The nodes that call it unhealthy.
     pub unhealthy_by: Vec<String>,
+    /// Why outlier detection of the node that answers has taken it out, and for how long yet.
+    #[serde(default)]
+    pub ejected: Option<ExplainedEjection>,
+}
+
+/// An ejection that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedEjection {
+    /// What for, such as `consecutive_5xx`.
+    pub why: String,
+    /// The time until it may return.
+    pub left: Time,
 }
 
 /// A merged opinion of an endpoint.

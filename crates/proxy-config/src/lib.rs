@@ -17,6 +17,7 @@ mod graph;
 mod header;
 mod host;
 mod link;
+mod outlier;
 mod parse;
 mod path;
 mod pattern;
@@ -33,8 +34,9 @@ mod words;
 pub use compile::{Checked, Compiled, RESOURCES_MAX, check, compile};
 pub use diff::{ListenerDiff, diff};
 pub use explain::{
-    Ask, AskFault, Chosen, EndpointHealth, ExplainedEndpoint, ExplainedHeaders, ExplainedHost,
-    ExplainedListener, ExplainedRetry, ExplainedTarget, Explanation, TriedRoute, Verdict, explain,
+    Ask, AskFault, Chosen, EndpointHealth, ExplainedEjection, ExplainedEndpoint, ExplainedHeaders,
+    ExplainedHost, ExplainedListener, ExplainedRetry, ExplainedTarget, Explanation, TriedRoute,
+    Verdict, explain,
 };
 pub use fault::{Fault, Location};
 pub use graph::{Graph, GraphEdge, GraphNode, GraphNodeKind, graph};

@@ -47,6 +47,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         minimum_ring_size: 1024,
         hash_balance_factor: None,
         slow_start: None,
+        outlier: None,
         prefer_zone: false,
         overprovisioning_factor: 140,
         headers: HeaderChanges::default(),

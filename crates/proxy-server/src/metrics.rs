@@ -2,6 +2,8 @@
 //!
 //! Owns names, help texts and labels. Reads the workers' counters when it is asked and adds them.
 
+mod outlier;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -348,6 +350,7 @@ fn encode_node_gauges(encoder: &mut DescriptorEncoder<'_>, sources: &Sources) ->
         let [_, waiting, _] = shared.in_use();
         encode_gauge(&mut metric, &[("cluster", &**key)], u64::from(waiting))?;
     }
+    outlier::encode(encoder, sources)?;
     for (name, help, healthy_only) in [
         ("cluster_membership_endpoints", "Endpoints", false),
         (

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh_health::HealthView;
 use proxy_config::compiled::{CompiledConfig, Listener, ResourceName};
@@ -150,6 +150,17 @@ impl ProxyServer {
     pub fn set_health(&self, view: Arc<HealthView>) {
         self.metrics.sources().health = view.clone();
         self.upkeep.set_health(view);
+    }
+
+    /// Why an endpoint of the cluster of this key (`namespace/name`) is taken out by outlier
+    /// detection right now, and for how long yet; `None`: it is not.
+    pub fn ejection(&self, cluster: &str, address: SocketAddr) -> Option<(&'static str, Duration)> {
+        let shared = self.metrics.sources().clusters.get(cluster).cloned()?;
+        let ejections = shared.ejections.read();
+        let mut active = ejections.active.iter();
+        let (_, ejection) = active.find(|(ejected, _)| *ejected == address)?;
+        let left = ejection.until.saturating_duration_since(Instant::now());
+        Some((ejection.kind.as_str(), left))
     }
 
     /// The proxy's metrics.

@@ -22,7 +22,7 @@ use crate::deadline::{Progress, Timer};
 use crate::flags::Flag;
 use crate::http::address_key;
 use crate::listener::Slot;
-use crate::upstream::{ConnectFault, Connection, Limit, Upstream, Wanted, connect};
+use crate::upstream::{ConnectFault, Connection, Limit, Seen, Upstream, Wanted, connect};
 use crate::wire::{Amount, Reader, Stream, Writer, reset};
 use crate::worker::Worker;
 
@@ -160,12 +160,12 @@ async fn open(
         let began = Instant::now();
         match connect(upstream, endpoint, Wanted::Fresh, timer, Limit(None)).await {
             Ok(connection) => {
-                upstream.answered(endpoint, began);
+                upstream.answered(endpoint, 200, began);
                 return Ok((connection, endpoint));
             }
             Err(ConnectFault::Overflow) => return Err(Flag::UpstreamOverflow),
             Err(_) => {
-                upstream.failed(endpoint, || began.elapsed());
+                upstream.failed(endpoint, Seen::Local, || began.elapsed());
                 failed.push(endpoint);
             }
         }

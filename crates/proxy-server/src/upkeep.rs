@@ -1,25 +1,30 @@
-//! What is worked out about clusters aside from requests: who may be chosen, and the tables of
-//! balancers that hash.
+//! What is worked out about clusters aside from requests: who is ejected as an outlier, who may be
+//! chosen, and the tables of balancers that hash.
 //!
 //! Owns one thread, which is no worker: a table of many endpoints takes a while, and meanwhile the
 //! workers serve by the one before. What it is told replaces what it was told before, so nothing
 //! queues up: however often health changes while a table is made, one more is made for all of that.
 
 mod agenda;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
+use std::time::Instant;
 
-use mesh_health::HealthView;
+use mesh_health::{Health, HealthView};
 use proxy_balance::{Eligible, Fitness};
 use proxy_config::compiled::{Cluster, CompiledConfig};
-use tokio::sync::{oneshot, watch};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use tokio::sync::{oneshot, watch as channel};
 
-use crate::upstream::{ClusterShared, Members};
+use crate::upstream::{Bell, ClusterShared, Ejections, Members};
 use agenda::{Agenda, Urgency};
+use watch::Watch;
 
 /// The clusters of a config by their keys.
 pub(crate) type Clusters = BTreeMap<Arc<str>, Arc<ClusterShared>>;
@@ -46,25 +51,16 @@ struct Orders {
 impl Upkeep {
     /// Starts the thread. `moved` counts the times that members of clusters changed; when nobody
     /// listens there any more, the thread ends.
-    pub(crate) fn start(moved: watch::Sender<u64>) -> io::Result<Self> {
+    pub(crate) fn start(moved: channel::Sender<u64>) -> io::Result<Self> {
         Self::with(moved, Box::new(Eligible::new))
     }
 
-    fn with(moved: watch::Sender<u64>, work: Box<Work>) -> io::Result<Self> {
+    fn with(moved: channel::Sender<u64>, work: Box<Work>) -> io::Result<Self> {
         let orders: Arc<Mutex<Orders>> = Arc::default();
-        let keeper = Keeper {
-            orders: orders.clone(),
-            moved,
-            work,
-            untold: false,
-            waiting: Vec::new(),
-            health: Arc::default(),
-            zone: None,
-            known: BTreeMap::new(),
-            agenda: Agenda::default(),
-        };
+        let heard = orders.clone();
         let named = thread::Builder::new().name("upkeep".to_owned());
-        let thread = named.spawn(move || keeper.run())?.thread().clone();
+        let thread = named.spawn(move || Keeper::new(heard, moved, work).run())?;
+        let thread = thread.thread().clone();
         Ok(Self { orders, thread })
     }
 
@@ -104,7 +100,7 @@ fn lock(orders: &Mutex<Orders>) -> MutexGuard<'_, Orders> {
 /// What the thread knows.
 struct Keeper {
     orders: Arc<Mutex<Orders>>,
-    moved: watch::Sender<u64>,
+    moved: channel::Sender<u64>,
     work: Box<Work>,
     /// Something was published that the workers have not been told of.
     untold: bool,
@@ -114,18 +110,41 @@ struct Keeper {
     zone: Option<Arc<str>>,
     known: BTreeMap<Arc<str>, Known>,
     agenda: Agenda,
+    /// Rung by workers that saw an endpoint fail too often in a row.
+    bell: Arc<Bell>,
+    rng: SmallRng,
 }
 
 /// A cluster of the config.
 struct Known {
     cluster: Arc<Cluster>,
     shared: Arc<ClusterShared>,
+    /// Where outliers are looked for.
+    watch: Option<Watch>,
 }
 
 impl Keeper {
+    /// On its own thread, which the bell is to wake.
+    fn new(orders: Arc<Mutex<Orders>>, moved: channel::Sender<u64>, work: Box<Work>) -> Self {
+        Self {
+            orders,
+            moved,
+            work,
+            untold: false,
+            waiting: Vec::new(),
+            health: Arc::default(),
+            zone: None,
+            known: BTreeMap::new(),
+            agenda: Agenda::default(),
+            bell: Bell::here(),
+            rng: SmallRng::from_rng(&mut rand::rng()),
+        }
+    }
+
     fn run(mut self) {
         loop {
             self.hear();
+            self.look();
             let next = self.agenda.next();
             if let Some(key) = &next {
                 self.work_out(key);
@@ -144,7 +163,7 @@ impl Keeper {
                 if self.moved.is_closed() {
                     return;
                 }
-                thread::park();
+                self.rest();
             }
         }
     }
@@ -154,8 +173,9 @@ impl Keeper {
         let orders = std::mem::take(&mut *lock(&self.orders));
         self.waiting.extend(orders.waiting);
         if let Some(view) = orders.health {
-            self.health = view;
-            for (key, known) in &self.known {
+            let before = std::mem::replace(&mut self.health, view);
+            for (key, known) in &mut self.known {
+                known.release_recovered(&before, &self.health);
                 if known.cluster.probe.is_some() && !known.holds(&self.health) {
                     self.agenda.add(key.clone(), known.urgency());
                 }
@@ -177,13 +197,50 @@ impl Keeper {
             if known.is_some_and(|known| Arc::ptr_eq(&known.cluster, cluster)) {
                 continue;
             }
+            let before = self.known.remove(&cluster.key);
+            let before = before.and_then(|known| known.watch);
+            let watched = before.is_some();
+            let workers = (shared.workers.len(), &self.bell);
             let known = Known {
                 cluster: cluster.clone(),
                 shared: shared.clone(),
+                watch: Watch::over(cluster, before, workers, Instant::now()),
             };
+            match &known.watch {
+                Some(watch) => watch.tell(cluster, shared),
+                None if watched => drop(shared.ejections.replace(Ejections::default())),
+                None => {}
+            }
             let urgency = known.urgency().min(Urgency::Awaited);
             self.agenda.add(cluster.key.clone(), urgency);
             self.known.insert(cluster.key.clone(), known);
+        }
+    }
+
+    /// Looks for outliers where workers rang, or it is time.
+    fn look(&mut self) {
+        let (now, rang) = (Instant::now(), self.bell.rang());
+        for (key, known) in &mut self.known {
+            let Some(watch) = &mut known.watch else {
+                continue;
+            };
+            if !rang && now < watch.next_sweep() {
+                continue;
+            }
+            let changed = watch.look(now, &mut self.rng);
+            watch.tell(&known.cluster, &known.shared);
+            if changed {
+                self.agenda.add(key.clone(), known.urgency());
+            }
+        }
+    }
+
+    /// Waits for an order, a bell or the next sweep.
+    fn rest(&self) {
+        let watches = self.known.values().filter_map(|known| known.watch.as_ref());
+        match watches.map(Watch::next_sweep).min() {
+            Some(next) => thread::park_timeout(next.saturating_duration_since(Instant::now())),
+            None => thread::park(),
         }
     }
 
@@ -221,7 +278,30 @@ impl Known {
     }
 
     fn fitness(&self, health: &HealthView) -> Fitness {
-        Fitness::new(&self.cluster, health, |_| false)
+        let ejected = |address| {
+            let watch = self.watch.as_ref();
+            watch.is_some_and(|watch| watch.is_ejected(address))
+        };
+        Fitness::new(&self.cluster, health, ejected)
+    }
+
+    /// Ends the ejections of those that were unhealthy and are not any more, as probes say: they saw
+    /// it recover.
+    fn release_recovered(&mut self, before: &HealthView, after: &HealthView) {
+        let Some(watch) = &mut self.watch else {
+            return;
+        };
+        let mut released = false;
+        for endpoint in &self.cluster.endpoints {
+            let (key, address) = (&self.cluster.key, endpoint.address);
+            let was_bad = before.health(key, address) == Health::Unhealthy;
+            if was_bad && after.health(key, address) == Health::Healthy {
+                released |= watch.release(address);
+            }
+        }
+        if released {
+            watch.tell(&self.cluster, &self.shared);
+        }
     }
 
     /// Whether what is published is of this config.
@@ -240,6 +320,7 @@ impl Known {
         Members {
             cluster: self.cluster.clone(),
             eligible: work(&self.cluster, &self.fitness(health), zone),
+            marks: self.watch.as_ref().map(Watch::marks).unwrap_or_default(),
         }
     }
 }

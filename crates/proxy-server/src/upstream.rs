@@ -5,7 +5,9 @@
 
 mod choice;
 mod connect;
+mod ejections;
 mod limits;
+mod marks;
 mod members;
 mod pool;
 
@@ -19,7 +21,9 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use connect::{ConnectFault, Limit, Wanted, connect};
+pub(crate) use ejections::Ejections;
 pub(crate) use limits::{ClusterShared, Permit};
+pub(crate) use marks::{Bell, Marks, Seen};
 pub(crate) use members::Members;
 pub(crate) use pool::{Connection, Endpoint};
 
@@ -36,6 +40,8 @@ pub(crate) struct Upstream {
     worker: usize,
     balancer: RefCell<Balancer>,
     eligible: RefCell<Eligible>,
+    /// By endpoint, where outliers are looked for.
+    marks: Arc<[Arc<Marks>]>,
     /// The version of the members that it serves by.
     version: Cell<u64>,
     /// Since when the youngest of the eligible endpoints is eligible.
@@ -79,6 +85,7 @@ impl Upstream {
             worker,
             balancer: RefCell::new(balancer),
             eligible: RefCell::new(members.eligible.clone()),
+            marks: members.marks.clone(),
             version: Cell::new(version),
             youngest_since: Cell::new(None),
             waiting: Cell::new(0),

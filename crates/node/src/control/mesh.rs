@@ -4,12 +4,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control_api::v1;
 use control_api::v1::mesh_server::Mesh;
 use mesh_gossip::{Liveness, Peer, Peers};
 use mesh_health::{Report, Verdict};
-use proxy_config::{Ask, EndpointHealth};
+use proxy_config::{Ask, EndpointHealth, ExplainedEjection, Time};
 use tonic::{Request, Response, Status};
 
 use crate::parts::Parts;
@@ -66,6 +67,7 @@ impl Mesh for MeshService {
                 EndpointHealth {
                     verdict: crate::health::verdict(health),
                     unhealthy_by: self.accusers(&peers, &cluster.key, endpoint.address),
+                    ejected: self.ejection(&cluster.key, endpoint.address),
                 }
             });
         let json = serde_json::to_vec(&explanation)
@@ -94,6 +96,15 @@ impl Mesh for MeshService {
 }
 
 impl MeshService {
+    /// What this node's outlier detection says of the endpoint.
+    fn ejection(&self, cluster: &str, address: SocketAddr) -> Option<ExplainedEjection> {
+        let (why, left) = self.0.proxy.ejection(cluster, address)?;
+        Some(ExplainedEjection {
+            why: why.to_owned(),
+            left: Time(Duration::from_secs(left.as_secs())),
+        })
+    }
+
     /// The names of the nodes whose probes call the endpoint unhealthy.
     fn accusers(&self, peers: &Peers, cluster: &str, address: SocketAddr) -> Vec<String> {
         let says = |report: &Report| report.verdicts.get(&address) == Some(&Verdict::Unhealthy);

@@ -2,6 +2,7 @@
 
 mod hashing;
 mod levels;
+mod outliers;
 mod time;
 
 use std::collections::BTreeMap;
@@ -65,6 +66,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         minimum_ring_size: 1024,
         hash_balance_factor: None,
         slow_start: None,
+        outlier: None,
         prefer_zone: false,
         overprovisioning_factor: 140,
         headers: proxy_config::HeaderChanges::default(),

@@ -136,6 +136,9 @@ impl fmt::Display for ExplainedEndpoint {
                 self.health.unhealthy_by.join(", ")
             )?;
         }
+        if let Some(ejected) = &self.health.ejected {
+            write!(f, ", ejected for {} ({} left)", ejected.why, ejected.left)?;
+        }
         writeln!(f)
     }
 }

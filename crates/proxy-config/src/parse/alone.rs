@@ -6,6 +6,7 @@ mod action;
 mod balance;
 mod headers;
 mod matching;
+mod outlier;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -139,6 +140,9 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     findings.refuse_percent("panic_threshold", spec.panic_threshold);
     headers::check(&spec.headers, "headers", findings);
     balance::check_cluster(spec, findings);
+    if let Some(spec) = &spec.outlier {
+        outlier::check(spec, findings);
+    }
 }
 
 fn check_probe(probe: &ProbeSpec, findings: &mut Findings) {

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{HeadersSpec, is_default};
+use super::{HeadersSpec, OutlierSpec, is_default};
 use crate::compiled::Balance;
 use crate::units::Time;
 use crate::words::{Address, Name, ProbePath};
@@ -49,6 +49,9 @@ pub struct ClusterSpec {
     /// share little by little; left out: at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStartSpec>,
+    /// Outlier detection: endpoints whose answers are bad are taken out for a while; left out: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier: Option<Box<OutlierSpec>>,
     /// `true`: endpoints in the node's own zone come first, as if the others had a lower priority.
     #[serde(default, skip_serializing_if = "is_default")]
     pub prefer_zone: bool,

@@ -23,11 +23,13 @@ fn health(_: &Cluster, endpoint: &Endpoint) -> EndpointHealth {
         EndpointHealth {
             verdict: Verdict::Unhealthy,
             unhealthy_by: vec!["n2".into(), "n3".into()],
+            ejected: None,
         }
     } else {
         EndpointHealth {
             verdict: Verdict::Healthy,
             unhealthy_by: vec![],
+            ejected: None,
         }
     }
 }

@@ -22,7 +22,7 @@ use super::upload::{Standing, Upload};
 use crate::deadline::{Timer, earlier};
 use crate::http1::{Framing, RequestHead, ResponseHead};
 use crate::listener::Slot;
-use crate::upstream::{ConnectFault, Connection, Limit, Upstream, Wanted, connect};
+use crate::upstream::{ConnectFault, Connection, Limit, Seen, Upstream, Wanted, connect};
 use crate::worker::Worker;
 
 /// What does not change between the tries of one request.
@@ -129,7 +129,7 @@ pub(super) async fn attempt<C: ToClient, B: FromClient>(
         Err(fault) => {
             let tried = connect_failed(&fault);
             if matches!(tried, Tried::Failed(..)) {
-                upstream.failed(endpoint, Duration::default);
+                upstream.failed(endpoint, Seen::Local, Duration::default);
             }
             return tried;
         }
@@ -180,10 +180,21 @@ pub(super) async fn attempt<C: ToClient, B: FromClient>(
         upstream.wake_one();
     }
     let tried = judge(job, end, (unsent, reused), upstream);
-    if let Some(Tried::Failed(..) | Tried::Refused(Reason::ResponseTimeout)) = tried {
-        upstream.failed(endpoint, || now - began);
+    if let Some(seen) = tried.and_then(fault_of) {
+        upstream.failed(endpoint, seen, || now - began);
     }
     tried.unwrap_or(Tried::Answered(record.connection))
+}
+
+/// What a try without an answer says about its endpoint.
+fn fault_of(tried: Tried) -> Option<Seen> {
+    match tried {
+        Tried::Failed(Failure::TimedOut, _) | Tried::Refused(Reason::ResponseTimeout) => {
+            Some(Seen::Local)
+        }
+        Tried::Failed(..) => Some(Seen::Broken),
+        _ => None,
+    }
 }
 
 fn connect_failed(fault: &ConnectFault) -> Tried {

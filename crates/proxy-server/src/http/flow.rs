@@ -126,8 +126,9 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
         // A client that is slow to send is not the endpoint's fault.
         let arrived = self.job.standing.finished.get();
         let asked = arrived.map_or(began, |arrived| arrived.max(began));
-        self.upstream.answered(self.endpoint, asked);
         let status = self.client.answer.status;
+        self.upstream
+            .answered(self.endpoint, status.as_u16(), asked);
         if let Some(class) = class_of(status.as_u16()) {
             self.upstream.counters().responses[class].increment();
         }

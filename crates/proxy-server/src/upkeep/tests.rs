@@ -52,7 +52,7 @@ struct Gate {
     made: Arc<AtomicUsize>,
 }
 
-fn gated(moved: watch::Sender<u64>) -> (Upkeep, Gate) {
+fn gated(moved: channel::Sender<u64>) -> (Upkeep, Gate) {
     let (begins, begun) = mpsc::channel();
     let (go_on, gate) = mpsc::channel::<()>();
     let made = Arc::new(AtomicUsize::new(0));
@@ -85,7 +85,7 @@ fn chosen(upstream: &Upstream) -> Vec<usize> {
 
 #[tokio::test]
 async fn while_a_table_is_made_the_one_before_serves_and_what_changes_meanwhile_is_one_more() {
-    let (moved, mut news) = watch::channel(0);
+    let (moved, mut news) = channel::channel(0);
     let (upkeep, gate) = gated(moved);
     let config = config(HASHED);
     let clusters = shared(&config);
@@ -119,7 +119,7 @@ async fn while_a_table_is_made_the_one_before_serves_and_what_changes_meanwhile_
 
 #[tokio::test]
 async fn a_health_that_changes_back_before_its_table_is_begun_costs_nothing() {
-    let (moved, mut news) = watch::channel(0);
+    let (moved, mut news) = channel::channel(0);
     let (upkeep, gate) = gated(moved);
     let other = HASHED.replace("name: web", "name: api");
     let config = config(&format!("{HASHED}\n---\n{other}"));
@@ -146,7 +146,7 @@ async fn a_health_that_changes_back_before_its_table_is_begun_costs_nothing() {
 
 #[tokio::test]
 async fn a_panic_ends_the_work_on_one_cluster_alone() {
-    let (moved, _news) = watch::channel(0);
+    let (moved, _news) = channel::channel(0);
     let work = |cluster: &Cluster, fitness: &Fitness, zone: Option<&str>| {
         assert_ne!(cluster.name.to_string(), "bad", "this one cannot be made");
         Eligible::new(cluster, fitness, zone)
@@ -163,14 +163,50 @@ async fn a_panic_ends_the_work_on_one_cluster_alone() {
 
 #[test]
 fn the_thread_ends_with_the_last_worker() {
-    let (moved, worker) = watch::channel(0);
+    let (moved, worker) = channel::channel(0);
     let upkeep = Upkeep::start(moved).unwrap();
     let orders = Arc::downgrade(&upkeep.orders);
     drop(worker);
     drop(upkeep);
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while orders.upgrade().is_some() {
-        assert!(std::time::Instant::now() < deadline, "it never ends");
+        assert!(Instant::now() < deadline, "it never ends");
         thread::yield_now();
     }
+}
+
+/// A verdict on the first endpoint.
+fn verdict(config: &CompiledConfig, health: Health) -> Arc<HealthView> {
+    let mut view = HealthView::clone(&unhealthy(config, 0));
+    let verdicts = view.clusters.values_mut().flat_map(BTreeMap::values_mut);
+    verdicts.for_each(|verdict| *verdict = health);
+    Arc::new(view)
+}
+
+#[tokio::test]
+async fn who_fails_in_a_row_is_ejected_until_probes_see_it_recover() {
+    let (moved, mut news) = channel::channel(0);
+    let upkeep = Upkeep::start(moved).unwrap();
+    let config = config(&HASHED.replace("maglev", "maglev, outlier: {}"));
+    let clusters = shared(&config);
+    let adopting = timeout(PATIENCE, upkeep.adopt(&config, &clusters));
+    adopting.await.expect("it is made");
+    let shared = clusters["default/web"].clone();
+    let upstream = Upstream::new(shared.clone(), 0, None).unwrap();
+    news.borrow_and_update();
+    for status in [503, 503, 503, 503, 200, 500, 500, 500, 500, 500] {
+        assert_eq!(chosen(&upstream), [0, 1]);
+        upstream.answered(0, status, tokio::time::Instant::now());
+    }
+    timeout(PATIENCE, news.changed()).await.unwrap().unwrap();
+    assert_eq!(chosen(&upstream), [1]);
+    assert_eq!(shared.ejections.read().active.len(), 1);
+    // Its probes see it fail, and then recover.
+    upkeep.set_health(verdict(&config, Health::Unhealthy));
+    let adopting = timeout(PATIENCE, upkeep.adopt(&config, &clusters));
+    adopting.await.expect("nothing is to be made");
+    upkeep.set_health(verdict(&config, Health::Healthy));
+    timeout(PATIENCE, news.changed()).await.unwrap().unwrap();
+    assert_eq!(chosen(&upstream), [0, 1]);
+    assert_eq!(shared.ejections.read().active, []);
 }

@@ -11,7 +11,7 @@ use proxy_config::compiled::Balance;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
-use super::Upstream;
+use super::{Seen, Upstream};
 
 impl Upstream {
     /// Takes over what changed about who may be chosen, if anything did.
@@ -67,8 +67,18 @@ impl Upstream {
         self.cluster.balance == Balance::PeakEwma
     }
 
-    /// An endpoint's answer to what was sent then has begun.
-    pub(crate) fn answered(&self, endpoint: usize, sent: Instant) {
+    fn see(&self, endpoint: usize, seen: Seen) {
+        if let Some(policy) = &self.cluster.outlier
+            && let Some(marks) = self.marks.get(endpoint)
+        {
+            marks.see(self.worker, policy, seen);
+        }
+    }
+
+    /// An endpoint's answer to what was sent then has begun, with this status; 200 stands for what
+    /// has none.
+    pub(crate) fn answered(&self, endpoint: usize, status: u16, sent: Instant) {
+        self.see(endpoint, Seen::Status(status));
         if self.is_measured() {
             let now = Instant::now();
             let cell = &self.endpoints[endpoint].ewma;
@@ -79,7 +89,8 @@ impl Upstream {
     }
 
     /// An endpoint gave no answer, which was known after `took`.
-    pub(crate) fn failed(&self, endpoint: usize, took: impl FnOnce() -> Duration) {
+    pub(crate) fn failed(&self, endpoint: usize, seen: Seen, took: impl FnOnce() -> Duration) {
+        self.see(endpoint, seen);
         if self.is_measured() {
             let cell = &self.endpoints[endpoint].ewma;
             let mut ewma = cell.get();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use proxy_config::compiled::Limits;
 
+use super::ejections::Told;
 use super::members::Published;
 use crate::counters::ClusterCounters;
 
@@ -17,6 +18,7 @@ pub(crate) struct ClusterShared {
     /// By the number of the worker.
     pub(crate) workers: Box<[ClusterCounters]>,
     pub(crate) members: Published,
+    pub(crate) ejections: Told,
     connections: AtomicU32,
     pending: AtomicU32,
     retries: AtomicU32,
@@ -42,6 +44,7 @@ impl ClusterShared {
         Self {
             workers: (0..workers).map(|_| ClusterCounters::default()).collect(),
             members: Published::default(),
+            ejections: Told::default(),
             connections: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),

@@ -8,12 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use proxy_balance::Eligible;
 use proxy_config::compiled::Cluster;
 
+use super::marks::Marks;
+
 /// What workers serve a cluster by. Immutable: a change makes a new one.
 #[derive(Debug)]
 pub(crate) struct Members {
     pub(crate) cluster: Arc<Cluster>,
     /// Of the endpoints of that cluster.
     pub(crate) eligible: Eligible,
+    /// Where workers count what outliers are known by, in the order of these endpoints; empty where
+    /// nobody looks for outliers.
+    pub(crate) marks: Arc<[Arc<Marks>]>,
 }
 
 /// The newest members of a cluster. The lock is taken when they change, never for a request.

@@ -33,6 +33,7 @@ fn publish(shared: &ClusterShared, cluster: &Arc<Cluster>, view: &HealthView, zo
     shared.members.publish(Arc::new(Members {
         cluster: cluster.clone(),
         eligible: Eligible::new(cluster, &fitness, zone),
+        marks: Arc::default(),
     }));
 }
 
@@ -96,7 +97,7 @@ fn who_stays_over_a_change_of_config_is_not_new() {
     let before = upstream(&one, None);
     let long_ago = Instant::now().checked_sub(Duration::from_secs(60));
     before.endpoints[0].eligible_since.set(long_ago);
-    before.answered(0, Instant::now());
+    before.answered(0, 200, Instant::now());
     let two = cluster(&format!("{TWO}, {slow}"));
     publish(&before.shared, &two, &HealthView::default(), None);
     // Until the config comes that they are of, it goes on as it is.
@@ -112,10 +113,10 @@ fn what_answers_late_or_not_at_all_is_avoided_under_peak_ewma() {
     let cluster = cluster(&format!("{TWO}, balance: peak_ewma"));
     let upstream = upstream(&cluster, None);
     let now = Instant::now();
-    upstream.answered(1, now);
-    upstream.answered(0, now.checked_sub(Duration::from_secs(1)).unwrap());
+    upstream.answered(1, 200, now);
+    upstream.answered(0, 200, now.checked_sub(Duration::from_secs(1)).unwrap());
     assert_eq!(counts(&upstream), [0, 1000]);
-    upstream.failed(1, || Duration::from_secs(9));
+    upstream.failed(1, Seen::Broken, || Duration::from_secs(9));
     assert_eq!(counts(&upstream), [1000, 0]);
 }
 
