@@ -11,8 +11,9 @@ use prost::Message;
 use store_api::skeinpb as pb;
 use store_disk::{Loaded, Rows, RowsBatch};
 use store_mvcc::{ImageBuilder, KeyValue, Row, RowId};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
+use tokio::time::Instant;
 
 use crate::auth_row;
 use crate::convert;
@@ -24,6 +25,8 @@ use crate::wire;
 
 /// Changes gather so long before they are written: hot keys are written once.
 const GATHER: Duration = Duration::from_millis(500);
+/// At the end the log is about to hold what is applied: between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Keeps the rows close behind the newest state.
 pub(crate) struct RowsTask {
@@ -32,6 +35,8 @@ pub(crate) struct RowsTask {
     durable: Arc<Durable>,
     /// What the rows hold, once the queue is written; `None`: not what any state holds.
     written: Option<InRows>,
+    /// Asks to write what there is and to end.
+    end: mpsc::Receiver<()>,
 }
 
 /// What the rows hold.
@@ -47,39 +52,63 @@ impl RowsTask {
         states: watch::Receiver<State>,
         durable: Arc<Durable>,
         written: Option<InRows>,
+        end: mpsc::Receiver<()>,
     ) -> Self {
         Self {
             rows,
             states,
             durable,
             written,
+            end,
         }
     }
 
-    /// Runs until the state machine is gone.
+    /// Runs until the state machine is gone, or until it is asked to end: then the rows hold the
+    /// newest state that the log holds, too.
     pub(crate) async fn run(mut self) {
         loop {
-            let state = self.states.borrow_and_update().clone();
-            let due = self.is_due(&state);
-            if due {
-                let rows = self.rows.clone();
-                let from = self.written.take();
-                // Off the runtime: it blocks while too much is pending.
-                let write = tokio::task::spawn_blocking(move || write(&rows, from, state));
-                match write.await.map_err(JoinError::try_into_panic) {
-                    Ok(written) => self.written = Some(written),
-                    // Its panic is this task's, so that the store tells it; else the runtime ends.
-                    Err(Ok(panic)) => std::panic::resume_unwind(panic),
-                    Err(Err(_)) => return,
-                }
-            }
-            tokio::time::sleep(GATHER).await;
             // What waits for the log is looked at again; otherwise only news are.
-            let waits = !due && self.is_behind();
-            if !waits && self.states.changed().await.is_err() {
-                return;
+            let waits = !self.catch_up().await && self.is_behind();
+            let news = async {
+                tokio::time::sleep(GATHER).await;
+                waits || self.states.changed().await.is_ok()
+            };
+            tokio::select! {
+                more = news => if !more {
+                    return;
+                },
+                _ = self.end.recv() => break,
             }
         }
+        // What is applied is about to be durable, unless the disk failed.
+        let last_look = Instant::now() + GATHER;
+        while !self.catch_up().await && self.is_behind() && Instant::now() < last_look {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        let rows = self.rows.clone();
+        // Only a runtime that ends cancels it.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || rows.flush()).await {
+            tracing::warn!(%error, "the applied rows are behind");
+        }
+    }
+
+    /// Queues the newest state, if there is a newer one and the log holds it.
+    async fn catch_up(&mut self) -> bool {
+        let state = self.states.borrow_and_update().clone();
+        let due = self.is_due(&state);
+        if due {
+            let rows = self.rows.clone();
+            let from = self.written.take();
+            // Off the runtime: it blocks while too much is pending.
+            let write = tokio::task::spawn_blocking(move || write(&rows, from, state));
+            match write.await.map_err(JoinError::try_into_panic) {
+                Ok(written) => self.written = Some(written),
+                // Its panic is this task's, so that the store tells it; else the runtime ends.
+                Err(Ok(panic)) => std::panic::resume_unwind(panic),
+                Err(Err(_)) => {}
+            }
+        }
+        due
     }
 
     fn is_behind(&self) -> bool {

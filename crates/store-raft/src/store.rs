@@ -18,7 +18,7 @@ use store_api::skeinpb::raft_server::RaftServer;
 use store_disk::{SnapshotStore, Wal, WalError};
 use store_mvcc::{Image, Outcome, Proposal};
 use tls::Dialer;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use self::parts::Parts;
 use crate::Raft;
@@ -93,6 +93,7 @@ struct Inner {
     counting: Arc<Counting>,
     deadline: Duration,
     hang_up: ShutdownTrigger,
+    end_rows: mpsc::Sender<()>,
     tasks: Tasks,
 }
 
@@ -138,11 +139,13 @@ impl Store {
         } = opened;
 
         let published = Published::new(&recovered.state);
+        let (end_rows, rows_end) = mpsc::channel(1);
         let rows = RowsTask::new(
             recovered.rows,
             published.states.subscribe(),
             log.durable(),
             recovered.in_rows,
+            rows_end,
         );
         let machine = StateMachine::new(
             config.version,
@@ -169,6 +172,7 @@ impl Store {
             version: config.version,
             peer_tls: config.peer_tls,
             log: counted,
+            end_rows,
             raft,
             seat,
             addresses,
@@ -356,7 +360,8 @@ impl Store {
         self.inner.tasks.ended().await
     }
 
-    /// Stops Raft. Whoever waits gets an error; what is acknowledged is on disk.
+    /// Stops Raft. Whoever waits gets an error; what is acknowledged is on disk, and the applied rows
+    /// are where the log is: the next start has nothing to replay, whatever version it is of.
     pub async fn shutdown(&self) {
         self.inner.tasks.expect_ends();
         if self.inner.raft.shutdown().await.is_err() {
@@ -367,6 +372,12 @@ impl Store {
         let told = status.wait_for(|status| status.role == Role::Stopped);
         if tokio::time::timeout(self.deadline(), told).await.is_err() {
             tracing::warn!("the status did not follow the stop");
+        }
+        // An error means that it was asked before, or has ended.
+        let _ = self.inner.end_rows.try_send(());
+        let ended = self.inner.end_rows.closed();
+        if tokio::time::timeout(self.deadline(), ended).await.is_err() {
+            tracing::warn!("the applied rows did not follow the stop; the next start takes longer");
         }
         self.inner.tasks.stopped().await;
     }

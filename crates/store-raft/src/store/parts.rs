@@ -9,7 +9,7 @@ use lifecycle::{ShutdownTrigger, Tasks};
 use model::Version;
 use store_disk::SnapshotStore;
 use tls::Dialer;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{Inner, Store};
 use crate::Raft;
@@ -35,6 +35,7 @@ pub(super) struct Parts {
     pub(super) version: Version,
     pub(super) peer_tls: Option<Dialer>,
     pub(super) log: LogStore,
+    pub(super) end_rows: mpsc::Sender<()>,
     pub(super) raft: Raft,
     pub(super) seat: Arc<MeshSeat>,
     pub(super) addresses: Arc<Addresses>,
@@ -56,6 +57,7 @@ impl Parts {
             version,
             peer_tls,
             log,
+            end_rows,
             raft,
             seat,
             addresses,
@@ -108,6 +110,7 @@ impl Parts {
             counting,
             deadline: timings.request,
             hang_up: ShutdownTrigger::new().0,
+            end_rows,
             tasks,
         });
         Store { inner }

@@ -6,7 +6,7 @@ use store_mvcc::{
 use store_raft::SnapshotLimits;
 
 use crate::harness::{Mesh, Options, until};
-use crate::recovery::restart_until_rows_have;
+use crate::recovery::restart_in_order;
 
 fn often() -> Options {
     let snapshots = SnapshotLimits {
@@ -77,14 +77,14 @@ async fn leases_are_the_same_after_every_way_back_from_the_disk() {
     mesh.restart(0).await;
     assert_eq!(image(&mesh, 0).await, before);
     let last = mesh.node(0).store.status().applied;
-    restart_until_rows_have(&mut mesh, last).await;
+    restart_in_order(&mut mesh, last).await;
     assert_eq!(image(&mesh, 0).await, before);
 
     // What rows said is what they go on from.
     live_on(&mesh).await;
     let later = image(&mesh, 0).await;
     let last = mesh.node(0).store.status().applied;
-    restart_until_rows_have(&mut mesh, last).await;
+    restart_in_order(&mut mesh, last).await;
     assert_eq!(image(&mesh, 0).await, later);
 }
 
