@@ -15,6 +15,7 @@ use crate::completions::Completions;
 use crate::config;
 use crate::demo::Demo;
 use crate::demo::upstream::Upstream;
+use crate::downgrade::DowngradeCommand;
 use crate::explain::Explain;
 use crate::failure::Failure;
 use crate::graph::GraphCommand;
@@ -58,8 +59,10 @@ pub(crate) struct Remote<C: Args> {
 
 /// Every command.
 #[derive(Debug, Subcommand)]
-// One is made per process: their sizes do not matter.
-#[allow(clippy::large_enum_variant)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one is made per process: their sizes do not matter"
+)]
 pub(crate) enum Command {
     /// Run a node: store, mesh and proxy in one process
     #[command(after_help = "\
@@ -171,6 +174,11 @@ For the stopped node that has most, when a majority of the voters will never com
 code 3, while the members that answer could be a quorum. What was there before is kept in a folder
 beside the new content. The other nodes then join with empty data directories.")]
     Recover(Recover),
+
+    /// Go back to the minor version before, node by node
+    #[command(subcommand)]
+    Downgrade(DowngradeCommand),
+
     /// Switch on and off that callers are asked who they are
     #[command(subcommand)]
     Auth(AuthCommand),
@@ -319,6 +327,7 @@ impl Command {
             Self::Member(command) => command.run(),
             Self::Snapshot(command) => command.run(),
             Self::Recover(command) => local(command.output, |output| command.run(output)),
+            Self::Downgrade(command) => command.run(),
             Self::Auth(command) => command.run(),
             Self::User(command) => command.run(),
             Self::Role(command) => command.run(),
@@ -418,74 +427,4 @@ fn asked_format(arguments: &[OsString]) -> Format {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_has_an_example() {
-        fn check(command: &clap::Command, path: &str) {
-            let path = format!("{path} {}", command.get_name());
-            if command.has_subcommands() {
-                for command in command.get_subcommands() {
-                    check(command, &path);
-                }
-            } else {
-                let help = command
-                    .get_after_help()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
-                assert!(
-                    help.contains("Example") && help.contains(path.trim()),
-                    "{path}"
-                );
-            }
-        }
-        for command in Cli::command().get_subcommands() {
-            check(command, "skein");
-        }
-    }
-
-    #[test]
-    fn the_format_of_usage_errors_is_found_in_every_spelling() {
-        let format =
-            |line: &str| asked_format(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
-        for json in [
-            "skein get -o json",
-            "skein get -ojson",
-            "skein --output=json",
-            "skein --output json",
-        ] {
-            assert_eq!(format(json), Format::Json, "{json}");
-        }
-        for text in ["skein get", "skein get -o text", "skein put k -- -o json"] {
-            assert_eq!(format(text), Format::Text, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_usage_error_names_the_fault_only() {
-        let error = Cli::try_parse_from(["skein", "get", "a", "--limit", "0"]).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        let fault = first_paragraph(&error);
-        assert!(
-            fault.contains("--limit") && !fault.contains("Usage"),
-            "{fault}"
-        );
-    }
-
-    #[test]
-    fn endpoints_are_a_list() {
-        let cli = Cli::try_parse_from(["skein", "status", "--endpoints", "a:1,b:2"]).unwrap();
-        let Command::Status(status) = cli.command else {
-            panic!("not status")
-        };
-        assert_eq!(status.options.endpoints, ["a:1", "b:2"]);
-    }
-}
+mod tests;

@@ -17,6 +17,7 @@ mod completions;
 mod config;
 mod demo;
 mod documents;
+mod downgrade;
 mod escape;
 mod explain;
 mod failure;

@@ -165,6 +165,26 @@ impl Client {
         .await
     }
 
+    /// Goes back to the minor version before, asks whether that can be, or stays after all.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn downgrade(
+        &self,
+        request: pb::DowngradeRequest,
+    ) -> Result<pb::DowngradeResponse, ClientError> {
+        self.write(|channel| {
+            let request = request.clone();
+            async move {
+                Ok(MaintenanceClient::new(channel)
+                    .downgrade(request)
+                    .await?
+                    .into_inner())
+            }
+        })
+        .await
+    }
+
     /// The status of the first endpoint that answers.
     ///
     /// # Errors
