@@ -11,6 +11,7 @@ pub(crate) mod skein;
 mod subnet;
 mod traffic;
 mod upstream;
+mod writers;
 
 pub(crate) use certificates::{Authority, Pair};
 pub(crate) use http::{Answer, Connection, get, request, send_raw};
@@ -20,6 +21,7 @@ pub(crate) use skein::{Ran, skein, skein_with_input};
 pub(crate) use subnet::Subnet;
 pub(crate) use traffic::Traffic;
 pub(crate) use upstream::Upstream;
+pub(crate) use writers::Writers;
 
 use std::time::{Duration, Instant};
 

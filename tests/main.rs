@@ -24,4 +24,5 @@ mod start;
 mod store;
 mod tidy;
 mod tls;
+mod versions;
 mod without_store;

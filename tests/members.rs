@@ -1,16 +1,9 @@
 //! `skein member`: changes of the members by hand, and what is refused.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use store_api::etcdserverpb::PutRequest;
-use store_client::{Client, ClientOptions};
 
-use crate::harness::{Mesh, Node, until};
+use crate::harness::{Mesh, Node, Writers, until};
 
 /// How many members the node knows.
 fn members(node: &Node) -> usize {
@@ -75,88 +68,6 @@ fn a_removal_that_would_cost_the_quorum_is_refused() {
     assert!(message.contains("stays a member"), "{message}");
     silent.signal(Signal::CONT);
     assert_eq!(members(living), 3);
-}
-
-/// A writer that must not notice anything; the keys that were acknowledged.
-async fn write_until(
-    endpoints: Vec<String>,
-    name: usize,
-    stop: Arc<AtomicBool>,
-    written: Arc<AtomicUsize>,
-) -> Vec<String> {
-    let options = ClientOptions {
-        deadline: Duration::from_secs(20),
-        ..ClientOptions::default()
-    };
-    let client = Client::new(&endpoints, options).expect("good endpoints");
-    let mut keys = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        let key = format!("w/{name}/{}", keys.len());
-        let request = PutRequest {
-            key: key.clone().into(),
-            value: key.clone().into(),
-            ..Default::default()
-        };
-        let put = client.put(request).await;
-        put.unwrap_or_else(|error| panic!("{key}: {error}"));
-        keys.push(key);
-        written.fetch_add(1, Ordering::Relaxed);
-    }
-    keys
-}
-
-/// Nine writers, a third of which begins at each node.
-struct Writers {
-    runtime: tokio::runtime::Runtime,
-    tasks: Vec<tokio::task::JoinHandle<Vec<String>>>,
-    stop: Arc<AtomicBool>,
-    written: Arc<AtomicUsize>,
-}
-
-impl Writers {
-    fn start(mesh: &Mesh) -> Self {
-        let mut endpoints: Vec<String> = mesh.nodes.iter().map(Node::client).collect();
-        let (stop, written) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let tasks = (0..9).map(|name| {
-            endpoints.rotate_left(1);
-            let (stop, written) = (Arc::clone(&stop), Arc::clone(&written));
-            runtime.spawn(write_until(endpoints.clone(), name, stop, written))
-        });
-        let tasks = tasks.collect();
-        Self {
-            runtime,
-            tasks,
-            stop,
-            written,
-        }
-    }
-
-    /// Waits for so many more writes.
-    fn more(&self, count: usize) {
-        let from = self.written.load(Ordering::Relaxed);
-        until("writes go on", || {
-            let failed = self.tasks.iter().any(tokio::task::JoinHandle::is_finished);
-            assert!(!failed, "a writer failed");
-            self.written.load(Ordering::Relaxed) >= from + count
-        });
-    }
-
-    /// Ends them; all that was acknowledged must be at this node.
-    fn end(self, node: &Node) {
-        self.stop.store(true, Ordering::Relaxed);
-        let written = self.tasks.into_iter();
-        let keys =
-            written.flat_map(|writer| self.runtime.block_on(writer).expect("no write fails"));
-        let keys: Vec<String> = keys.collect();
-        let stored = node.skein(&["get", "w/", "--prefix", "--keys-only"]).ok();
-        let stored: BTreeSet<&str> = stored.stdout.lines().collect();
-        let lost: Vec<_> = keys
-            .iter()
-            .filter(|key| !stored.contains(&***key))
-            .collect();
-        assert!(lost.is_empty(), "{lost:?}");
-    }
 }
 
 #[test]

@@ -216,6 +216,11 @@ impl Node {
         self.start_by(skein::command());
     }
 
+    /// Starts it as another build of the product.
+    pub(crate) fn start_as(&mut self, program: &Path) {
+        self.start_by(skein::command_of(program));
+    }
+
     /// Starts it through a shell that runs `before` first, such as a limit or a trap.
     pub(crate) fn start_after(&mut self, before: &str) {
         let mut shell = std::process::Command::new("sh");

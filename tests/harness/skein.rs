@@ -1,6 +1,7 @@
 //! The product's binary, run as a user runs it.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 /// What a command did.
@@ -50,7 +51,12 @@ impl From<Output> for Ran {
 
 /// The binary, ready to run without anything of the caller's environment that it reads.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_skein"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_skein")))
+}
+
+/// The same for another build of it.
+pub(crate) fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .env_remove("SKEIN_ENDPOINTS")
         .env_remove("SKEIN_CACERT")
