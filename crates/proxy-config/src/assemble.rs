@@ -209,6 +209,7 @@ pub(crate) fn virtual_host(
                 None => base.retry.clone(),
             },
             hash: route.hash.iter().filter_map(hash).collect(),
+            mirror: action::mirrors(route, resource, clusters)?,
             headers: [mine.clone(), shared_changes(&route.headers, &unchanged)],
         };
         routes.push((matching::conditions(&route.matches), Arc::new(compiled)));

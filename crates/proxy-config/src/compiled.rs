@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 pub use crate::action::{Action, Asked, HostChange, PathChange, Redirect, Respond, Rewrite};
 pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
 pub use crate::header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
+pub use crate::mirror::Mirror;
 pub use crate::outlier::{FailurePercentage, Outlier, SuccessRate};
 pub use crate::path::EscapedSlashes;
+pub use crate::resource::Percent;
 pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
 
@@ -122,6 +124,8 @@ pub struct Route {
     pub retry: RetryPolicy,
     /// What a request is known by, for clusters that hash; empty: by nothing.
     pub hash: Box<[HashPolicy]>,
+    /// Where copies of requests go.
+    pub mirror: Box<[Mirror]>,
     /// What is changed of headers, by the virtual host and then by the route.
     pub headers: [Arc<HeaderChanges>; 2],
 }

@@ -302,7 +302,6 @@ fn later(word: &str) -> bool {
         "tls",
         "filters",
         "direct_response",
-        "mirror",
         "outlier",
         "outlier_detection",
         "proxy_protocol",

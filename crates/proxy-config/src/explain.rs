@@ -99,6 +99,9 @@ pub struct Chosen {
     /// What is changed of headers, up to and with the route.
     #[serde(default)]
     pub headers: ExplainedHeaders,
+    /// Where copies of it go, with their shares.
+    #[serde(default)]
+    pub mirror: Vec<String>,
     /// The clusters that share it; none where Skein answers.
     pub targets: Vec<ExplainedTarget>,
 }
@@ -224,6 +227,7 @@ pub fn explain(
                         retry: None,
                         hash: Vec::new(),
                         headers: ExplainedHeaders::default(),
+                        mirror: Vec::new(),
                         targets: targets(&tcp.to, health),
                     });
                     format!("the connection goes to {}", tcp.to)
@@ -383,6 +387,7 @@ impl Chosen {
             retry: to.map(|_| ExplainedRetry::new(&route.retry)),
             hash: route.hash.iter().map(ToString::to_string).collect(),
             headers: ExplainedHeaders::new(&levels),
+            mirror: route.mirror.iter().map(ToString::to_string).collect(),
             targets: to.map_or_else(Vec::new, |to| targets(to, health)),
         }
     }

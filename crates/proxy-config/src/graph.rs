@@ -139,6 +139,11 @@ impl Builder {
                 if let Some(to) = route.action.to() {
                     self.split(&route_id, to);
                 }
+                for mirror in &route.mirror {
+                    let cluster = self.cluster(&mirror.cluster);
+                    let label = format!("mirror {} %", mirror.percent);
+                    self.edge(&route_id, &cluster, label);
+                }
             }
         }
         id

@@ -17,6 +17,7 @@ mod graph;
 mod header;
 mod host;
 mod link;
+mod mirror;
 mod outlier;
 mod parse;
 mod path;

@@ -66,6 +66,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         timeout: Some(Duration::from_secs(15)),
         retry: RetryPolicy::BUILT_IN,
         hash: Box::new([]),
+        mirror: Box::new([]),
         headers: Default::default(),
     });
     let routes = vec![(Conditions::default(), route)];

@@ -102,6 +102,9 @@ pub(crate) struct ClusterCounters {
     pub(crate) resets_received: Counter,
     pub(crate) resets_sent: Counter,
     pub(crate) none_healthy: Counter,
+    /// Copies of requests that were sent here, and that were not.
+    pub(crate) mirrors: Counter,
+    pub(crate) mirror_overflows: Counter,
     /// By the hundreds digit, from 1xx.
     pub(crate) responses: [Counter; 5],
     pub(crate) time: Histogram,

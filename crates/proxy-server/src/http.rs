@@ -15,6 +15,7 @@ mod flow;
 mod forwarded;
 mod headers;
 mod http2;
+mod mirror;
 mod own;
 mod record;
 mod relay;

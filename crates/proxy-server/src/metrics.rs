@@ -195,6 +195,16 @@ const CLUSTER_COUNTERS: &[Of<ClusterCounters>] = &[
         "Requests without a usable endpoint",
         |c| &c.none_healthy,
     ),
+    (
+        "cluster_upstream_rq_mirror",
+        "Copies of requests that were sent here",
+        |c| &c.mirrors,
+    ),
+    (
+        "cluster_upstream_rq_mirror_overflow",
+        "Copies of requests that were not sent: too many, or too large",
+        |c| &c.mirror_overflows,
+    ),
 ];
 
 const CLUSTER_GAUGES: &[Of<ClusterCounters>] = &[

@@ -65,6 +65,8 @@ pub(crate) struct Worker {
     rng: RefCell<SmallRng>,
     clock: RefCell<WallClock>,
     connections: Cell<usize>,
+    /// Copies of requests under way.
+    pub(crate) mirrors: Cell<usize>,
     connections_max: usize,
 }
 
@@ -147,6 +149,7 @@ impl WorkerStart {
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             clock: RefCell::default(),
             connections: Cell::new(0),
+            mirrors: Cell::new(0),
             connections_max,
         });
         let mut listeners = Listeners::new(worker.clone());

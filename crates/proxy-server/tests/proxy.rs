@@ -23,6 +23,8 @@ mod hostile2;
 mod limits;
 #[path = "proxy/listeners.rs"]
 mod listeners;
+#[path = "proxy/mirrors.rs"]
+mod mirrors;
 #[path = "proxy/outliers.rs"]
 mod outliers;
 #[path = "proxy/retries.rs"]

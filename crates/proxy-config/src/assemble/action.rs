@@ -7,9 +7,9 @@ use imbl::OrdMap;
 use super::headers::header_name;
 use super::split;
 use crate::action::{Action, HostChange, PathChange, Redirect, Respond, Rewrite};
-use crate::compiled::{Cluster, ResourceName};
+use crate::compiled::{Cluster, Mirror, ResourceName};
 use crate::resource::{
-    MatchSpec, RedirectSpec, RegexRewriteSpec, Resource, RespondSpec, RouteSpec, Scheme,
+    MatchSpec, MirrorSpec, RedirectSpec, RegexRewriteSpec, Resource, RespondSpec, RouteSpec, Scheme,
 };
 use crate::rewrite::{Substitution, TemplateChange, TemplateText};
 use crate::words::PathText;
@@ -30,6 +30,23 @@ pub(super) fn action(
         return Some(Action::Respond(respond(spec)));
     }
     split(route.to.as_ref()?, resource, clusters).map(Action::Forward)
+}
+
+/// Where copies go, if the clusters are all there.
+pub(super) fn mirrors(
+    route: &RouteSpec,
+    resource: &Resource,
+    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+) -> Option<Box<[Mirror]>> {
+    let mirror = |spec: &MirrorSpec| {
+        let name = spec.to.resolve(resource.namespace());
+        Some(Mirror {
+            cluster: clusters.get(&name)?.clone(),
+            percent: spec.percent,
+            keep_host: spec.keep_host,
+        })
+    };
+    route.mirror.iter().map(mirror).collect()
 }
 
 fn redirect(spec: &RedirectSpec, matches: &MatchSpec) -> Redirect {

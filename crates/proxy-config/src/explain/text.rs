@@ -60,6 +60,9 @@ impl fmt::Display for Chosen {
         if !self.hash.is_empty() {
             writeln!(f, "hash on {}", self.hash.join("; "))?;
         }
+        self.mirror
+            .iter()
+            .try_for_each(|mirror| writeln!(f, "mirror {mirror}"))?;
         self.targets.iter().try_for_each(|target| {
             target.fmt(f)?;
             let by_key = matches!(target.balance, Balance::RingHash | Balance::Maglev);

@@ -97,12 +97,18 @@ fn references(resource: &Resource) -> Vec<ResourceId> {
                 kind: Kind::Listener,
                 name: listener.resolve(namespace),
             });
+            let mirrors = spec.routes.iter().flat_map(|route| &route.mirror);
+            let mirrors = mirrors.map(|mirror| ResourceId {
+                kind: Kind::Cluster,
+                name: mirror.to.resolve(namespace),
+            });
             let mut all: Vec<_> = spec
                 .routes
                 .iter()
                 .filter_map(|route| route.to.as_ref())
                 .flat_map(clusters)
                 .chain(listeners)
+                .chain(mirrors)
                 .collect();
             all.sort_unstable();
             all.dedup();

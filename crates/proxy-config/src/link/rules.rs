@@ -55,6 +55,9 @@ impl<'a> Rules<'a> {
             if let Some(to) = &route.to {
                 self.check_targets(to, &format!("routes[{index}].to"));
             }
+            for (at, mirror) in route.mirror.iter().enumerate() {
+                self.check_cluster(&mirror.to, &format!("routes[{index}].mirror[{at}].to"));
+            }
         }
         for (index, listener) in spec.listeners.iter().flatten().enumerate() {
             self.check_attachment(listener, &format!("listeners[{index}]"));
@@ -104,24 +107,28 @@ impl<'a> Rules<'a> {
 
     fn check_targets(&mut self, targets: &Targets, path: &str) {
         for (reference, _) in targets.iter() {
-            let name = reference.resolve(self.resource.namespace());
-            let id = ResourceId {
-                kind: Kind::Cluster,
-                name,
-            };
-            match self.linked.in_force.resource(&id) {
-                None => {
-                    let text = self.no_such(reference, Kind::Cluster);
-                    self.blame_reference(&id, path, &text);
-                }
-                Some(cluster) if !covers(cluster.metadata.nodes.as_ref(), self.nodes()) => {
-                    let text = format!(
-                        "{id} is not on every node where this is; widen its `nodes`, or narrow these"
-                    );
-                    self.blame_reference(&id, path, &text);
-                }
-                Some(_) => {}
+            self.check_cluster(reference, path);
+        }
+    }
+
+    fn check_cluster(&mut self, reference: &Reference, path: &str) {
+        let name = reference.resolve(self.resource.namespace());
+        let id = ResourceId {
+            kind: Kind::Cluster,
+            name,
+        };
+        match self.linked.in_force.resource(&id) {
+            None => {
+                let text = self.no_such(reference, Kind::Cluster);
+                self.blame_reference(&id, path, &text);
             }
+            Some(cluster) if !covers(cluster.metadata.nodes.as_ref(), self.nodes()) => {
+                let text = format!(
+                    "{id} is not on every node where this is; widen its `nodes`, or narrow these"
+                );
+                self.blame_reference(&id, path, &text);
+            }
+            Some(_) => {}
         }
     }
 

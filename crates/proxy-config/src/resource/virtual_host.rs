@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::matching::{HeaderSpec, QuerySpec};
-use super::{HashSpec, HeadersSpec, RedirectSpec, RespondSpec, RewriteSpec, Targets, is_default};
+use super::{
+    HashSpec, HeadersSpec, MirrorSpec, RedirectSpec, RespondSpec, RewriteSpec, Targets, is_default,
+};
 use crate::host::Authority;
 use crate::pattern::{PathTemplate, Pattern};
 use crate::units::Time;
@@ -65,6 +67,9 @@ pub struct RouteSpec {
     /// alike in it go to the same endpoint, whichever node or worker takes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hash: Vec<HashSpec>,
+    /// Where copies of the requests go, beside `to`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirror: Vec<MirrorSpec>,
     /// What is changed of headers: after the virtual host's changes, before the cluster's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub headers: HeadersSpec,

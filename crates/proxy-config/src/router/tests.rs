@@ -29,6 +29,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
                 timeout: None,
                 retry: RetryPolicy::BUILT_IN,
                 hash: Box::new([]),
+                mirror: Box::default(),
                 headers: Default::default(),
             }),
         )

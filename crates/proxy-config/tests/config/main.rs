@@ -9,6 +9,7 @@ mod examples;
 mod explaining;
 mod headers;
 mod linking;
+mod mirroring;
 mod outliers;
 mod rewriting;
 

@@ -54,12 +54,7 @@ impl<'a> Edits<'a> {
         if self.levels().iter().all(|level| level.request.is_empty()) {
             return None;
         }
-        let mut head = RequestHead {
-            method: self.head.method.clone(),
-            target: self.head.target.clone(),
-            version: self.head.version,
-            headers: self.head.headers.clone(),
-        };
+        let mut head = self.head.clone();
         let changes = self.levels().into_iter().flat_map(|level| &level.request);
         self.change(changes, &mut head.headers, None);
         Some(head)

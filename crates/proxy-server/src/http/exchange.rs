@@ -2,12 +2,10 @@
 //!
 //! Owns the order of things and the retries of one request. The bytes of a try are `attempt`'s.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 
-use http::{HeaderMap, HeaderValue, Method, Version, header};
+use http::{Method, Version, header};
 use proxy_balance::Ask;
-use proxy_config::RequestView;
 use proxy_config::compiled::{Defaults, HttpListener, PathChange, RetryPolicy, Split};
 use rand::RngExt as _;
 use smallvec::SmallVec;
@@ -20,9 +18,10 @@ use super::edits::Edits;
 use super::ends::{FromClient, ToClient};
 use super::forwarded::{incoming_request_id, new_request_id};
 use super::headers::{Additions, ConnectionOption};
+use super::mirror::{Kept, copy};
 use super::record::Record;
 use super::retry::{Failure, Replayable, back_off, is_idempotent, wants_retry};
-use super::routed::{Way, rewritten};
+use super::routed::{Way, rewritten, route};
 use super::target::Target;
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
@@ -39,8 +38,8 @@ const STALE_MAX: u32 = 3;
 /// What a request's handling needs of the connection that it came on.
 #[derive(Debug)]
 pub(super) struct Scene<'a> {
-    pub(super) worker: &'a Worker,
-    pub(super) slot: &'a Slot,
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) slot: &'a Rc<Slot>,
     pub(super) routing: &'a Routing,
     pub(super) head: &'a RequestHead,
     pub(super) peer: &'a str,
@@ -82,18 +81,9 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
         Ok(target) => target,
         Err(fault) => return Outcome::Answer(Reason::Head(fault)),
     };
-    let header = |name: &str| listed(&head.headers, name);
-    let found = http.router.route(&RequestView {
-        host: target.host,
-        path: &target.path,
-        query: target.query.strip_prefix('?').unwrap_or_default(),
-        method: head.method.as_str(),
-        header: &header,
-    });
-    let Some(found) = found else {
+    let Some(route) = route(http, head, &target) else {
         return Outcome::Answer(Reason::NoRoute);
     };
-    let route = found.route;
     record.route = Some(route);
     let split = match Way::of(route, head, (defaults, &target)) {
         Way::Forward(split) => split,
@@ -130,21 +120,15 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
     let edited = edits.request();
     let job = job(scene, defaults, &edits, (edited.as_ref(), &sent));
     let mut retries = Retries::new(&route.retry, upstream, is_idempotent(&head.method));
+    if !route.mirror.is_empty() && scene.framing == Framing::Empty {
+        copy(scene, route, (&edits, &sent), Some(&Kept::default()));
+    }
     let outcome = run(&job, client, upload, &mut retries, record).await;
+    if !route.mirror.is_empty() && scene.framing != Framing::Empty {
+        copy(scene, route, (&edits, &sent), upload.kept().as_ref());
+    }
     record.request_id = request_id;
     outcome
-}
-
-/// A header as routes see it: all its values, also those that are no text.
-fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
-    let text = |value: &'a HeaderValue| String::from_utf8_lossy(value.as_bytes());
-    let mut values = headers.get_all(name).iter();
-    let mut list = text(values.next()?);
-    for value in values {
-        list.to_mut().push_str(", ");
-        list.to_mut().push_str(&text(value));
-    }
-    Some(list)
 }
 
 /// The cluster for this request, by the route's weights.
@@ -158,7 +142,7 @@ fn choose<'a>(scene: &Scene<'a>, to: &Split) -> Option<&'a Rc<Upstream>> {
 
 /// What all tries of a request have in common: the head and the target that are sent, if not those
 /// that came.
-fn job<'a>(
+pub(super) fn job<'a>(
     scene: &'a Scene<'a>,
     defaults: &Defaults,
     edits: &Edits<'a>,
@@ -208,7 +192,7 @@ pub(super) fn asked_connection(head: &RequestHead) -> ConnectionOption {
 }
 
 /// Tries until there is an answer.
-async fn run<C: ToClient, B: FromClient>(
+pub(super) async fn run<C: ToClient, B: FromClient>(
     job: &Job<'_>,
     client: &mut Client<'_, C>,
     upload: &mut Upload<'_, B>,
@@ -289,7 +273,11 @@ pub(super) struct Retries<'a> {
 }
 
 impl<'a> Retries<'a> {
-    fn new(policy: &'a RetryPolicy, upstream: &'a Rc<Upstream>, idempotent: bool) -> Self {
+    pub(super) fn new(
+        policy: &'a RetryPolicy,
+        upstream: &'a Rc<Upstream>,
+        idempotent: bool,
+    ) -> Self {
         Self {
             policy,
             upstream,

@@ -1,15 +1,50 @@
-//! What a route makes of a request: an answer, or what the upstream is asked.
+//! Which route takes a request, and what it makes of it: an answer, or what the upstream is asked.
 //!
 //! Owns where the parts of another URL come from. Never sends anything.
 
-use http::{HeaderMap, HeaderName};
-use proxy_config::compiled::{Action, Asked, Defaults, Rewrite, RewriteFault, Route, Split};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proxy_config::RequestView;
+use proxy_config::compiled::{
+    Action, Asked, Defaults, HttpListener, Rewrite, RewriteFault, Route, Split,
+};
 
 use super::answer::Reason;
 use super::forwarded::X_FORWARDED_PROTO;
 use super::own::Own;
 use super::target::Target;
 use crate::http1::RequestHead;
+
+/// The route that takes a request.
+pub(super) fn route<'a>(
+    http: &'a HttpListener,
+    head: &RequestHead,
+    target: &Target<'_>,
+) -> Option<&'a Arc<Route>> {
+    let header = |name: &str| listed(&head.headers, name);
+    let found = http.router.route(&RequestView {
+        host: target.host,
+        path: &target.path,
+        query: target.query.strip_prefix('?').unwrap_or_default(),
+        method: head.method.as_str(),
+        header: &header,
+    });
+    found.map(|found| found.route)
+}
+
+/// A header as routes see it: all its values, also those that are no text.
+fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+    let text = |value: &'a HeaderValue| String::from_utf8_lossy(value.as_bytes());
+    let mut values = headers.get_all(name).iter();
+    let mut list = text(values.next()?);
+    for value in values {
+        list.to_mut().push_str(", ");
+        list.to_mut().push_str(&text(value));
+    }
+    Some(list)
+}
 
 /// Where a request goes.
 #[derive(Debug)]

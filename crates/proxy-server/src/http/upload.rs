@@ -11,6 +11,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::ends::{FromClient, Sink};
+use super::mirror::Kept;
 use crate::deadline::Progress;
 use crate::http1::{BodyFault, Framing, Step};
 
@@ -92,6 +93,14 @@ impl<'a, B: FromClient> Upload<'a, B> {
     /// 100 Continue.
     pub(super) fn is_untouched(&self) -> bool {
         self.body.is_untouched() && self.standing.received.get() == 0
+    }
+
+    /// All of the body, if it arrived whole and was kept.
+    pub(super) fn kept(&self) -> Option<Kept> {
+        let whole = self.standing.finished.get().is_some();
+        let bytes = self.kept.clone().filter(|_| whole)?;
+        let trailers = self.trailers.clone();
+        Some(Kept { bytes, trailers })
     }
 
     /// Gives the body to `upstream`, behind what is pending there, from its first byte on. When all

@@ -51,7 +51,7 @@ pub(crate) enum LineEnds {
 }
 
 /// A request head.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RequestHead {
     pub(crate) method: Method,
     /// As received: visible ASCII without `#` and `\`.

@@ -11,6 +11,8 @@ use crate::words::PathText;
 
 /// The largest body of an answer from the config.
 const BODY_BYTES_MAX: usize = 16 * 1024;
+/// A route copies its requests to at most so many clusters.
+const MIRRORS_MAX: usize = 4;
 /// The codes that mean another URL and no more.
 const REDIRECT_CODES: [u16; 5] = [301, 302, 303, 307, 308];
 pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
@@ -26,12 +28,20 @@ pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
             ("retry", route.retry.is_some()),
             ("hash", !route.hash.is_empty()),
             ("rewrite", route.rewrite.is_some()),
+            ("mirror", !route.mirror.is_empty()),
         ] {
             findings.refuse_if(is_given, format!("{path}.{field}"), || {
                 "nothing is sent upstream; leave it out, or give `to`".into()
             });
         }
     }
+    findings.refuse_if(
+        route.mirror.len() > MIRRORS_MAX,
+        format!("{path}.mirror"),
+        || format!("there are more than {MIRRORS_MAX}; leave some out"),
+    );
+    let mirrored = route.mirror.iter().map(|mirror| mirror.to.to_string());
+    findings.refuse_repeats(&format!("{path}.mirror"), mirrored);
     if let Some(rewrite) = &route.rewrite {
         check_rewrite(
             rewrite,
