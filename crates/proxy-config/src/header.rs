@@ -48,6 +48,18 @@ impl HeaderChange {
         }
     }
 
+    /// The change for one request alone, its value made; `None` where that comes to nothing.
+    pub fn settled(&self, tell: &dyn Fn(&Variable, &mut Vec<u8>)) -> Option<Self> {
+        Some(match self {
+            Self::Remove(name) => Self::Remove(name.clone()),
+            Self::Set(name, template) => Self::Set(name.clone(), template.settled(tell)?),
+            Self::Add(name, template) => Self::Add(name.clone(), template.settled(tell)?),
+            Self::AddIfAbsent(name, template) => {
+                Self::AddIfAbsent(name.clone(), template.settled(tell)?)
+            }
+        })
+    }
+
     /// Makes the change; `tell` writes what a variable stands for. A value that comes to nothing
     /// changes nothing.
     pub fn apply(&self, headers: &mut HeaderMap, tell: &dyn Fn(&Variable, &mut Vec<u8>)) {
@@ -208,6 +220,14 @@ impl HeaderTemplate {
         named.map(|(name, _)| *name)
     }
 
+    fn settled(&self, tell: &dyn Fn(&Variable, &mut Vec<u8>)) -> Option<Self> {
+        let value = self.value(tell)?;
+        Some(Self {
+            text: self.text.clone(),
+            value: Value::Fixed(value),
+        })
+    }
+
     /// The value for one request; `None` where it is empty or too long.
     fn value(&self, tell: &dyn Fn(&Variable, &mut Vec<u8>)) -> Option<HeaderValue> {
         let parts = match &self.value {
@@ -221,9 +241,10 @@ impl HeaderTemplate {
                 Part::Variable(variable) => tell(variable, &mut value),
             }
         }
+        let value = value.trim_ascii();
         let fits = !value.is_empty() && value.len() <= VALUE_BYTES_MAX;
         // What could end a header is no value: whatever a variable told, it stays inside.
-        fits.then(|| HeaderValue::from_bytes(&value).ok())?
+        fits.then(|| HeaderValue::from_bytes(value).ok())?
     }
 }
 
@@ -319,7 +340,7 @@ mod tests {
             ("<%REQ(:path)%> %%%PROTOCOL%%%", Some("</a?b> %HTTP/1.1%")),
             // What comes to nothing is no value.
             ("%REQ(x-none)%", None),
-            ("a%REQ(X-None)%", Some("a")),
+            ("a %REQ(X-None)%", Some("a")),
             ("%REQ(x-long)%", None),
             ("%REQ(x-bad)%", None),
         ] {

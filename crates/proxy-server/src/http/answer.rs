@@ -5,8 +5,9 @@
 //! the reason is for the client, the rest is in the access log.
 
 use http::{Method, StatusCode};
+use proxy_config::compiled::HeaderChange;
 
-use super::fields::Fields;
+use super::fields::{Fields, changed};
 use super::headers::ConnectionOption;
 use crate::flags::Flag;
 use crate::http1::HeadFault;
@@ -217,6 +218,7 @@ pub(super) fn write_answer(
     method: &Method,
     request_id: &str,
     (connection, date): (ConnectionOption, &str),
+    changes: &[HeaderChange],
 ) {
     let status = reason.status();
     out.extend_from_slice(b"HTTP/1.1 ");
@@ -224,7 +226,9 @@ pub(super) fn write_answer(
     out.push(b' ');
     out.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
     out.extend_from_slice(b"\r\n");
-    let body = answer_fields(out, reason, request_id, date);
+    let body = changed(out, changes, |fields| {
+        answer_fields(fields, reason, request_id, date)
+    });
     out.extend_from_slice(match connection {
         ConnectionOption::Kept => b"\r\n",
         ConnectionOption::KeptOld => b"connection: keep-alive\r\n\r\n",
@@ -237,7 +241,7 @@ pub(super) fn write_answer(
 
 /// Writes an answer's fields; its body.
 pub(super) fn answer_fields(
-    out: &mut impl Fields,
+    out: &mut (impl Fields + ?Sized),
     reason: Reason,
     request_id: &str,
     date: &str,
@@ -270,7 +274,7 @@ mod tests {
         let write = |method| {
             let mut out = Vec::new();
             let end = (ConnectionOption::Close, "now");
-            write_answer(&mut out, Reason::NoHealthyUpstream, &method, "id", end);
+            write_answer(&mut out, Reason::NoHealthyUpstream, &method, "id", end, &[]);
             String::from_utf8(out).unwrap()
         };
         let answer = write(Method::GET);

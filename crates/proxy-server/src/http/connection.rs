@@ -293,6 +293,7 @@ impl Downstream {
                 &self.head.method,
                 &record.request_id,
                 (connection, clock.date()),
+                &record.changes,
             );
         }
         self.send_own(connection).await
@@ -307,7 +308,13 @@ impl Downstream {
             let mut clock = self.worker.clock();
             let end = (connection, clock.date());
             let out = &mut self.writer.pending;
-            own.write(out, &self.head.method, &record.request_id, end);
+            own.write(
+                out,
+                &self.head.method,
+                &record.request_id,
+                end,
+                &record.changes,
+            );
         }
         self.send_own(connection).await
     }

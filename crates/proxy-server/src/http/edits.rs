@@ -26,7 +26,8 @@ const OPTIONS: [&str; 4] = ["close", "keep-alive", "te", "upgrade"];
 pub(super) struct Edits<'a> {
     pub(super) listener: &'a HeaderChanges,
     pub(super) route: &'a Route,
-    pub(super) cluster: &'a Cluster,
+    /// `None`: it goes to none.
+    pub(super) cluster: Option<&'a Cluster>,
     /// As the client sent it.
     pub(super) head: &'a RequestHead,
     pub(super) target: &'a Target<'a>,
@@ -44,28 +45,45 @@ pub(super) struct Answered<'a> {
 
 impl<'a> Edits<'a> {
     /// From the listener to the cluster: the most specific one has the last word.
-    fn levels(&self) -> [&'a HeaderChanges; 4] {
+    fn levels(&self) -> impl Iterator<Item = &'a HeaderChanges> {
         let [host, route] = &self.route.headers;
-        [self.listener, host, route, &self.cluster.headers]
+        let all: [&HeaderChanges; 3] = [self.listener, host, route];
+        all.into_iter()
+            .chain(self.cluster.map(|cluster| &cluster.headers))
     }
 
     /// The head that is sent instead of the client's; `None` where nothing is changed.
     pub(super) fn request(&self) -> Option<RequestHead> {
-        if self.levels().iter().all(|level| level.request.is_empty()) {
+        if self.levels().all(|level| level.request.is_empty()) {
             return None;
         }
         let mut head = self.head.clone();
-        let changes = self.levels().into_iter().flat_map(|level| &level.request);
+        let changes = self.levels().flat_map(|level| &level.request);
         self.change(changes, &mut head.headers, None);
         Some(head)
     }
 
     /// Changes the headers of an answer.
     pub(super) fn response(&self, headers: &mut HeaderMap, answered: Answered<'_>) {
-        if self.levels().iter().any(|level| !level.response.is_empty()) {
-            let changes = self.levels().into_iter().flat_map(|level| &level.response);
+        if self.levels().any(|level| !level.response.is_empty()) {
+            let changes = self.levels().flat_map(|level| &level.response);
             self.change(changes, headers, Some(answered));
         }
+    }
+
+    /// What is changed of an answer of our own, to be done when it is written.
+    pub(super) fn own(&self, status: u16) -> Vec<HeaderChange> {
+        let answered = Answered {
+            status,
+            endpoint: "",
+        };
+        let tell = |variable: &Variable, out: &mut Vec<u8>| {
+            self.tell(variable, Some(answered), out);
+        };
+        self.levels()
+            .flat_map(|level| &level.response)
+            .filter_map(|change| change.settled(&tell))
+            .collect()
     }
 
     fn change<'c>(
@@ -102,7 +120,11 @@ impl<'a> Edits<'a> {
                 out.extend_from_slice(timestamp(started).as_bytes());
             }
             Variable::VirtualHost => put(out, format_args!("{}", self.route.virtual_host)),
-            Variable::Cluster => put(out, format_args!("{}", self.cluster.name)),
+            Variable::Cluster => {
+                if let Some(cluster) = self.cluster {
+                    put(out, format_args!("{}", cluster.name));
+                }
+            }
             Variable::Endpoint => {
                 let endpoint = answered.map_or("", |answered| answered.endpoint);
                 out.extend_from_slice(endpoint.as_bytes());
@@ -133,6 +155,13 @@ impl<'a> Edits<'a> {
 
 fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a Vec takes every write");
+}
+
+/// Makes changes whose values are made already.
+pub(super) fn make(changes: &[HeaderChange], headers: &mut HeaderMap) {
+    for change in changes {
+        change.apply(headers, &|_, _| {});
+    }
 }
 
 /// Takes away now what Connection names (RFC 9110, 7.6.1), so that it cannot take away what is set

@@ -3,10 +3,11 @@
 //! Owns the order of things and the retries of one request. The bytes of a try are `attempt`'s.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::{Method, Version, header};
 use proxy_balance::Ask;
-use proxy_config::compiled::{Defaults, HttpListener, PathChange, RetryPolicy, Split};
+use proxy_config::compiled::{Defaults, HttpListener, PathChange, RetryPolicy, Route, Split};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 use tokio::time::sleep;
@@ -19,6 +20,7 @@ use super::ends::{FromClient, ToClient};
 use super::forwarded::{incoming_request_id, new_request_id};
 use super::headers::{Additions, ConnectionOption};
 use super::mirror::{Kept, copy};
+use super::own::Own;
 use super::record::Record;
 use super::retry::{Failure, Replayable, back_off, is_idempotent, wants_retry};
 use super::routed::{Way, rewritten, route};
@@ -85,7 +87,47 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
         return Outcome::Answer(Reason::NoRoute);
     };
     record.route = Some(route);
-    let split = match Way::of(route, head, (defaults, &target)) {
+    let request_id = std::mem::take(&mut record.request_id);
+    let edits = Edits {
+        listener: &http.headers,
+        route,
+        cluster: None,
+        head,
+        target: &target,
+        subject: Subject {
+            headers: &head.headers,
+            query: target.query,
+            peer: scene.peer,
+            trusted_hops: defaults.trusted_hops,
+        },
+        started: record.started,
+        request_id: &request_id,
+    };
+    let outcome = follow(scene, route, edits, (client, upload), record).await;
+    let own = match outcome {
+        Outcome::Answered | Outcome::Gone => None,
+        Outcome::Answer(reason) => Some(reason.status().as_u16()),
+        Outcome::Own => record.own.as_ref().map(Own::status),
+    };
+    if let Some(status) = own {
+        let cluster = record.upstream.as_ref().map(|upstream| &*upstream.cluster);
+        record.changes = Edits { cluster, ..edits }.own(status);
+    }
+    record.request_id = request_id;
+    outcome
+}
+
+/// Does with a request what its route says.
+async fn follow<'l, C: ToClient, B: FromClient>(
+    scene: &Scene<'_>,
+    route: &'l Arc<Route>,
+    edits: Edits<'_>,
+    (client, upload): (&mut Client<'_, C>, &mut Upload<'_, B>),
+    record: &mut Record<'l>,
+) -> Outcome {
+    let (head, target) = (scene.head, edits.target);
+    let defaults = &scene.routing.config.defaults;
+    let split = match Way::of(route, head, (defaults, target)) {
         Way::Forward(split) => split,
         Way::Own(own) => {
             record.own = Some(own);
@@ -97,25 +139,12 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
         return Outcome::Answer(Reason::NoCluster);
     };
     record.upstream = Some(upstream.clone());
-    let Ok(sent) = rewritten(&target, &route.rewrite, &head.headers) else {
+    let Ok(sent) = rewritten(target, &route.rewrite, &head.headers) else {
         return Outcome::Answer(Reason::Rewrite);
     };
-    let request_id = std::mem::take(&mut record.request_id);
-    let subject = Subject {
-        headers: &head.headers,
-        query: target.query,
-        peer: scene.peer,
-        trusted_hops: defaults.trusted_hops,
-    };
     let edits = Edits {
-        listener: &http.headers,
-        route,
-        cluster: &upstream.cluster,
-        head,
-        target: &target,
-        subject,
-        started: record.started,
-        request_id: &request_id,
+        cluster: Some(&upstream.cluster),
+        ..edits
     };
     let edited = edits.request();
     let job = job(scene, defaults, &edits, (edited.as_ref(), &sent));
@@ -127,7 +156,6 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
     if !route.mirror.is_empty() && scene.framing != Framing::Empty {
         copy(scene, route, (&edits, &sent), upload.kept().as_ref());
     }
-    record.request_id = request_id;
     outcome
 }
 
@@ -155,7 +183,10 @@ pub(super) fn job<'a>(
         worker: scene.worker,
         slot: scene.slot,
         head: edited.unwrap_or(head),
-        affinity: Affinity::of(edits.cluster, &route.hash, &edits.subject, rng),
+        affinity: match edits.cluster {
+            Some(cluster) => Affinity::of(cluster, &route.hash, &edits.subject, rng),
+            None => Affinity::default(),
+        },
         edits: *edits,
         additions: Additions {
             target: sent,

@@ -5,7 +5,9 @@
 use std::io::Write as _;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use proxy_config::compiled::HeaderChange;
 
+use super::edits::make;
 use crate::http1::Framing;
 
 /// The fields of a head in the making.
@@ -21,6 +23,24 @@ pub(super) trait Fields {
 
     /// Adds what tells how the body is framed.
     fn framing(&mut self, framing: Framing);
+}
+
+/// Writes what `write` gives, with these changes.
+pub(super) fn changed<T>(
+    out: &mut Vec<u8>,
+    changes: &[HeaderChange],
+    write: impl FnOnce(&mut dyn Fields) -> T,
+) -> T {
+    if changes.is_empty() {
+        return write(out);
+    }
+    let mut headers = HeaderMap::new();
+    let told = write(&mut headers);
+    make(changes, &mut headers);
+    for (name, value) in &headers {
+        out.pass(name, value);
+    }
+    told
 }
 
 impl Fields for Vec<u8> {

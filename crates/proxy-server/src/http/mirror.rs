@@ -97,7 +97,7 @@ pub(super) fn copy(
         };
         counters.mirrors.increment();
         let edits = Edits {
-            cluster: &mirror.cluster,
+            cluster: Some(&mirror.cluster),
             ..*edits
         };
         let copy = Copy {
@@ -161,7 +161,7 @@ impl Copy {
         let edits = Edits {
             listener: &unchanged,
             route: &self.route,
-            cluster: &self.upstream.cluster,
+            cluster: Some(&self.upstream.cluster),
             head: &self.head,
             target: &target,
             subject: Subject {

@@ -5,9 +5,9 @@
 use std::io::Write as _;
 
 use http::{Method, StatusCode};
-use proxy_config::compiled::{Action, Respond};
+use proxy_config::compiled::{Action, HeaderChange, Respond};
 
-use super::fields::Fields;
+use super::fields::{Fields, changed};
 use super::headers::ConnectionOption;
 
 /// What a client is told instead of an upstream's answer.
@@ -35,7 +35,7 @@ impl Own<'_> {
     }
 
     /// Writes the answer's fields.
-    pub(super) fn fields(&self, out: &mut impl Fields, request_id: &str, date: &str) {
+    pub(super) fn fields(&self, out: &mut (impl Fields + ?Sized), request_id: &str, date: &str) {
         match self {
             Self::Redirect { location, .. } => out.add("location", location.as_bytes()),
             Self::Respond(respond) => {
@@ -60,13 +60,14 @@ impl Own<'_> {
         method: &Method,
         request_id: &str,
         (connection, date): (ConnectionOption, &str),
+        changes: &[HeaderChange],
     ) {
         let status = self.status();
         let phrase = StatusCode::from_u16(status).ok();
         let phrase = phrase.and_then(|status| status.canonical_reason());
         let taken = "a Vec takes every write";
         write!(out, "HTTP/1.1 {status} {}\r\n", phrase.unwrap_or_default()).expect(taken);
-        self.fields(out, request_id, date);
+        changed(out, changes, |fields| self.fields(fields, request_id, date));
         out.extend_from_slice(match connection {
             ConnectionOption::Kept => b"\r\n",
             ConnectionOption::KeptOld => b"connection: keep-alive\r\n\r\n",

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::SystemTime;
 
-use proxy_config::compiled::Route;
+use proxy_config::compiled::{HeaderChange, Route};
 use tokio::time::Instant;
 
 use super::forwarded::client_address;
@@ -44,6 +44,8 @@ pub(super) struct Record<'a> {
     pub(super) request_id: String,
     /// What the route answers by itself.
     pub(super) own: Option<Own<'a>>,
+    /// What the config changes of the headers of an answer of our own.
+    pub(super) changes: Vec<HeaderChange>,
 }
 
 impl Record<'_> {
@@ -64,6 +66,7 @@ impl Record<'_> {
             tries: 0,
             request_id: String::new(),
             own: None,
+            changes: Vec::new(),
         }
     }
 

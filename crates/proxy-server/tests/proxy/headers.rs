@@ -139,3 +139,46 @@ async fn each_try_of_a_request_has_its_changes_once() {
     assert_eq!(seen.len(), 2);
     assert!(seen.iter().all(|seen| seen.header("x-a") == ["1"]));
 }
+
+#[tokio::test]
+async fn answers_of_our_own_are_changed_once_a_route_took_the_request() {
+    let backend = Backend::saying("ok").await;
+    let levels = (
+        "response: { set: { x-edge: '1' } }",
+        "response: { set: { x-host: '%RESPONSE_CODE% %UPSTREAM_CLUSTER%%UPSTREAM_HOST%' } }",
+        "",
+        "response: { add: { x-cluster: '%UPSTREAM_CLUSTER%' } }",
+    );
+    let yaml = config(levels, &backend).replace(
+        "- { match: { path: /plain }, to: bare }",
+        "- { match: { path: /own }, respond: { status: 404, body: gone, headers: { x-edge: '0' } }, \
+           headers: { response: { set: { content-type: text/html } } } }\n\
+         - { match: { path: /moved }, redirect: { path: /own } }\n\
+         - { match: { path: /none }, to: none }",
+    ) + "---\nkind: Cluster\nname: none\nendpoints: [\"127.0.0.1:1\"]\n\
+         headers: { response: { set: { x-cluster: none, proxy-status: hidden } } }\n";
+    let rig = Rig::start(&yaml).await;
+    let mut client = rig.connect().await;
+    for (path, status, host, cluster) in [
+        ("/own", 404, "404", vec![]),
+        ("/moved", 301, "301", vec![]),
+        ("/none", 503, "503 none", vec!["none"]),
+    ] {
+        client
+            .send(&format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n"))
+            .await;
+        let response = client.response().await;
+        assert_eq!(response.status, status, "{}", response.head);
+        assert_eq!(response.header("x-edge"), ["1"]);
+        assert_eq!(response.header("x-host"), [host]);
+        assert_eq!(response.header("x-cluster"), cluster);
+        match path {
+            "/own" => {
+                assert_eq!(response.text(), "gone");
+                assert_eq!(response.header("content-type"), ["text/html"]);
+            }
+            "/moved" => assert_eq!(response.header("location"), ["http://h/own"]),
+            _ => assert_eq!(response.header("proxy-status"), ["hidden"]),
+        }
+    }
+}

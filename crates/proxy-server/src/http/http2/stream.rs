@@ -21,6 +21,7 @@ use crate::flags::Flag;
 use crate::http::answer::{Reason, answer_fields};
 use crate::http::attempt::Client;
 use crate::http::connection::LINGER;
+use crate::http::edits::make;
 use crate::http::ends::{Responding, Sink as _, Streamed};
 use crate::http::exchange::{Outcome, Scene, exchange, flag_of};
 use crate::http::forwarded::new_request_id;
@@ -137,6 +138,7 @@ async fn answer_refused(
         let mut clock = peer.worker.clock();
         answer_fields(&mut headers, reason, &record.request_id, clock.date())
     };
+    make(&record.changes, &mut headers);
     send(client, head, (reason.status(), headers), body.into()).await;
 }
 
@@ -150,6 +152,7 @@ async fn answer_own(
     let Some(own) = &record.own else { return };
     let mut headers = HeaderMap::new();
     own.fields(&mut headers, &record.request_id, peer.worker.clock().date());
+    make(&record.changes, &mut headers);
     record.status = own.status();
     let status = StatusCode::from_u16(record.status).unwrap_or_default();
     let body = Bytes::copy_from_slice(own.body());
