@@ -105,6 +105,7 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         key: format!("{}/{}", name.namespace, name.name).into(),
         name,
         endpoints: spec.endpoints.iter().map(endpoint).collect(),
+        http: spec.http,
         balance: spec.balance,
         probe: spec.probe.as_ref().map(probe),
         limits: limits(&spec.limits),

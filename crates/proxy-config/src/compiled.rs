@@ -22,6 +22,7 @@ pub use crate::path::EscapedSlashes;
 pub use crate::resource::Percent;
 pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
+pub use crate::upstream_http::UpstreamHttp;
 
 /// A resource's name within its kind. Shown as `name` in namespace `default`, else
 /// `namespace/name`.
@@ -263,6 +264,8 @@ pub struct Cluster {
     pub key: Arc<str>,
     /// Its endpoints, in the written order.
     pub endpoints: Box<[Endpoint]>,
+    /// Which HTTP its endpoints are spoken to.
+    pub http: UpstreamHttp,
     /// How an endpoint is chosen.
     pub balance: Balance,
     /// The active health check, if any.

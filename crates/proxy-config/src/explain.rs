@@ -128,6 +128,9 @@ pub struct ExplainedTarget {
     pub weight: u32,
     /// The sum of all targets' weights.
     pub of: u32,
+    /// Which HTTP its endpoints are spoken to.
+    #[serde(default)]
+    pub http: crate::compiled::UpstreamHttp,
     /// How an endpoint is chosen.
     pub balance: crate::compiled::Balance,
     /// The time for making a connection.
@@ -419,6 +422,7 @@ fn targets(
         cluster: cluster.name.to_string(),
         weight,
         of: split.total,
+        http: cluster.http,
         balance: cluster.balance,
         connect_timeout: Time(cluster.connect_timeout),
         panic_threshold: cluster.panic_threshold,

@@ -30,6 +30,7 @@ mod set;
 mod since;
 mod tree;
 mod units;
+mod upstream_http;
 mod words;
 
 pub use compile::{Checked, Compiled, RESOURCES_MAX, check, compile};

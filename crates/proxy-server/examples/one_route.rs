@@ -49,6 +49,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         slow_start: None,
         outlier: None,
         prefer_zone: false,
+        http: Default::default(),
         overprovisioning_factor: 140,
         headers: HeaderChanges::default(),
     });

@@ -6,6 +6,7 @@
 mod choice;
 mod connect;
 mod ejections;
+mod http2;
 mod limits;
 mod marks;
 mod members;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 pub(crate) use connect::{ConnectFault, Limit, Wanted, connect};
 pub(crate) use ejections::Ejections;
+pub(crate) use http2::{Place, place};
 pub(crate) use limits::{ClusterShared, Permit};
 pub(crate) use marks::{Bell, Marks, Seen};
 pub(crate) use members::Members;

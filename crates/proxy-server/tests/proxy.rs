@@ -37,3 +37,5 @@ mod routing;
 mod streams;
 #[path = "proxy/tcp.rs"]
 mod tcp;
+#[path = "proxy/upstream2.rs"]
+mod upstream2;

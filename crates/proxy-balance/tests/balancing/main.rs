@@ -68,6 +68,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         slow_start: None,
         outlier: None,
         prefer_zone: false,
+        http: Default::default(),
         overprovisioning_factor: 140,
         headers: proxy_config::HeaderChanges::default(),
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Chosen, ExplainedEndpoint, ExplainedRetry, ExplainedTarget, Explanation};
-use crate::compiled::{Balance, GivenBy};
+use crate::compiled::{Balance, GivenBy, UpstreamHttp};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,6 +113,9 @@ impl fmt::Display for ExplainedTarget {
         }
         if self.prefer_zone {
             write!(f, ", own zone first")?;
+        }
+        if self.http != UpstreamHttp::H1 {
+            write!(f, ", spoken to by {}", self.http.as_str())?;
         }
         writeln!(f)?;
         self.headers.fmt(f)?;

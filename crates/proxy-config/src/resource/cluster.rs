@@ -8,7 +8,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{HeadersSpec, OutlierSpec, is_default};
-use crate::compiled::Balance;
+use crate::compiled::{Balance, UpstreamHttp};
 use crate::units::Time;
 use crate::words::{Address, Name, ProbePath};
 
@@ -18,6 +18,9 @@ use crate::words::{Address, Name, ProbePath};
 pub struct ClusterSpec {
     /// The endpoints: `ip:port`, or with weight and zone.
     pub endpoints: Vec<EndpointSpec>,
+    /// Which HTTP the endpoints are spoken to, whatever the clients speak; left out: `h1`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub http: UpstreamHttp,
     /// How an endpoint is chosen.
     #[serde(default, skip_serializing_if = "is_default")]
     pub balance: Balance,

@@ -281,3 +281,14 @@ fn faults_of_hash_policies_are_told_at_their_place() {
     );
     assert!(faults(&text)[0].contains("routes[0].hash: there are more than 16"));
 }
+
+#[test]
+fn a_cluster_says_which_http_it_is_spoken_to() {
+    use proxy_config::compiled::UpstreamHttp;
+    let compiled = compiled(&with(
+        &set(BASE),
+        "{kind: Cluster, name: a, http: h2, endpoints: [10.0.0.1:80]}",
+    ));
+    let http = |name| compiled.config.clusters[&named(name)].http;
+    assert_eq!((http("a"), http("b")), (UpstreamHttp::H2, UpstreamHttp::H1));
+}

@@ -38,6 +38,8 @@ pub(super) enum Reason {
     ConnectFailed,
     /// No connection could be made in time.
     ConnectTimedOut,
+    /// The upstream refused the request, and surely did nothing about it.
+    UpstreamRefused,
     /// The upstream ended the connection before it answered.
     Terminated,
     /// The upstream's answer is no HTTP.
@@ -146,6 +148,12 @@ impl Reason {
                 F::UpstreamConnectFailure,
                 "connection_timeout",
                 "the upstream did not accept a connection in time",
+            ),
+            Self::UpstreamRefused => (
+                S::SERVICE_UNAVAILABLE,
+                F::UpstreamTermination,
+                "connection_terminated",
+                "the upstream refused the request",
             ),
             Self::Terminated => (
                 S::BAD_GATEWAY,

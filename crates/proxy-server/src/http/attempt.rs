@@ -7,22 +7,26 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
+use http::{Request, Uri, Version};
+use proxy_config::compiled::UpstreamHttp;
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::answer::Reason;
 use super::edits::Edits;
-use super::ends::{FromClient, HeadEnd, Sent, ToClient};
+use super::ends::{Asked, FromClient, HeadEnd, Sent, ToClient};
 use super::exchange::Retries;
 use super::flow::{End, Flow, Late, ReuseUpstream, Sending};
-use super::headers::{Additions, ConnectionOption, write_request};
+use super::headers::{Additions, ConnectionOption, request_map, write_request};
 use super::record::Record;
 use super::retry::Failure;
 use super::upload::{Standing, Upload};
 use crate::deadline::{Timer, earlier};
 use crate::http1::{Framing, RequestHead, ResponseHead};
 use crate::listener::Slot;
-use crate::upstream::{ConnectFault, Connection, Limit, Seen, Upstream, Wanted, connect};
+use crate::upstream::{
+    ConnectFault, Connection, Limit, Place, Seen, Upstream, Wanted, connect, place,
+};
 use crate::worker::Worker;
 
 /// What does not change between the tries of one request.
@@ -120,12 +124,10 @@ pub(super) async fn attempt<C: ToClient, B: FromClient>(
     retries: &mut Retries<'_>,
     record: &mut Record<'_>,
 ) -> Tried {
-    let pool = &upstream.endpoints[endpoint];
-    let _in_use = pool.enter();
-    let limit = Limit(job.route_limit());
-    let opened = connect(upstream, endpoint, Wanted::Any, client.timer, limit).await;
-    let mut connection = match opened {
-        Ok(connection) => connection,
+    let _in_use = upstream.endpoints[endpoint].enter();
+    let opened = open(job, client.timer, upstream, endpoint).await;
+    let opened = match opened {
+        Ok(opened) => opened,
         Err(fault) => {
             let tried = connect_failed(&fault);
             if matches!(tried, Tried::Failed(..)) {
@@ -149,41 +151,133 @@ pub(super) async fn attempt<C: ToClient, B: FromClient>(
     };
     job.standing.progress.restart(began);
     job.standing.delivered.set(false);
-    let written_before = connection.writer.written;
-    write_request(&mut connection.writer.pending, job.head, &job.additions);
     upstream.counters().requests.increment();
-
-    let end = {
-        let Connection { reader, writer, .. } = &mut connection;
-        let upload = pin!(upload.run(Sent::new(writer, job.additions.framing)));
-        let mut sending = Sending::new(upload);
-        let mut flow = Flow {
-            job,
-            client,
-            upstream,
-            endpoint,
-            from: reader,
-            retries,
-            record,
-        };
-        flow.run(&mut sending, began).await
+    let flow = Flow {
+        job,
+        client,
+        upstream,
+        endpoint,
+        from: &mut (),
+        retries,
+        record,
     };
-    let unsent = connection.writer.written == written_before;
-    let reused = connection.reused;
-    let now = Instant::now();
-    record.ended = Some(now);
-    let is_clean = job.standing.delivered.get() && connection.reader.buffer.is_empty();
-    if end == End::Whole(ReuseUpstream::Yes) && is_clean {
-        upstream.release(pool, connection, now);
-    } else {
-        drop(connection);
-        upstream.wake_one();
-    }
-    let tried = judge(job, end, (unsent, reused), upstream);
+    let (end, before) = match opened {
+        Opened::Http1(connection) => over_http1(flow, upload, connection, began).await,
+        // Apart, so that exchanges of HTTP/1.1 have no room for it.
+        Opened::Http2(place) => Box::pin(over_http2(flow, upload, place, began)).await,
+    };
+    let now = record.ended.unwrap_or(began);
+    let tried = judge(job, end, before, upstream);
     if let Some(seen) = tried.and_then(fault_of) {
         upstream.failed(endpoint, seen, || now - began);
     }
     tried.unwrap_or(Tried::Answered(record.connection))
+}
+
+/// Where a try can send its request.
+#[derive(Debug)]
+enum Opened {
+    Http1(Connection),
+    Http2(Place),
+}
+
+async fn open(
+    job: &Job<'_>,
+    timer: &mut Timer,
+    upstream: &Upstream,
+    endpoint: usize,
+) -> Result<Opened, ConnectFault> {
+    let limit = Limit(job.route_limit());
+    match upstream.cluster.http {
+        UpstreamHttp::H1 => connect(upstream, endpoint, Wanted::Any, timer, limit)
+            .await
+            .map(Opened::Http1),
+        UpstreamHttp::H2 => Box::pin(place(upstream, endpoint, timer, limit))
+            .await
+            .map(Opened::Http2),
+    }
+}
+
+/// What there was of a try's connection before its end.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    /// Nothing was sent on it.
+    unsent: bool,
+    /// It had served another request.
+    reused: bool,
+}
+
+async fn over_http1<C: ToClient, B: FromClient>(
+    flow: Flow<'_, '_, '_, '_, C, ()>,
+    upload: &mut Upload<'_, B>,
+    mut connection: Connection,
+    began: Instant,
+) -> (End, Before) {
+    let (job, upstream, endpoint) = (flow.job, flow.upstream, flow.endpoint);
+    let written_before = connection.writer.written;
+    write_request(&mut connection.writer.pending, job.head, &job.additions);
+    let Connection { reader, writer, .. } = &mut connection;
+    let (end, now) = {
+        let upload = pin!(upload.run(Sent::new(writer, job.additions.framing)));
+        flow.with(reader)
+            .run(&mut Sending::new(upload), began)
+            .await
+    };
+    let before = Before {
+        unsent: connection.writer.written == written_before,
+        reused: connection.reused,
+    };
+    let is_clean = job.standing.delivered.get() && connection.reader.buffer.is_empty();
+    if end == End::Whole(ReuseUpstream::Yes) && is_clean {
+        upstream.release(&upstream.endpoints[endpoint], connection, now);
+    } else {
+        drop(connection);
+        upstream.wake_one();
+    }
+    (end, before)
+}
+
+async fn over_http2<C: ToClient, B: FromClient>(
+    flow: Flow<'_, '_, '_, '_, C, ()>,
+    upload: &mut Upload<'_, B>,
+    place: Place,
+    began: Instant,
+) -> (End, Before) {
+    let job = flow.job;
+    let before = Before {
+        unsent: true,
+        reused: place.reused,
+    };
+    let Some(request) = request(job) else {
+        let details = "the request target has a character that no URI has";
+        return (End::BadUpload(details), before);
+    };
+    let whole = job.additions.framing == Framing::Empty;
+    let mut sent = 0;
+    let asked = Asked::new(place.send(), request, whole, &mut sent);
+    let Ok((mut asked, body)) = asked else {
+        return (End::NoHead(HeadEnd::Unsent), before);
+    };
+    let upload = pin!(upload.run(body));
+    let sending = &mut Sending::new(upload);
+    let (end, _) = flow.with(&mut asked).run(sending, began).await;
+    (end, before)
+}
+
+/// The request as an upstream gets it that speaks HTTP/2.
+fn request(job: &Job<'_>) -> Option<Request<()>> {
+    let target = job.additions.target;
+    let path = [&*target.path, target.query].concat();
+    let uri = Uri::builder()
+        .scheme("http")
+        .authority(target.host)
+        .path_and_query(path);
+    let mut request = Request::new(());
+    *request.method_mut() = job.head.method.clone();
+    *request.uri_mut() = uri.build().ok()?;
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = request_map(job.head, &job.additions);
+    Some(request)
 }
 
 /// What a try without an answer says about its endpoint.
@@ -214,7 +308,7 @@ fn connect_failed(fault: &ConnectFault) -> Tried {
 fn judge(
     job: &Job<'_>,
     end: End,
-    (unsent, reused): (bool, bool),
+    Before { unsent, reused }: Before,
     upstream: &Upstream,
 ) -> Option<Tried> {
     let counters = upstream.counters();
@@ -234,6 +328,17 @@ fn judge(
             } else {
                 Tried::Failed(failure, Reason::Terminated)
             }
+        }
+        // The connection goes away in good order: another one will do.
+        End::NoHead(HeadEnd::Unsent) if reused => {
+            Tried::Stale(Failure::Unsent, Reason::UpstreamRefused)
+        }
+        End::NoHead(HeadEnd::Unsent | HeadEnd::Refused) => {
+            Tried::Failed(Failure::Unsent, Reason::UpstreamRefused)
+        }
+        End::NoHead(HeadEnd::StreamReset) => {
+            counters.resets_received.increment();
+            Tried::Failed(Failure::Reset, Reason::Terminated)
         }
         End::NoHead(HeadEnd::Malformed(fault)) => {
             tracing::debug!(%fault, "an upstream's answer is malformed");

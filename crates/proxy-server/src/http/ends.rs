@@ -18,7 +18,7 @@ use super::headers::Closing;
 use crate::http1::{BodyFault, Framing, HeadFault, RequestHead, ResponseHead, Step};
 
 pub(super) use http1::{Received, Sent};
-pub(super) use http2::{Responding, Streamed};
+pub(super) use http2::{Asked, Responding, Streamed};
 
 /// A body that is received.
 pub(super) trait Source {
@@ -116,4 +116,10 @@ pub(super) enum HeadEnd {
     Reset,
     /// What came is no HTTP.
     Malformed(HeadFault),
+    /// The connection takes no more requests, and surely did nothing about this one.
+    Unsent,
+    /// The upstream refused the stream, and surely did nothing about the request.
+    Refused,
+    /// The upstream reset the stream.
+    StreamReset,
 }

@@ -113,9 +113,38 @@ pub(super) struct Flow<'f, 'c, 'r, 'l, C, A> {
     pub(super) record: &'f mut Record<'l>,
 }
 
+impl<'f, 'c, 'r, 'l, C> Flow<'f, 'c, 'r, 'l, C, ()> {
+    /// The flow from where the response comes from.
+    pub(super) fn with<A>(self, from: &'f mut A) -> Flow<'f, 'c, 'r, 'l, C, A> {
+        Flow {
+            job: self.job,
+            client: self.client,
+            upstream: self.upstream,
+            endpoint: self.endpoint,
+            from,
+            retries: self.retries,
+            record: self.record,
+        }
+    }
+}
+
 impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
-    /// Runs one try that began then.
-    pub(super) async fn run<U>(&mut self, sending: &mut Sending<'_, U>, began: Instant) -> End
+    /// Runs one try that began then; how and when it ended.
+    pub(super) async fn run<U>(
+        mut self,
+        sending: &mut Sending<'_, U>,
+        began: Instant,
+    ) -> (End, Instant)
+    where
+        U: Future<Output = UploadFault>,
+    {
+        let end = self.flow(sending, began).await;
+        let now = Instant::now();
+        self.record.ended = Some(now);
+        (end, now)
+    }
+
+    async fn flow<U>(&mut self, sending: &mut Sending<'_, U>, began: Instant) -> End
     where
         U: Future<Output = UploadFault>,
     {

@@ -58,6 +58,16 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead, add: &Additio
     out.extend_from_slice(b"\r\n");
 }
 
+/// The fields of a request for an upstream that speaks HTTP/2.
+pub(super) fn request_map(head: &RequestHead, add: &Additions<'_>) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(head.headers.len() + 4);
+    if request_fields(&mut map, head, add) == Trailers::Taken {
+        map.add("te", b"trailers");
+    }
+    map.framing(add.framing);
+    map
+}
+
 /// Whether whoever asks takes trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trailers {

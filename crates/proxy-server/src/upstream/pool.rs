@@ -11,6 +11,7 @@ use std::time::Duration;
 use proxy_balance::Ewma;
 use tokio::time::Instant;
 
+use super::http2::Streams;
 use super::limits::Permit;
 use crate::counters::Counter;
 use crate::wire::{Reader, Writer};
@@ -31,6 +32,8 @@ pub(crate) struct Endpoint {
     pub(super) eligible_since: Cell<Option<Instant>>,
     /// The oldest first.
     idle: RefCell<Vec<Idle>>,
+    /// Where HTTP/2 is spoken to it.
+    pub(super) streams: Streams,
 }
 
 #[derive(Debug)]
@@ -95,6 +98,7 @@ impl Endpoint {
             ewma: Cell::new(ewma),
             eligible_since: Cell::new(None),
             idle: RefCell::new(Vec::new()),
+            streams: Streams::default(),
         }
     }
 
@@ -139,18 +143,20 @@ impl Endpoint {
         if !idle.is_empty() {
             idle.retain(|idle| now - idle.since < limit && idle.connection.reader.is_quiet());
         }
+        self.streams.sweep(now, limit);
     }
 
     /// Closes all idle connections.
     pub(crate) fn clear(&self) {
         self.idle.borrow_mut().clear();
+        self.streams.clear();
     }
 
     /// Closes one idle connection, the oldest; whether there was one.
     pub(super) fn close_oldest(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
         if idle.is_empty() {
-            return false;
+            return self.streams.close_idle();
         }
         idle.remove(0);
         true

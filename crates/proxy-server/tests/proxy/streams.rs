@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::rig::PATIENCE;
+use crate::rig::{Backend, PATIENCE};
 
 /// A client's connection.
 pub(crate) struct Client {
@@ -143,6 +143,49 @@ pub(crate) async fn answer(response: ResponseFuture) -> Result<Answer, h2::Error
     timeout(PATIENCE, whole).await.expect("an answer in time")
 }
 
+/// A request on its way, and where its answer goes.
+pub(crate) type Call = (Request<RecvStream>, h2::server::SendResponse<Bytes>);
+
+/// An upstream that does with each request what it is told; it gets the connection's number too.
+pub(crate) async fn upstream<F, W>(builder: h2::server::Builder, serve: F) -> Backend
+where
+    F: Fn(Call, usize) -> W + Send + Sync + Clone + 'static,
+    W: Future<Output = ()> + Send + 'static,
+{
+    Backend::raw(move |stream, number| {
+        let (builder, serve) = (builder.clone(), serve.clone());
+        async move {
+            stream.set_nodelay(true).unwrap();
+            let Ok(mut connection) = builder.handshake(stream).await else {
+                return;
+            };
+            while let Some(Ok(call)) = connection.accept().await {
+                tokio::spawn(serve(call, number));
+            }
+        }
+    })
+    .await
+}
+
+/// Sends back all of a request's body, then its trailers.
+pub(crate) async fn echo((request, mut respond): Call, _: usize) {
+    let mut body = request.into_body();
+    let Ok((data, trailers)) = read_all(&mut body).await else {
+        return;
+    };
+    let Ok(stream) = respond.send_response(Response::new(()), false) else {
+        return;
+    };
+    send_all(stream, data.into(), trailers).await;
+}
+
+/// Answers with this text.
+pub(crate) fn say(mut respond: h2::server::SendResponse<Bytes>, text: &'static str) {
+    if let Ok(mut stream) = respond.send_response(Response::new(()), false) {
+        let _ = stream.send_data(Bytes::from_static(text.as_bytes()), true);
+    }
+}
+
 /// Fields as a map.
 pub(crate) fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
     let fields = fields.iter().map(|(name, value)| {
@@ -248,6 +291,15 @@ impl Raw {
         stream.set_nodelay(true).unwrap();
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
         stream.write_all(preface).await.unwrap();
+        let mut raw = Self { stream };
+        raw.send(&[Frame::new(SETTINGS, 0, 0, &[])]).await;
+        raw
+    }
+
+    /// An upstream's end of a connection, after the preface.
+    pub(crate) async fn accept(mut stream: TcpStream) -> Self {
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.unwrap();
         let mut raw = Self { stream };
         raw.send(&[Frame::new(SETTINGS, 0, 0, &[])]).await;
         raw

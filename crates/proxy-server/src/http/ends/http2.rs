@@ -7,21 +7,26 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem;
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes};
+use h2::client::{ResponseFuture, SendRequest};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 
-use super::{FromClient, Sink, Source, ToClient};
+use super::{FromClient, FromUpstream, HeadEnd, Sink, Source, ToClient};
 use crate::http::headers::{Closing, interim_fields, response_fields};
-use crate::http1::{BodyFault, Framing, RequestHead, ResponseHead, Step, without_forbidden};
+use crate::http1::{
+    BodyFault, Framing, HeadFault, RequestHead, ResponseHead, Step, without_forbidden,
+};
 
 /// A body that arrives on a stream.
 #[derive(Debug)]
 pub(in crate::http) struct Streamed {
-    stream: RecvStream,
+    /// `None`: nothing of it is wanted.
+    stream: Option<RecvStream>,
     data: Bytes,
     trailers: Option<HeaderMap>,
     next: Next,
@@ -37,8 +42,12 @@ enum Next {
 
 impl Streamed {
     pub(in crate::http) fn new(stream: RecvStream) -> Self {
+        Self::response(Some(stream))
+    }
+
+    fn response(stream: Option<RecvStream>) -> Self {
         Self {
-            next: if stream.is_end_stream() {
+            next: if stream.as_ref().is_none_or(RecvStream::is_end_stream) {
                 Next::Nothing
             } else {
                 Next::Data
@@ -51,8 +60,11 @@ impl Streamed {
 
     fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyFault>> {
         let broken = |_| BodyFault::Truncated;
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Ok(()));
+        };
         while self.next == Next::Data {
-            match ready!(self.stream.poll_data(cx)) {
+            match ready!(stream.poll_data(cx)) {
                 Some(data) => {
                     self.data = data.map_err(broken)?;
                     if !self.data.is_empty() {
@@ -63,15 +75,17 @@ impl Streamed {
             }
         }
         if self.next == Next::Trailers {
-            self.trailers = ready!(self.stream.poll_trailers(cx)).map_err(broken)?;
+            self.trailers = ready!(stream.poll_trailers(cx)).map_err(broken)?;
             self.next = Next::Nothing;
         }
         Poll::Ready(Ok(()))
     }
 
     fn make_room(&mut self, count: usize) {
-        // It fails when the stream is closed, and then the room is nobody's.
-        let _ = self.stream.flow_control().release_capacity(count);
+        if let Some(stream) = &mut self.stream {
+            // It fails when the stream is closed, and then the room is nobody's.
+            let _ = stream.flow_control().release_capacity(count);
+        }
     }
 }
 
@@ -111,7 +125,8 @@ impl Source for Streamed {
     }
 
     fn is_over(&self) -> bool {
-        self.data.is_empty() && (self.next == Next::Nothing || self.stream.is_end_stream())
+        let ended = || self.stream.as_ref().is_none_or(RecvStream::is_end_stream);
+        self.data.is_empty() && (self.next == Next::Nothing || ended())
     }
 
     fn take_trailers(&mut self) -> Option<HeaderMap> {
@@ -261,6 +276,99 @@ impl Responding {
         *response.headers_mut() = headers;
         let sent = self.stream.send_informational(response);
         sent.map_err(|_| closed())
+    }
+}
+
+/// A request on its stream to an upstream, whose response is awaited.
+#[derive(Debug)]
+pub(in crate::http) struct Asked {
+    response: ResponseFuture,
+    body: Option<RecvStream>,
+}
+
+impl Asked {
+    /// Sends a request's head; `whole`: it has no body. What sends the body needs a place for the
+    /// number of bytes sent.
+    pub(in crate::http) fn new<'a>(
+        mut send: SendRequest<Bytes>,
+        request: Request<()>,
+        whole: bool,
+        sent: &'a mut u64,
+    ) -> Result<(Self, Streaming<'a>), h2::Error> {
+        let (response, stream) = send.send_request(request, whole)?;
+        let body = Streaming {
+            stream: Some(stream),
+            ended: whole,
+            sent,
+            fault: Reason::CANCEL,
+        };
+        let asked = Self {
+            response,
+            body: None,
+        };
+        Ok((asked, body))
+    }
+
+    /// The next response, final or interim.
+    fn poll_response(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, h2::Error>> {
+        if let Some(interim) = ready!(self.response.poll_informational(cx)) {
+            return Poll::Ready(interim);
+        }
+        let response = ready!(Pin::new(&mut self.response).poll(cx))?;
+        let (parts, body) = response.into_parts();
+        self.body = Some(body);
+        Poll::Ready(Ok(Response::from_parts(parts, ())))
+    }
+
+    fn framing(&self, method: &Method, status: StatusCode, headers: &HeaderMap) -> Framing {
+        let bodyless = method == Method::HEAD || matches!(status.as_u16(), 100..=199 | 204 | 304);
+        if bodyless || self.body.as_ref().is_none_or(RecvStream::is_end_stream) {
+            return Framing::Empty;
+        }
+        let length = headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        match length {
+            // `h2` sees to it that it is true. Trailers may follow no bytes at all.
+            Some(length @ 1..) => Framing::Length(length),
+            _ => Framing::Chunked,
+        }
+    }
+}
+
+impl FromUpstream for Asked {
+    type Body<'a> = Streamed;
+
+    async fn head(&mut self, method: &Method, head: &mut ResponseHead) -> Result<Framing, HeadEnd> {
+        let response = poll_fn(|cx| self.poll_response(cx)).await;
+        let (parts, ()) = response.map_err(|error| end_of(&error))?.into_parts();
+        let framing = self.framing(method, parts.status, &parts.headers);
+        head.status = parts.status;
+        let reason = parts.status.canonical_reason().unwrap_or_default();
+        head.reason = Bytes::from_static(reason.as_bytes());
+        head.version = Version::HTTP_2;
+        head.headers = parts.headers;
+        Ok(framing)
+    }
+
+    fn body(&mut self, framing: Framing) -> Streamed {
+        Streamed::response(self.body.take().filter(|_| framing != Framing::Empty))
+    }
+}
+
+/// What an error means for a request whose response has not begun.
+fn end_of(error: &h2::Error) -> HeadEnd {
+    if error.is_remote() && error.is_go_away() {
+        // Only streams above the last one that the upstream looked at end like this.
+        HeadEnd::Unsent
+    } else if error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM) {
+        HeadEnd::Refused
+    } else if error.is_remote() {
+        HeadEnd::StreamReset
+    } else if error.is_library() {
+        tracing::debug!(%error, "an upstream's answer is malformed");
+        HeadEnd::Malformed(HeadFault::Malformed("it breaks the rules of HTTP/2"))
+    } else {
+        HeadEnd::Reset
     }
 }
 
