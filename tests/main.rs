@@ -9,6 +9,7 @@ mod auth;
 mod config;
 mod demo;
 mod differential;
+mod envoy;
 mod etcdctl;
 mod faults;
 mod forming;
