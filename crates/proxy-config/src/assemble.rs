@@ -6,6 +6,7 @@ mod action;
 mod headers;
 mod matching;
 mod outlier;
+mod retry;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,16 +15,17 @@ use imbl::OrdMap;
 
 use crate::compiled::{
     Cluster, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges, Limits, NewCookie,
-    Probe, ProbeKind, ResourceName, RetryOn, RetryPolicy, Route, SlowStart, Split, SplitTarget,
+    Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Split, SplitTarget,
 };
 use crate::resource::{
-    ClusterSpec, DefaultsSpec, HashSpec, HeadersSpec, LimitsSpec, ProbeSpec, Resource, RetrySpec,
-    RetryWord, SlowStartSpec, Targets, VirtualHostSpec,
+    ClusterSpec, DefaultsSpec, HashSpec, HeadersSpec, LimitsSpec, ProbeSpec, Resource,
+    SlowStartSpec, Targets, VirtualHostSpec,
 };
 use crate::router::VirtualHost;
 use crate::units::Time;
 
 pub(crate) use headers::header_changes;
+use retry::retry;
 
 /// Envoy's, as are all that have no word of reason.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -205,6 +207,8 @@ pub(crate) fn virtual_host(
                 Some(_) => limit(route.timeout, ROUTE_TIMEOUT),
                 None => base.route_timeout,
             },
+            idle_timeout: route.idle_timeout.map(|time| time.0),
+            max_stream_duration: route.max_stream_duration.map(|time| time.0),
             retry: match &route.retry {
                 Some(given) => retry(given, GivenBy::Route),
                 None => base.retry.clone(),
@@ -228,22 +232,6 @@ fn shared_changes(spec: &HeadersSpec, unchanged: &Arc<HeaderChanges>) -> Arc<Hea
         return unchanged.clone();
     }
     Arc::new(header_changes(spec))
-}
-
-fn retry(spec: &RetrySpec, given_by: GivenBy) -> RetryPolicy {
-    let has = |word| spec.when.contains(&word);
-    RetryPolicy {
-        when: RetryOn {
-            connect_failure: has(RetryWord::ConnectFailure),
-            reset: has(RetryWord::Reset),
-            server_error: has(RetryWord::ServerError),
-            gateway_error: has(RetryWord::GatewayError),
-            retriable_4xx: has(RetryWord::Retriable4xx),
-        },
-        times: spec.times,
-        per_try_timeout: spec.per_try_timeout.map(|time| time.0),
-        given_by,
-    }
 }
 
 /// What is written has one of them; else it would not be here.

@@ -20,6 +20,7 @@ pub use crate::mirror::Mirror;
 pub use crate::outlier::{FailurePercentage, Outlier, SuccessRate};
 pub use crate::path::EscapedSlashes;
 pub use crate::resource::Percent;
+pub use crate::retry::{AnswerVerdict, BackOff, GrpcStatuses, RetryAnswers, RetryOn, RetryPolicy};
 pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
 pub use crate::upstream_http::UpstreamHttp;
@@ -121,6 +122,10 @@ pub struct Route {
     /// The whole time for a request, retries included, from its last byte received to the end of
     /// the response. `None`: no limit.
     pub timeout: Option<Duration>,
+    /// A request without progress for so long is ended; zero: never. `None`: as Defaults say.
+    pub idle_timeout: Option<Duration>,
+    /// The whole time of a request, from its head received. `None`: no limit.
+    pub max_stream_duration: Option<Duration>,
     /// When and how often to try again.
     pub retry: RetryPolicy,
     /// What a request is known by, for clusters that hash; empty: by nothing.
@@ -181,36 +186,6 @@ impl fmt::Display for Split {
     }
 }
 
-/// When a request is tried again, and how.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// The conditions.
-    pub when: RetryOn,
-    /// Retries after the first try (so `times + 1` tries at most). 0: never.
-    pub times: u32,
-    /// The time for each try's response head. `None`: only the route's timeout.
-    pub per_try_timeout: Option<Duration>,
-    /// Who says so.
-    pub given_by: GivenBy,
-}
-
-impl RetryPolicy {
-    /// Where nobody gives one: what is always safe. Requests that were surely not sent, and
-    /// idempotent ones whose connection broke before an answer.
-    pub const BUILT_IN: Self = Self {
-        when: RetryOn {
-            connect_failure: true,
-            reset: true,
-            server_error: false,
-            gateway_error: false,
-            retriable_4xx: false,
-        },
-        times: 2,
-        per_try_timeout: None,
-        given_by: GivenBy::BuiltIn,
-    };
-}
-
 /// Where a setting that can be left out comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -221,38 +196,6 @@ pub enum GivenBy {
     Defaults,
     /// Nobody: Skein's own.
     BuiltIn,
-}
-
-/// The conditions for a retry (Envoy's words).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RetryOn {
-    /// `connect-failure`: no connection could be made.
-    pub connect_failure: bool,
-    /// `reset`: the upstream closed or reset before a response head.
-    pub reset: bool,
-    /// `5xx`: any 5xx answer, or none at all.
-    pub server_error: bool,
-    /// `gateway-error`: 502, 503 or 504.
-    pub gateway_error: bool,
-    /// `retriable-4xx`: 409.
-    pub retriable_4xx: bool,
-}
-
-impl RetryOn {
-    /// The conditions in the words of the config.
-    pub fn words(&self) -> impl Iterator<Item = &'static str> {
-        let words = [
-            (self.connect_failure, "connect-failure"),
-            (self.reset, "reset"),
-            (self.server_error, "5xx"),
-            (self.gateway_error, "gateway-error"),
-            (self.retriable_4xx, "retriable-4xx"),
-        ];
-        words
-            .into_iter()
-            .filter(|(holds, _)| *holds)
-            .map(|(_, word)| word)
-    }
 }
 
 /// A group of upstream endpoints and how to use it.

@@ -306,9 +306,6 @@ fn later(word: &str) -> bool {
         "outlier_detection",
         "proxy_protocol",
         "dns",
-        "refused-stream",
-        "retriable-status-codes",
-        "retriable-headers",
         "hash_policy",
         "subset",
     ];

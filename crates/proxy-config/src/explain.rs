@@ -5,6 +5,7 @@
 
 mod ask;
 mod headers;
+mod retry;
 mod text;
 
 use std::fmt;
@@ -12,8 +13,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
-    Asked, Cluster, CompiledConfig, Endpoint, GivenBy, HttpListener, Listener, Protocol,
-    RetryPolicy, Rewrite, Route, Split,
+    Asked, Cluster, CompiledConfig, Endpoint, HttpListener, Listener, Protocol, Rewrite, Route,
+    Split,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
@@ -22,6 +23,7 @@ use crate::units::Time;
 
 pub use ask::{Ask, AskFault};
 pub use headers::ExplainedHeaders;
+pub use retry::ExplainedRetry;
 
 /// The most routes that are told one by one; the rest are counted.
 const ROUTES_TOLD_MAX: usize = 200;
@@ -91,6 +93,12 @@ pub struct Chosen {
     pub route: Option<usize>,
     /// The route's timeout, or the connection's idle timeout; `None`: no limit.
     pub timeout: Option<Time>,
+    /// It is ended when nothing moves for so long; `None`: as Defaults say, 5m unless given.
+    #[serde(default)]
+    pub idle_timeout: Option<Time>,
+    /// The whole time from its head to the end of the answer; `None`: no limit.
+    #[serde(default)]
+    pub max_stream_duration: Option<Time>,
     /// When it is tried again; `None`: it is no http request, or is sent to nobody.
     pub retry: Option<ExplainedRetry>,
     /// What it is known by, for clusters that hash.
@@ -104,19 +112,6 @@ pub struct Chosen {
     pub mirror: Vec<String>,
     /// The clusters that share it; none where Skein answers.
     pub targets: Vec<ExplainedTarget>,
-}
-
-/// The retry policy that is in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExplainedRetry {
-    /// The conditions.
-    pub when: Vec<String>,
-    /// Retries after the first try; 0: never.
-    pub times: u32,
-    /// The time for each try.
-    pub per_try_timeout: Option<Time>,
-    /// Who says so.
-    pub given_by: GivenBy,
 }
 
 /// A cluster and its share.
@@ -227,6 +222,8 @@ pub fn explain(
                     explanation.chosen = Some(Chosen {
                         route: None,
                         timeout: tcp.idle_timeout.map(Time),
+                        idle_timeout: None,
+                        max_stream_duration: None,
                         retry: None,
                         hash: Vec::new(),
                         headers: ExplainedHeaders::default(),
@@ -387,22 +384,13 @@ impl Chosen {
         Self {
             route: Some(route.index),
             timeout: to.and(route.timeout).map(Time),
+            idle_timeout: to.and(route.idle_timeout).map(Time),
+            max_stream_duration: to.and(route.max_stream_duration).map(Time),
             retry: to.map(|_| ExplainedRetry::new(&route.retry)),
             hash: route.hash.iter().map(ToString::to_string).collect(),
             headers: ExplainedHeaders::new(&levels),
             mirror: route.mirror.iter().map(ToString::to_string).collect(),
             targets: to.map_or_else(Vec::new, |to| targets(to, health)),
-        }
-    }
-}
-
-impl ExplainedRetry {
-    fn new(policy: &RetryPolicy) -> Self {
-        Self {
-            when: policy.when.words().map(str::to_owned).collect(),
-            times: policy.times,
-            per_try_timeout: policy.per_try_timeout.map(Time),
-            given_by: policy.given_by,
         }
     }
 }

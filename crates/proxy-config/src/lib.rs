@@ -23,6 +23,7 @@ mod parse;
 mod path;
 mod pattern;
 pub mod resource;
+mod retry;
 mod rewrite;
 mod router;
 mod schema;

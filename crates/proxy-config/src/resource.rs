@@ -12,6 +12,7 @@ mod listener;
 mod matching;
 mod mirror;
 mod outlier;
+mod retry;
 pub(crate) mod selector;
 mod targets;
 mod virtual_host;
@@ -38,9 +39,10 @@ pub use listener::{ListenerProtocol, ListenerSpec};
 pub use matching::{HeaderSpec, QuerySpec};
 pub use mirror::{MirrorSpec, Percent};
 pub use outlier::OutlierSpec;
+pub use retry::{BackOffSpec, RetrySpec, RetryWord};
 pub use selector::NodeSelector;
 pub use targets::Targets;
-pub use virtual_host::{Expectation, MatchSpec, RetrySpec, RetryWord, RouteSpec, VirtualHostSpec};
+pub use virtual_host::{Expectation, MatchSpec, RouteSpec, VirtualHostSpec};
 
 /// The version of the stored form.
 pub(crate) const SCHEMA: u32 = 1;

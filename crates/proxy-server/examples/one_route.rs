@@ -65,6 +65,8 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         }),
         rewrite: Rewrite::default(),
         timeout: Some(Duration::from_secs(15)),
+        idle_timeout: None,
+        max_stream_duration: None,
         retry: RetryPolicy::BUILT_IN,
         hash: Box::new([]),
         mirror: Box::new([]),

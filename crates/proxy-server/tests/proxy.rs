@@ -9,6 +9,8 @@ mod actions;
 mod balancing;
 #[path = "proxy/bodies.rs"]
 mod bodies;
+#[path = "proxy/conditions.rs"]
+mod conditions;
 #[path = "proxy/downstream2.rs"]
 mod downstream2;
 #[path = "proxy/exchanges.rs"]

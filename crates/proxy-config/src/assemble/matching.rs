@@ -37,7 +37,7 @@ fn path(matches: &MatchSpec) -> PathCondition {
     }
 }
 
-fn header(spec: &HeaderSpec) -> HeaderCondition {
+pub(super) fn header(spec: &HeaderSpec) -> HeaderCondition {
     let value = value(&spec.exact, &spec.prefix, &spec.regex);
     let suffix = spec
         .suffix

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::{Chosen, ExplainedEndpoint, ExplainedRetry, ExplainedTarget, Explanation};
-use crate::compiled::{Balance, GivenBy, UpstreamHttp};
+use super::{Chosen, ExplainedEndpoint, ExplainedTarget, Explanation};
+use crate::compiled::{Balance, UpstreamHttp};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,6 +54,14 @@ impl fmt::Display for Chosen {
             Some(timeout) => writeln!(f, "timeout {timeout}")?,
             None => writeln!(f, "no timeout")?,
         }
+        match self.idle_timeout {
+            Some(time) if time.0.is_zero() => writeln!(f, "no idle timeout")?,
+            Some(time) => writeln!(f, "idle timeout {time}")?,
+            None => {}
+        }
+        if let Some(time) = self.max_stream_duration {
+            writeln!(f, "at most {time} from head to end")?;
+        }
         if let Some(retry) = &self.retry {
             retry.fmt(f)?;
         }
@@ -71,25 +79,6 @@ impl fmt::Display for Chosen {
             }
             Ok(())
         })
-    }
-}
-
-impl fmt::Display for ExplainedRetry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.times {
-            0 => write!(f, "no retry")?,
-            1 => write!(f, "retry once on {}", self.when.join(", "))?,
-            times => write!(f, "retry up to {times} times on {}", self.when.join(", "))?,
-        }
-        if let Some(timeout) = self.per_try_timeout {
-            write!(f, ", {timeout} for each try")?;
-        }
-        let given_by = match self.given_by {
-            GivenBy::Route => "the route says so",
-            GivenBy::Defaults => "Defaults say so",
-            GivenBy::BuiltIn => "built in",
-        };
-        writeln!(f, " ({given_by})")
     }
 }
 

@@ -7,6 +7,7 @@ mod balance;
 mod headers;
 mod matching;
 mod outlier;
+mod retry;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -17,14 +18,12 @@ use crate::host::{Authority, normalize_host, split_host};
 use crate::path::{EscapedSlashes, normalize_path};
 use crate::resource::{
     ClusterSpec, DefaultsSpec, Expectation, HeadersSpec, ListenerProtocol, ListenerSpec, ProbeSpec,
-    Resource, RetrySpec, RouteSpec, Spec, VirtualHostSpec,
+    Resource, RouteSpec, Spec, VirtualHostSpec,
 };
 use crate::tree::Place;
 use crate::units::{Size, Time};
 use crate::words::DEFAULT_NAMESPACE;
 
-/// The most retries of one request.
-const RETRIES_MAX: u32 = 10;
 /// Probes closer together are a load, not a check.
 const PROBE_EVERY_MIN_MS: u128 = 50;
 /// The bounds of a request head.
@@ -105,7 +104,7 @@ impl Findings {
 
 fn check_defaults(spec: &DefaultsSpec, findings: &mut Findings) {
     if let Some(retry) = &spec.retry {
-        check_retry(retry, "retry", findings);
+        retry::check(retry, "retry", findings);
     }
     findings.refuse_zero_time("connect_timeout", spec.connect_timeout);
     findings.refuse_zero_time("head_timeout", spec.head_timeout);
@@ -223,23 +222,12 @@ fn check_route(route: &RouteSpec, path: &str, findings: &mut Findings) {
     action::check(route, path, findings);
     matching::check(&route.matches, &format!("{path}.match"), findings);
     if let Some(retry) = &route.retry {
-        check_retry(retry, &format!("{path}.retry"), findings);
+        retry::check(retry, &format!("{path}.retry"), findings);
     }
+    let limit = route.max_stream_duration;
+    findings.refuse_zero_time(format!("{path}.max_stream_duration"), limit);
     headers::check(&route.headers, &format!("{path}.headers"), findings);
     balance::check_hash(&route.hash, &format!("{path}.hash"), findings);
-}
-
-fn check_retry(retry: &RetrySpec, path: &str, findings: &mut Findings) {
-    let needs_condition = retry.times > 0 && retry.when.is_empty();
-    findings.refuse_if(needs_condition, format!("{path}.when"), || {
-        "there is no condition; give at least one, such as connect-failure, or `times: 0` for no \
-         retry"
-            .into()
-    });
-    findings.refuse_if(retry.times > RETRIES_MAX, format!("{path}.times"), || {
-        format!("out of bounds; give 0 (never) to {RETRIES_MAX}")
-    });
-    findings.refuse_zero_time(format!("{path}.per_try_timeout"), retry.per_try_timeout);
 }
 
 fn check_expectation(

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::matching::{HeaderSpec, QuerySpec};
 use super::{
-    HashSpec, HeadersSpec, MirrorSpec, RedirectSpec, RespondSpec, RewriteSpec, Targets, is_default,
+    HashSpec, HeadersSpec, MirrorSpec, RedirectSpec, RespondSpec, RetrySpec, RewriteSpec, Targets,
+    is_default,
 };
 use crate::host::Authority;
 use crate::pattern::{PathTemplate, Pattern};
@@ -59,6 +60,14 @@ pub struct RouteSpec {
     /// `route_timeout`, 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Time>,
+    /// A request without a byte in either direction for so long is ended; `0s`: never. Left out: the
+    /// Defaults' `stream_idle_timeout`, 5m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Time>,
+    /// The whole time from a request's head to the end of its answer, also while it is still being
+    /// received. Left out: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_stream_duration: Option<Time>,
     /// When to try again; `{ times: 0 }`: never. Left out: Defaults' `retry`, twice on
     /// `connect-failure` and `reset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,54 +115,6 @@ pub struct MatchSpec {
     /// All of these query parameters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub query: Vec<QuerySpec>,
-}
-
-/// When and how often to try again. A request is repeated only where that is safe, and within the
-/// cluster's retry budget.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RetrySpec {
-    /// The conditions, in Envoy's words; to be left out only where `times` is 0.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub when: Vec<RetryWord>,
-    /// Retries after the first try, 0 to 10. 0: never more than one try.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
-    pub times: u32,
-    /// The time for each try; left out: only the route's timeout.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub per_try_timeout: Option<Time>,
-}
-
-fn one() -> u32 {
-    1
-}
-
-// Serde calls it with a reference.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_one(number: &u32) -> bool {
-    *number == 1
-}
-
-/// A condition for a retry.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-pub enum RetryWord {
-    /// No connection could be made.
-    #[serde(rename = "connect-failure")]
-    ConnectFailure,
-    /// The upstream closed or reset before a response head.
-    #[serde(rename = "reset")]
-    Reset,
-    /// Any 5xx answer, or none at all.
-    #[serde(rename = "5xx")]
-    ServerError,
-    /// 502, 503 or 504.
-    #[serde(rename = "gateway-error")]
-    GatewayError,
-    /// 409.
-    #[serde(rename = "retriable-4xx")]
-    Retriable4xx,
 }
 
 /// A request, and where it must go: `to` a cluster, to another URL (`redirect`), or to an answer of

@@ -27,6 +27,8 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
                 action: Action::Forward(to),
                 rewrite: Rewrite::default(),
                 timeout: None,
+                idle_timeout: None,
+                max_stream_duration: None,
                 retry: RetryPolicy::BUILT_IN,
                 hash: Box::new([]),
                 mirror: Box::default(),

@@ -77,7 +77,8 @@ impl ValueCondition {
 }
 
 impl HeaderCondition {
-    pub(super) fn holds(&self, value: Option<&str>) -> bool {
+    /// Whether a header with this value, or without any, fulfils it.
+    pub fn holds(&self, value: Option<&str>) -> bool {
         match (value, &self.value) {
             (None, ValueCondition::Present) => self.invert,
             (None, _) => false,

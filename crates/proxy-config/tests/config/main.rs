@@ -11,6 +11,7 @@ mod headers;
 mod linking;
 mod mirroring;
 mod outliers;
+mod retrying;
 mod rewriting;
 
 use std::collections::BTreeMap;

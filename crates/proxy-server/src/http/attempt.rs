@@ -47,13 +47,21 @@ pub(super) struct Job<'a> {
     /// The route's time.
     pub(super) timeout: Option<Duration>,
     pub(super) per_try_timeout: Option<Duration>,
-    pub(super) stream_idle_timeout: Duration,
+    /// `None`: as long as it likes.
+    pub(super) stream_idle_timeout: Option<Duration>,
+    /// When the request is over, whatever goes on.
+    pub(super) ends: Option<Instant>,
 }
 
 impl Job<'_> {
-    /// When the route's time is over; not before the request has arrived whole.
+    /// When the route's time is over; but for its limit of all, not before the request has arrived
+    /// whole.
     pub(super) fn route_limit(&self) -> Option<Instant> {
-        Some(self.standing.finished.get()? + self.timeout?)
+        let timed = match (self.standing.finished.get(), self.timeout) {
+            (Some(finished), Some(timeout)) => Some(finished + timeout),
+            _ => None,
+        };
+        earlier(timed, self.ends)
     }
 
     /// When a try that began then has no time left, if tries have a limit.
@@ -61,19 +69,20 @@ impl Job<'_> {
         Some(self.standing.finished.get()?.max(began) + self.per_try_timeout?)
     }
 
-    fn idle_limit(&self) -> Instant {
-        self.standing.progress.limit(self.stream_idle_timeout)
+    fn idle_limit(&self) -> Option<Instant> {
+        let idle = self.stream_idle_timeout?;
+        Some(self.standing.progress.limit(idle))
     }
 
     /// Until when a try that began then may wait for its response head.
     pub(super) fn head_limit(&self, began: Instant) -> Option<Instant> {
         let hard = earlier(self.route_limit(), self.try_limit(began));
-        earlier(hard, Some(self.idle_limit()))
+        earlier(hard, self.idle_limit())
     }
 
     /// Until when a response may flow.
     pub(super) fn relay_limit(&self) -> Option<Instant> {
-        earlier(self.route_limit(), Some(self.idle_limit()))
+        earlier(self.route_limit(), self.idle_limit())
     }
 
     /// Whether the connection to the client stays after a response in this framing.
@@ -333,9 +342,8 @@ fn judge(
         End::NoHead(HeadEnd::Unsent) if reused => {
             Tried::Stale(Failure::Unsent, Reason::UpstreamRefused)
         }
-        End::NoHead(HeadEnd::Unsent | HeadEnd::Refused) => {
-            Tried::Failed(Failure::Unsent, Reason::UpstreamRefused)
-        }
+        End::NoHead(HeadEnd::Unsent) => Tried::Failed(Failure::Unsent, Reason::UpstreamRefused),
+        End::NoHead(HeadEnd::Refused) => Tried::Failed(Failure::Refused, Reason::UpstreamRefused),
         End::NoHead(HeadEnd::StreamReset) => {
             counters.resets_received.increment();
             Tried::Failed(Failure::Reset, Reason::Terminated)

@@ -4,13 +4,16 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, Version, header};
 use proxy_balance::Ask;
-use proxy_config::compiled::{Defaults, HttpListener, PathChange, RetryPolicy, Route, Split};
+use proxy_config::compiled::{
+    BackOff, Defaults, HttpListener, PathChange, RetryPolicy, Route, Split,
+};
 use rand::RngExt as _;
 use smallvec::SmallVec;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::affinity::{Affinity, Subject};
 use super::answer::Reason;
@@ -22,14 +25,16 @@ use super::headers::{Additions, ConnectionOption};
 use super::mirror::{Kept, copy};
 use super::own::Own;
 use super::record::Record;
-use super::retry::{Failure, Replayable, back_off, is_idempotent, wants_retry};
+use super::retry::{
+    Failure, Replayable, back_off, failure_of, is_idempotent, retry_after, wants_retry,
+};
 use super::routed::{Way, rewritten, route};
 use super::target::Target;
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
 use crate::deadline::Timer;
 use crate::flags::Flag;
-use crate::http1::{Framing, RequestHead, wants_close, wants_keep_alive};
+use crate::http1::{Framing, RequestHead, ResponseHead, wants_close, wants_keep_alive};
 use crate::listener::Slot;
 use crate::upstream::{Permit, Upstream};
 use crate::worker::{Routing, Worker};
@@ -203,7 +208,9 @@ pub(super) fn job<'a>(
             && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
         timeout: route.timeout,
         per_try_timeout: route.retry.per_try_timeout,
-        stream_idle_timeout: defaults.stream_idle_timeout,
+        stream_idle_timeout: Some(route.idle_timeout.unwrap_or(defaults.stream_idle_timeout))
+            .filter(|idle| !idle.is_zero()),
+        ends: route.max_stream_duration.map(|most| edits.started + most),
     }
 }
 
@@ -278,7 +285,8 @@ pub(super) async fn run<C: ToClient, B: FromClient>(
         failed.push(endpoint);
         // What was not sent can go elsewhere at once.
         let elsewhere = failed.len() < upstream.endpoints.len();
-        let at_once = failure == Failure::Unsent && elsewhere;
+        let unsent = matches!(failure, Failure::Unsent | Failure::Refused);
+        let at_once = unsent && elsewhere;
         if !at_once && !pause(job, client.timer, retries).await {
             return Outcome::Answer(Reason::ResponseTimeout);
         }
@@ -287,7 +295,12 @@ pub(super) async fn run<C: ToClient, B: FromClient>(
 
 /// Waits before the next try; false when the route's time is over before.
 async fn pause(job: &Job<'_>, timer: &mut Timer, retries: &Retries<'_>) -> bool {
-    let pause = back_off(retries.made, &mut *job.worker.rng());
+    let (least, pauses, retry) = match retries.after {
+        // Up to a half longer, so that not all come at the same instant (as in Envoy).
+        Some(after) => (after, BackOff::constant(after / 2), 1),
+        None => (Duration::ZERO, retries.policy.back_off, retries.made),
+    };
+    let pause = least + back_off(pauses, retry, &mut *job.worker.rng());
     let limit = || job.route_limit();
     timer.until(limit, sleep(pause)).await.is_ok()
 }
@@ -299,6 +312,8 @@ pub(super) struct Retries<'a> {
     upstream: &'a Rc<Upstream>,
     idempotent: bool,
     made: u32,
+    /// How long the last answer asks to wait.
+    after: Option<Duration>,
     /// A place in the cluster's budget, from the decision to the end of the try.
     permit: Option<Permit>,
 }
@@ -314,6 +329,7 @@ impl<'a> Retries<'a> {
             upstream,
             idempotent,
             made: 0,
+            after: None,
             permit: None,
         }
     }
@@ -323,6 +339,22 @@ impl<'a> Retries<'a> {
     fn is_safe(&self, failure: Failure, standing: &Standing) -> bool {
         let repeatable = self.idempotent && self.policy.times > 0;
         standing.kept.get() && (failure == Failure::Unsent || repeatable)
+    }
+
+    /// As [`Retries::claim`], after an answer. It is relayed if it asks to wait for longer than there
+    /// is time.
+    pub(super) fn claim_answer(&mut self, answer: &ResponseHead, job: &Job<'_>) -> bool {
+        let Some(failure) = failure_of(self.policy, answer) else {
+            return false;
+        };
+        let after = retry_after(self.policy, answer);
+        let late = after.is_some_and(|after| {
+            let limit = job.route_limit();
+            limit.is_some_and(|limit| Instant::now() + after >= limit)
+        });
+        let claimed = !late && self.claim(failure, job.standing);
+        self.after = after.filter(|_| claimed);
+        claimed
     }
 
     /// Decides for another try: the policy wants it, it is safe, tries are left and the budget has
@@ -340,6 +372,7 @@ impl<'a> Retries<'a> {
             counters.retry_limits_exceeded.increment();
             return false;
         }
+        self.after = None;
         self.permit = None;
         self.permit = self.upstream.shared.retry(&self.upstream.cluster.limits);
         if self.permit.is_none() {

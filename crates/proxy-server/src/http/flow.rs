@@ -18,7 +18,6 @@ use super::exchange::Retries;
 use super::headers::{Closing, ConnectionOption};
 use super::record::{Record, class_of};
 use super::relay::{RelayFault, relay};
-use super::retry::Failure;
 use super::upload::{UploadFault, Waiting};
 use crate::flags::Flag;
 use crate::http1::{BodyFault, Framing, HeadFault, ResponseHead, wants_close};
@@ -161,10 +160,7 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
         if let Some(class) = class_of(status.as_u16()) {
             self.upstream.counters().responses[class].increment();
         }
-        if self
-            .retries
-            .claim(Failure::Status(status), self.job.standing)
-        {
+        if self.retries.claim_answer(self.client.answer, self.job) {
             return End::Again;
         }
         self.relay(sending, incoming).await

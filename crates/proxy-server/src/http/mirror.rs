@@ -39,13 +39,7 @@ const COPIES_MAX: usize = 128;
 const TIME_MAX: Duration = Duration::from_secs(15);
 /// A copy that fails is not sent again.
 const ONCE: RetryPolicy = RetryPolicy {
-    when: RetryOn {
-        connect_failure: false,
-        reset: false,
-        server_error: false,
-        gateway_error: false,
-        retriable_4xx: false,
-    },
+    when: RetryOn::NONE,
     times: 0,
     ..RetryPolicy::BUILT_IN
 };

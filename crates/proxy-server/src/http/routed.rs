@@ -35,7 +35,7 @@ pub(super) fn route<'a>(
 }
 
 /// A header as routes see it: all its values, also those that are no text.
-fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
+pub(super) fn listed<'a>(headers: &'a HeaderMap, name: &str) -> Option<Cow<'a, str>> {
     let text = |value: &'a HeaderValue| String::from_utf8_lossy(value.as_bytes());
     let mut values = headers.get_all(name).iter();
     let mut list = text(values.next()?);

@@ -25,6 +25,8 @@ pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
     if route.to.is_none() {
         for (field, is_given) in [
             ("timeout", route.timeout.is_some()),
+            ("idle_timeout", route.idle_timeout.is_some()),
+            ("max_stream_duration", route.max_stream_duration.is_some()),
             ("retry", route.retry.is_some()),
             ("hash", !route.hash.is_empty()),
             ("rewrite", route.rewrite.is_some()),

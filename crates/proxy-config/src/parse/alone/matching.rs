@@ -39,7 +39,7 @@ pub(super) fn check(matches: &MatchSpec, path: &str, findings: &mut Findings) {
     }
 }
 
-fn check_header(header: &HeaderSpec, path: &str, findings: &mut Findings) {
+pub(super) fn check_header(header: &HeaderSpec, path: &str, findings: &mut Findings) {
     let texts = [
         ("exact", &header.exact),
         ("prefix", &header.prefix),
