@@ -6,7 +6,6 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -23,19 +22,12 @@ use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
 use crate::credentials::{Credentials, now};
-use crate::files::{Contents, Fault, Files, Named};
+use crate::files::{Contents, Fault, Files, system_cas};
 use crate::material::{Material, Own, provider, system_roots};
 use crate::said::Call;
 
 /// The type of an alert record (RFC 8446, 5.1).
 const ALERT: u8 = 0x15;
-/// Where systems keep the CAs of the public web.
-const SYSTEM_CAS: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 /// Nodes whose faults are remembered, so that each is said once. One more, and all are forgotten.
 const SAID_MAX: usize = 64;
 
@@ -77,17 +69,10 @@ impl Dialer {
     /// [`Fault`] names the file, what is wrong with it, and what helps.
     pub fn tls(mut files: Files) -> Result<Self, Fault> {
         let is_system = files.trusted_ca.is_none();
-        files.trusted_ca.get_or_insert_with(|| {
-            let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-            let usual = || {
-                SYSTEM_CAS
-                    .iter()
-                    .map(PathBuf::from)
-                    .find(|path| path.exists())
-            };
-            let path = named.or_else(usual);
-            Named::new("--cacert", path.unwrap_or_else(|| SYSTEM_CAS[0].into()))
-        });
+        let ca = files
+            .trusted_ca
+            .get_or_insert_with(|| system_cas("--cacert"));
+        let ca = ca.clone();
         let contents = Contents::read(&files)?;
         let (material, roots) = if is_system {
             let own = Files {
@@ -95,7 +80,8 @@ impl Dialer {
                 ..files.clone()
             };
             let material = Material::of(&own, &contents, now())?;
-            (material, system_roots(&files, &contents))
+            let read = contents.trusted_ca.as_deref().unwrap_or_default();
+            (material, system_roots(&ca, read))
         } else {
             let material = Material::of(&files, &contents, now())?;
             let roots = material

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::server::NoServerSessionStorage;
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::client::client_config;
 use crate::files::{Contents, Fault, Files};
 use crate::material::{Material, check_peer, client_verifier, provider};
+use crate::reload::{Reloaded, Source};
 use crate::server::{HANDSHAKES_MAX, ServerStream};
 
 /// How often the files are looked at.
@@ -46,33 +47,27 @@ pub struct Standing {
 
 /// The certificates of one port.
 pub struct Credentials {
-    files: Files,
-    purpose: Use,
-    state: Mutex<State>,
+    port: Reloaded<Port>,
     handshakes: Arc<Semaphore>,
 }
 
-struct State {
-    server: Arc<ServerConfig>,
-    client: Option<Arc<ClientConfig>>,
-    /// What the files held when they came into force...
-    in_force: Contents,
-    /// ...and why they were no good at the last look, if so.
-    doubt: Option<Fault>,
-    standing: Standing,
+/// Where the certificates of a port come from.
+struct Port {
+    files: Files,
+    purpose: Use,
 }
 
 /// What the files make.
 struct Made {
-    server: ServerConfig,
-    client: Option<ClientConfig>,
+    server: Arc<ServerConfig>,
+    client: Option<Arc<ClientConfig>>,
     expires: u64,
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the state: it has the private key.
-        let Self { files, purpose, .. } = self;
+        let Port { files, purpose } = &self.port.source;
         write!(f, "Credentials({purpose:?}, {files:?})")
     }
 }
@@ -87,22 +82,8 @@ impl Credentials {
     /// # Panics
     /// Without those files: whoever takes the settings checks that they are given.
     pub fn load(files: Files, purpose: Use) -> Result<Arc<Self>, Fault> {
-        let in_force = Contents::read(&files)?;
-        let made = make(&files, &in_force, purpose)?;
-        let state = State {
-            server: Arc::new(made.server),
-            client: made.client.map(Arc::new),
-            in_force,
-            doubt: None,
-            standing: Standing {
-                expires: made.expires,
-                ..Standing::default()
-            },
-        };
         Ok(Arc::new(Self {
-            files,
-            purpose,
-            state: Mutex::new(state),
+            port: Reloaded::load(Port { files, purpose })?,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         }))
     }
@@ -115,14 +96,19 @@ impl Credentials {
         stream: TcpStream,
         stranger: impl FnOnce() + Send + 'static,
     ) -> ServerStream {
-        let config = Arc::clone(&self.state().server);
+        let config = Arc::clone(&self.port.made().server);
         let permit = Arc::clone(&self.handshakes).try_acquire_owned().ok();
         ServerStream::tls(stream, config, permit, Box::new(stranger))
     }
 
     /// How they stand.
     pub fn standing(&self) -> Standing {
-        self.state().standing.clone()
+        let (reloads, refused) = self.port.history();
+        Standing {
+            expires: self.port.made().expires,
+            reloads,
+            refused,
+        }
     }
 
     /// Looks at the files from time to time, for as long as it is polled.
@@ -137,55 +123,34 @@ impl Credentials {
         }
     }
 
-    /// Looks at the files once. What cannot be used is told only if it was no better at the look
-    /// before: certificate and key are two files, and one of them comes first.
+    /// Looks at the files once.
     pub(crate) fn look(&self) {
-        let made = Contents::read(&self.files).and_then(|read| {
-            let unchanged = read == self.state().in_force;
-            let made = (!unchanged).then(|| make(&self.files, &read, self.purpose));
-            Ok(made.transpose()?.map(|made| (read, made)))
-        });
-        let mut state = self.state();
-        match made {
-            Ok(None) => state.all_is_well(),
-            Ok(Some((read, made))) => {
-                state.server = Arc::new(made.server);
-                state.client = made.client.map(Arc::new);
-                state.in_force = read;
-                state.standing.expires = made.expires;
-                state.standing.reloads += 1;
-                state.all_is_well();
-                let expires = crate::validity::date(made.expires);
-                tracing::info!(files = %Shown(&self.files), %expires, "new certificates are in force");
-            }
-            Err(fault) => {
-                let again = state.doubt.as_ref() == Some(&fault);
-                if again && state.standing.refused.as_ref() != Some(&fault) {
-                    tracing::error!(%fault, "the new certificates cannot be used; the old ones stay in force");
-                    state.standing.refused = Some(fault.clone());
-                }
-                state.doubt = Some(fault);
-            }
-        }
+        self.port.look();
     }
 
     pub(crate) fn client(&self) -> Option<Arc<ClientConfig>> {
-        self.state().client.clone()
+        self.port.made().client.clone()
     }
 
     pub(crate) fn files(&self) -> &Files {
-        &self.files
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        &self.port.source.files
     }
 }
 
-impl State {
-    fn all_is_well(&mut self) {
-        self.doubt = None;
-        self.standing.refused = None;
+impl Source for Port {
+    type Contents = Contents;
+    type Made = Made;
+
+    fn read(&self) -> Result<Contents, Fault> {
+        Contents::read(&self.files)
+    }
+
+    fn make(&self, contents: &Contents, _: Option<(&Contents, &Made)>) -> Result<Made, Fault> {
+        make(&self.files, contents, self.purpose)
+    }
+
+    fn shown(&self) -> String {
+        Shown(&self.files).to_string()
     }
 }
 
@@ -243,8 +208,8 @@ fn make(files: &Files, contents: &Contents, purpose: Use) -> Result<Made, Fault>
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
     Ok(Made {
-        server,
-        client,
+        server: Arc::new(server),
+        client: client.map(Arc::new),
         expires: own.not_after,
     })
 }

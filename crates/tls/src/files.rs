@@ -11,6 +11,25 @@ use std::path::PathBuf;
 /// The largest file that is read. All the CAs of the public web are a fifth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// Where systems keep the CAs of the public web.
+const SYSTEM_CAS: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The file with the CAs of this system, or the one that `SSL_CERT_FILE` names.
+pub(crate) fn system_cas(setting: &'static str) -> Named {
+    let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let usual = || {
+        let mut usual = SYSTEM_CAS.iter().map(PathBuf::from);
+        usual.find(|path| path.exists())
+    };
+    let path = named.or_else(usual);
+    Named::new(setting, path.unwrap_or_else(|| SYSTEM_CAS[0].into()))
+}
+
 /// A file, and the setting that names it, as people write it: `--client-cert-file`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Named {
@@ -83,7 +102,7 @@ impl Contents {
     }
 }
 
-fn read(file: &Named) -> Result<Vec<u8>, Fault> {
+pub(crate) fn read(file: &Named) -> Result<Vec<u8>, Fault> {
     let unreadable = |fault| {
         file.fault(
             fault,

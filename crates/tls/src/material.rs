@@ -19,10 +19,11 @@ use rustls::{CertificateError, RootCertStore};
 use crate::files::{Contents, Fault, Files, Named};
 use crate::validity::{Validity, date};
 
-const WANTED: &str = "give a certificate in PEM (-----BEGIN CERTIFICATE-----), first the own one, \
+pub(crate) const WANTED: &str = "give a certificate in PEM (-----BEGIN CERTIFICATE-----), first the own one, \
                       then those between it and its CA";
 const WANTED_KEY: &str = "give the private key in PEM: PKCS#8, PKCS#1 or SEC1, not encrypted";
-const WANTED_CA: &str = "give the certificates of the CAs in PEM (-----BEGIN CERTIFICATE-----)";
+pub(crate) const WANTED_CA: &str =
+    "give the certificates of the CAs in PEM (-----BEGIN CERTIFICATE-----)";
 
 /// What one end of TLS works with.
 pub(crate) struct Material {
@@ -66,10 +67,8 @@ impl Material {
 }
 
 fn own(files: (&Named, &Named), read: (&[u8], &[u8]), now: u64) -> Result<Own, Fault> {
-    let (file, key_file) = files;
-    let chain = certificates(file, read.0, WANTED)?;
-    let validity = chain.first().and_then(|first| Validity::of(first));
-    let validity = validity.ok_or_else(|| file.fault("the certificate is malformed", WANTED))?;
+    let file = files.0;
+    let (key, validity) = key_of(files, read)?;
     let Validity {
         not_before,
         not_after,
@@ -82,6 +81,21 @@ fn own(files: (&Named, &Named), read: (&[u8], &[u8]), now: u64) -> Result<Own, F
         let what = format!("the certificate is not valid before {}", date(not_before));
         return Err(file.fault(what, "wait, or correct this machine's clock"));
     }
+    Ok(Own {
+        key: Arc::new(key),
+        not_after,
+    })
+}
+
+/// A certificate with its key, whenever it is valid.
+pub(crate) fn key_of(
+    files: (&Named, &Named),
+    read: (&[u8], &[u8]),
+) -> Result<(CertifiedKey, Validity), Fault> {
+    let (file, key_file) = files;
+    let chain = certificates(file, read.0, WANTED)?;
+    let validity = chain.first().and_then(|first| Validity::of(first));
+    let validity = validity.ok_or_else(|| file.fault("the certificate is malformed", WANTED))?;
     let key = PrivateKeyDer::from_pem_slice(read.1)
         .map_err(|fault| key_file.fault(pem_fault(&fault, "private key"), WANTED_KEY))?;
     let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|fault| match fault {
@@ -94,13 +108,10 @@ fn own(files: (&Named, &Named), read: (&[u8], &[u8]), now: u64) -> Result<Own, F
         ),
         fault => key_file.fault(fault, WANTED_KEY),
     })?;
-    Ok(Own {
-        key: Arc::new(key),
-        not_after,
-    })
+    Ok((key, validity))
 }
 
-fn roots(file: &Named, read: &[u8]) -> Result<Arc<RootCertStore>, Fault> {
+pub(crate) fn roots(file: &Named, read: &[u8]) -> Result<Arc<RootCertStore>, Fault> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file, read, WANTED_CA)? {
         let added = roots.add(certificate);
@@ -110,12 +121,10 @@ fn roots(file: &Named, read: &[u8]) -> Result<Arc<RootCertStore>, Fault> {
 }
 
 /// The CAs that this system trusts: of hundreds some may be beyond us, and are left out.
-pub(crate) fn system_roots(files: &Files, contents: &Contents) -> Arc<RootCertStore> {
+pub(crate) fn system_roots(file: &Named, read: &[u8]) -> Arc<RootCertStore> {
     let mut roots = RootCertStore::empty();
-    if let (Some(file), Some(read)) = (&files.trusted_ca, &contents.trusted_ca) {
-        let found = certificates(file, read, WANTED_CA).unwrap_or_default();
-        roots.add_parsable_certificates(found);
-    }
+    let found = certificates(file, read, WANTED_CA).unwrap_or_default();
+    roots.add_parsable_certificates(found);
     Arc::new(roots)
 }
 
