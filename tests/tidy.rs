@@ -56,6 +56,7 @@ const ENGINES: &[(&str, &str)] = &[
     ("chitchat", "mesh-gossip"),
     ("rustls", "tls"),
     ("tokio-rustls", "tls"),
+    ("rustls-webpki", "tls"),
 ];
 
 /// What no pure crate may depend on: it would bring sockets, clocks or threads.

@@ -7,6 +7,7 @@ mod headers;
 mod matching;
 mod outlier;
 mod retry;
+pub(crate) mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +97,10 @@ pub(crate) fn defaults(spec: &DefaultsSpec) -> Defaults {
 }
 
 pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> Cluster {
+    let tls = spec
+        .tls
+        .as_ref()
+        .map(|tls| Arc::new(tls::cluster(tls, spec.http)));
     let name = resource.name();
     let endpoint = |endpoint: &crate::resource::EndpointSpec| Endpoint {
         address: endpoint.address().0,
@@ -109,7 +114,11 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         endpoints: spec.endpoints.iter().map(endpoint).collect(),
         http: spec.http,
         balance: spec.balance,
-        probe: spec.probe.as_ref().map(probe),
+        probe: spec.probe.as_ref().map(|spec| Probe {
+            tls: tls.clone(),
+            ..probe(spec)
+        }),
+        tls,
         limits: limits(&spec.limits),
         connect_timeout: time(spec.connect_timeout, base.connect_timeout),
         idle_timeout: time(spec.idle_timeout, IDLE_TIMEOUT),
@@ -142,6 +151,7 @@ fn probe(spec: &ProbeSpec) -> Probe {
     };
     Probe {
         kind,
+        tls: None,
         every: time(spec.every, PROBE_EVERY),
         timeout: time(spec.timeout, PROBE_TIMEOUT),
         unhealthy_after: spec.unhealthy_after.unwrap_or(UNHEALTHY_AFTER),

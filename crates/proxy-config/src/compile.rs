@@ -215,6 +215,10 @@ impl<'a> Projection<'a> {
             name,
             bind: spec.bind.resolve(self.target.proxy_ip),
             protocol,
+            tls: spec
+                .tls
+                .as_ref()
+                .map(|tls| assemble::tls::listener(tls, spec.protocol)),
         })
     }
 

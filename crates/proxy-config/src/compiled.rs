@@ -23,6 +23,7 @@ pub use crate::resource::Percent;
 pub use crate::retry::{AnswerVerdict, BackOff, GrpcStatuses, RetryAnswers, RetryOn, RetryPolicy};
 pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
+pub use crate::tls::{CertificateSource, ClientCertificate, ClusterTls, ListenerTls, TlsVersion};
 pub use crate::upstream_http::UpstreamHttp;
 
 /// A resource's name within its kind. Shown as `name` in namespace `default`, else
@@ -69,6 +70,8 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// How TLS is spoken below that, if it is.
+    pub tls: Option<ListenerTls>,
 }
 
 impl Listener {
@@ -77,6 +80,16 @@ impl Listener {
         match &self.protocol {
             Protocol::Http(http) => Some(&http.router),
             Protocol::Tcp(_) => None,
+        }
+    }
+
+    /// What is spoken there, for people.
+    pub fn spoken(&self) -> &'static str {
+        match (&self.protocol, &self.tls) {
+            (Protocol::Http(_), None) => "http",
+            (Protocol::Http(_), Some(_)) => "http over TLS",
+            (Protocol::Tcp(_), None) => "tcp",
+            (Protocol::Tcp(_), Some(_)) => "tcp over TLS",
         }
     }
 }
@@ -213,6 +226,8 @@ pub struct Cluster {
     pub balance: Balance,
     /// The active health check, if any.
     pub probe: Option<Probe>,
+    /// How TLS is spoken with the endpoints, if it is.
+    pub tls: Option<Arc<ClusterTls>>,
     /// What at most may be in flight, per node.
     pub limits: Limits,
     /// The time for making a connection.
@@ -257,6 +272,8 @@ pub struct Endpoint {
 pub struct Probe {
     /// What is sent.
     pub kind: ProbeKind,
+    /// How TLS is spoken below that, if it is.
+    pub tls: Option<Arc<ClusterTls>>,
     /// The time between two probes of one prober.
     pub every: Duration,
     /// The time for an answer.

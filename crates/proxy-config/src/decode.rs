@@ -299,7 +299,6 @@ fn later(word: &str) -> bool {
     const WORDS: &[&str] = &[
         "udp",
         "tls_passthrough",
-        "tls",
         "filters",
         "direct_response",
         "outlier",

@@ -347,14 +347,10 @@ impl Explanation {
 
 impl ExplainedListener {
     fn new(listener: &Listener) -> Self {
-        let protocol = match listener.protocol {
-            Protocol::Http(_) => "http",
-            Protocol::Tcp(_) => "tcp",
-        };
         Self {
             name: listener.name.to_string(),
             bind: listener.bind.to_string(),
-            protocol: protocol.to_owned(),
+            protocol: listener.spoken().to_owned(),
         }
     }
 }

@@ -104,20 +104,16 @@ impl Builder {
             "listener:{}/{}",
             listener.name.namespace, listener.name.name
         );
+        let label = format!("{} {} {}", listener.name, listener.spoken(), listener.bind);
+        self.node(&id, GraphNodeKind::Listener, label);
         match &listener.protocol {
             Protocol::Http(http) => {
-                let label = format!("{} http {}", listener.name, listener.bind);
-                self.node(&id, GraphNodeKind::Listener, label);
                 for host in http.router.virtual_hosts() {
                     let host_id = self.virtual_host(host);
                     self.edge(&id, &host_id, String::new());
                 }
             }
-            Protocol::Tcp(tcp) => {
-                let label = format!("{} tcp {}", listener.name, listener.bind);
-                self.node(&id, GraphNodeKind::Listener, label);
-                self.split(&id, &tcp.to);
-            }
+            Protocol::Tcp(tcp) => self.split(&id, &tcp.to),
         }
     }
 

@@ -29,6 +29,7 @@ mod router;
 mod schema;
 mod set;
 mod since;
+mod tls;
 mod tree;
 mod units;
 mod upstream_http;
@@ -60,6 +61,6 @@ pub use since::newer_than;
 pub use tree::INPUT_BYTES_MAX;
 pub use units::{Size, Time, UnitFault};
 pub use words::{
-    Address, Bind, DEFAULT_NAMESPACE, GrpcName, HeaderName, HeaderText, HostPort, Method, Name,
-    PathText, ProbePath, Reference, WordFault,
+    Address, AlpnName, Bind, DEFAULT_NAMESPACE, FilePath, GrpcName, HeaderName, HeaderText,
+    HostPort, Method, Name, PathText, ProbePath, Reference, SubjectName, WordFault,
 };

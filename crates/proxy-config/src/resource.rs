@@ -15,6 +15,7 @@ mod outlier;
 mod retry;
 pub(crate) mod selector;
 mod targets;
+mod tls;
 mod virtual_host;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,9 @@ pub use outlier::OutlierSpec;
 pub use retry::{BackOffSpec, RetrySpec, RetryWord};
 pub use selector::NodeSelector;
 pub use targets::Targets;
+pub use tls::{
+    CertificateSpec, ClientCertificateMode, ClientCertificateSpec, ClusterTlsSpec, ListenerTlsSpec,
+};
 pub use virtual_host::{Expectation, MatchSpec, RouteSpec, VirtualHostSpec};
 
 /// The version of the stored form.

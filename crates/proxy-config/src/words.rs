@@ -4,6 +4,7 @@
 //! knows whether what a word refers to exists.
 
 mod http;
+mod tls;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,6 +16,8 @@ use crate::host::Authority;
 use crate::path::{EscapedSlashes, normalize_path};
 
 pub use http::{HeaderText, HostPort};
+pub(crate) use tls::is_host_name;
+pub use tls::{AlpnName, FilePath, SubjectName};
 
 /// The namespace of what names none.
 pub const DEFAULT_NAMESPACE: &str = "default";

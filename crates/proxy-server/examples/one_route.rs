@@ -35,6 +35,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         }]),
         balance: Balance::LeastRequest,
         probe: None,
+        tls: None,
         limits: Limits {
             connections: 1024,
             pending: 1024,
@@ -77,6 +78,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
     let listener = Arc::new(Listener {
         name: name("edge"),
         bind: listen,
+        tls: None,
         protocol: Protocol::Http(HttpListener {
             router: Arc::new(Router::new([Arc::new(all)])),
             headers: HeaderChanges::default(),

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that the kernel holds per socket until they are accepted; more are not answered.
 const BACKLOG: i32 = 1024;
 
-/// Why an address cannot be bound.
+/// Why a listener cannot be opened as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BindError {
     /// Another socket, of this process or another one, has the address.
@@ -36,6 +36,9 @@ pub enum BindError {
         /// The other listener.
         by: String,
     },
+    /// Its certificates cannot be used. What was served before, is still.
+    #[error("{0}")]
+    Tls(tls::Fault),
     /// Anything else that the system says.
     #[error("{address} cannot be bound: {fault}; check the address and the system's limits")]
     Other {

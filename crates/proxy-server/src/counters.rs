@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::accept::HandshakeFailure;
 use crate::flags::Flag;
 use crate::refusal::Refusal;
 
@@ -74,6 +75,12 @@ pub(crate) struct ListenerCounters {
     pub(crate) responses: [Counter; 5],
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
+    /// TLS connections that came about.
+    pub(crate) handshakes: Counter,
+    /// Those of them that went on from an earlier one.
+    pub(crate) handshakes_resumed: Counter,
+    /// By [`HandshakeFailure::index`].
+    pub(crate) handshake_failures: [Counter; HandshakeFailure::COUNT],
     /// By [`Flag::index`].
     pub(crate) flags: [Counter; Flag::ALL.len()],
     /// By [`Refusal::index`].
@@ -89,6 +96,8 @@ pub(crate) struct ClusterCounters {
     pub(crate) connections_active: Counter,
     pub(crate) connect_failures: Counter,
     pub(crate) connect_timeouts: Counter,
+    /// Connections that were made and came to nothing in the TLS handshake.
+    pub(crate) tls_failures: Counter,
     pub(crate) connection_overflows: Counter,
     pub(crate) requests: Counter,
     pub(crate) requests_active: Counter,

@@ -3,8 +3,10 @@
 //! Owns sockets, pools and everything on the path of a request. Never parses config, never judges
 //! health, never knows where either comes from.
 
+mod accept;
 mod access_log;
 mod bind;
+mod certificates;
 mod clock;
 mod counters;
 mod deadline;

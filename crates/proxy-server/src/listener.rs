@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_config::compiled::{Listener, Protocol};
+use tls::Listening;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::accept::secure;
 use crate::counters::ListenerCounters;
 use crate::flags::Flag;
 use crate::wire::Stream;
@@ -35,6 +37,8 @@ pub(crate) struct Serving {
     pub(crate) label: Arc<str>,
     /// Kept over config changes.
     pub(crate) counters: Arc<[ListenerCounters]>,
+    /// Its certificates, if it speaks TLS.
+    pub(crate) tls: Option<Arc<Listening>>,
 }
 
 impl Serving {
@@ -207,10 +211,19 @@ fn serve(
     // Small pieces of an answer must not wait for acknowledgements. If it fails, the connection is
     // gone, and the first read will tell.
     let _ = stream.set_nodelay(true);
-    let stream = Stream::from(stream);
     let (worker, slot) = (worker.clone(), slot.clone());
     let room = worker.enter();
-    let is_http = matches!(slot.serving().listener.protocol, Protocol::Http(_));
+    let serving = slot.serving();
+    if let (Some(listening), Some(tls)) = (&serving.tls, &serving.listener.tls) {
+        let terms = (listening.clone(), tls.handshake_timeout);
+        connections.spawn_local(async move {
+            let _room = room;
+            serve_tls(worker, slot, stream, peer, terms).await;
+        });
+        return;
+    }
+    let stream = Stream::from(stream);
+    let is_http = matches!(serving.listener.protocol, Protocol::Http(_));
     if is_http {
         connections.spawn_local(async move {
             let _room = room;
@@ -221,6 +234,28 @@ fn serve(
             let _room = room;
             tcp::serve(worker, slot, stream, peer).await;
         });
+    }
+}
+
+/// Serves a connection that begins with a handshake.
+async fn serve_tls(
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    (listening, limit): (Arc<Listening>, Duration),
+) {
+    let secured = {
+        let serving = slot.serving();
+        let counters = serving.counters(slot.worker);
+        secure(stream, peer, (&listening, limit), counters).await
+    };
+    let Some(stream) = secured else {
+        return;
+    };
+    match slot.serving().listener.protocol {
+        Protocol::Http(_) => http::serve(worker, slot, stream, peer).await,
+        Protocol::Tcp(_) => tcp::serve(worker, slot, stream, peer).await,
     }
 }
 

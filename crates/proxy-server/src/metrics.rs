@@ -3,6 +3,7 @@
 //! Owns names, help texts and labels. Reads the workers' counters when it is asked and adds them.
 
 mod outlier;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,7 @@ use proxy_config::compiled::CompiledConfig;
 use tokio::runtime::RuntimeMetrics;
 
 use crate::access_log::LogQueue;
+use crate::certificates::Certificates;
 use crate::counters::{BUCKETS_MICROS, ClusterCounters, Counter, Histogram, ListenerCounters};
 use crate::flags::Flag;
 use crate::refusal::Refusal;
@@ -41,14 +43,20 @@ pub struct ProxyMetrics {
     log: LogQueue,
     /// By the number of the worker.
     workers: Arc<[RuntimeMetrics]>,
+    certificates: Arc<Certificates>,
 }
 
 impl ProxyMetrics {
-    pub(crate) fn new(log: LogQueue, workers: Arc<[RuntimeMetrics]>) -> Self {
+    pub(crate) fn new(
+        log: LogQueue,
+        workers: Arc<[RuntimeMetrics]>,
+        certificates: Arc<Certificates>,
+    ) -> Self {
         Self {
             sources: Arc::default(),
             log,
             workers,
+            certificates,
         }
     }
 
@@ -76,6 +84,7 @@ impl Collector for ProxyMetrics {
         let sources = self.sources();
         encode_listeners(&mut encoder, &sources)?;
         encode_clusters(&mut encoder, &sources)?;
+        tls::encode(&mut encoder, &sources, &self.certificates)?;
         let help = "Time that a worker was at work, not waiting for anything to do";
         let mut metric =
             encoder.encode_descriptor("worker_busy_seconds", help, None, MetricType::Counter)?;
@@ -142,6 +151,11 @@ const CLUSTER_COUNTERS: &[Of<ClusterCounters>] = &[
         "cluster_upstream_cx_connect_timeout",
         "Connections that took too long",
         |c| &c.connect_timeouts,
+    ),
+    (
+        "cluster_ssl_connection_error",
+        "Connections that were made, and came to nothing in the TLS handshake",
+        |c| &c.tls_failures,
     ),
     (
         "cluster_upstream_cx_overflow",
@@ -457,6 +471,7 @@ mod tests {
         let metrics = ProxyMetrics::new(
             LogQueue::start(Box::new(std::io::sink())).unwrap(),
             Arc::default(),
+            Arc::new(Certificates::start(Duration::from_secs(3600)).unwrap()),
         );
         let workers: Arc<[ListenerCounters]> = (0..2).map(|_| Default::default()).collect();
         for worker in &*workers {

@@ -22,9 +22,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 
+mod callers;
 mod observe;
 
 pub use observe::ProbeFault;
+
+use callers::Callers;
 
 /// Probes under way at one time; more wait for their turn, so that a large share cannot take the
 /// process's file descriptors.
@@ -80,6 +83,7 @@ enum OutcomeLabel {
 struct Desk {
     reports: watch::Sender<Arc<Reports>>,
     permits: Semaphore,
+    callers: Callers,
     started: Instant,
     probes: Family<Outcome, Counter>,
     transitions: Counter,
@@ -97,6 +101,7 @@ impl Prober {
         let desk = Desk {
             reports: watch::channel(Arc::default()).0,
             permits: Semaphore::new(PROBES_IN_FLIGHT_MAX),
+            callers: Callers::default(),
             started: Instant::now(),
             probes: Family::default(),
             transitions: Counter::default(),
@@ -274,7 +279,7 @@ impl Watched {
     async fn probe_once(&self, threshold: &mut Threshold) {
         // The semaphore is never closed; without a permit there would be no probe, only no limit.
         let permit = self.desk.permits.acquire().await;
-        let result = observe::observe(self.endpoint.address, &self.probe).await;
+        let result = observe::observe(self.endpoint.address, &self.probe, &self.desk.callers).await;
         drop(permit);
         let (observation, outcome) = match result {
             Ok(()) => (Observation::Success, OutcomeLabel::Success),

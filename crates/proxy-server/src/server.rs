@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 
 use mesh_health::HealthView;
 use proxy_config::compiled::{CompiledConfig, Listener, ResourceName};
+use tls::Listening;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 
 use crate::access_log::LogQueue;
 use crate::bind::{BindError, bind};
+use crate::certificates::{Certificates, ListenersTls};
 use crate::listener::Serving;
 use crate::metrics::ProxyMetrics;
 use crate::upkeep::Upkeep;
@@ -31,6 +34,8 @@ pub struct ProxyOptions {
     pub workers: usize,
     /// Where the access log goes, when the config turns it on.
     pub access_log: Box<dyn io::Write + Send>,
+    /// How often the files with certificates are looked at.
+    pub look_every: Duration,
 }
 
 impl Default for ProxyOptions {
@@ -38,6 +43,7 @@ impl Default for ProxyOptions {
         Self {
             workers: 0,
             access_log: Box::new(io::stdout()),
+            look_every: tls::LOOK_EVERY,
         }
     }
 }
@@ -67,6 +73,7 @@ pub struct ListenerOutcome {
 pub struct ProxyServer {
     workers: Vec<mpsc::Sender<Command>>,
     upkeep: Upkeep,
+    certificates: Arc<Certificates>,
     metrics: ProxyMetrics,
     /// What is bound right now.
     bound: Mutex<Vec<Active>>,
@@ -82,6 +89,7 @@ struct Active {
     /// As the sockets have it.
     address: SocketAddr,
     listener: Arc<Listener>,
+    tls: Option<Arc<Listening>>,
 }
 
 /// Sockets to hand to the workers.
@@ -110,10 +118,12 @@ impl ProxyServer {
             measured.push(start.spawn()?);
             workers.push(commands);
         }
+        let certificates = Arc::new(Certificates::start(options.look_every)?);
         Ok(Self {
             workers,
             upkeep: Upkeep::start(moved)?,
-            metrics: ProxyMetrics::new(log, measured.into()),
+            metrics: ProxyMetrics::new(log, measured.into(), certificates.clone()),
+            certificates,
             bound: Mutex::default(),
             outcomes: watch::Sender::default(),
         })
@@ -125,10 +135,13 @@ impl ProxyServer {
     /// next call tries again.
     pub async fn apply(&self, config: Arc<CompiledConfig>) -> Vec<ListenerOutcome> {
         let mut bound = self.bound.lock().await;
-        let mut plan = Plan::new(&bound, &config, self.workers.len());
+        let tls = self.listeners_tls(&config).await;
+        let mut plan = Plan::new(&bound, (&config, tls), self.workers.len());
         let mut opened = std::mem::take(&mut plan.opened);
         loop {
             let snapshot = Arc::new(self.snapshot(&config, &plan.active));
+            self.certificates.serve(plan.listening());
+            self.load_clusters(&config, &snapshot).await;
             self.upkeep.adopt(&config, &snapshot.clusters).await;
             let close = plan.closing(&bound);
             self.command_apply(&snapshot, opened, &close).await;
@@ -193,6 +206,28 @@ impl ProxyServer {
         }
     }
 
+    /// Loads the certificates of the listeners, where files may take as long as they like.
+    async fn listeners_tls(&self, config: &Arc<CompiledConfig>) -> ListenersTls {
+        if config.listeners.values().all(|one| one.tls.is_none()) {
+            return ListenersTls::new();
+        }
+        let (certificates, config) = (self.certificates.clone(), config.clone());
+        let loading = spawn_blocking(move || certificates.listeners(&config));
+        loading.await.unwrap_or_default()
+    }
+
+    /// Loads the TLS of the clusters before anybody may call one.
+    async fn load_clusters(&self, config: &Arc<CompiledConfig>, snapshot: &Snapshot) {
+        let (certificates, config) = (self.certificates.clone(), config.clone());
+        let clusters = snapshot.clusters.clone();
+        if config.clusters.values().all(|one| one.tls.is_none()) {
+            certificates.call(&config, &clusters);
+            return;
+        }
+        // It ends with an error only if it panicked; what was in force stays so.
+        let _ = spawn_blocking(move || certificates.call(&config, &clusters)).await;
+    }
+
     /// What the workers shall see, and the sources of the metrics with it.
     fn snapshot(&self, config: &Arc<CompiledConfig>, active: &[Active]) -> Snapshot {
         let workers = self.workers.len();
@@ -220,6 +255,7 @@ impl ProxyServer {
                 listener: active.listener.clone(),
                 label: label.into(),
                 counters,
+                tls: active.tls.clone(),
             };
             serving.insert(active.address, entry);
         }
@@ -272,16 +308,22 @@ struct Plan {
     blocked: Vec<(ResourceName, Arc<Listener>)>,
     failed: Vec<(ResourceName, SocketAddr, BindError)>,
     asked: Vec<(ResourceName, SocketAddr)>,
+    tls: ListenersTls,
 }
 
 impl Plan {
-    fn new(before: &[Active], config: &CompiledConfig, workers: usize) -> Self {
+    fn new(
+        before: &[Active],
+        (config, tls): (&CompiledConfig, ListenersTls),
+        workers: usize,
+    ) -> Self {
         let mut plan = Self {
             active: Vec::new(),
             opened: Vec::new(),
             blocked: Vec::new(),
             failed: Vec::new(),
             asked: Vec::new(),
+            tls,
         };
         for (name, listener) in &config.listeners {
             let asked = listener.bind;
@@ -294,6 +336,11 @@ impl Plan {
                 let by = twin.name.to_string();
                 let error = BindError::Conflict { address: asked, by };
                 plan.failed.push((name.clone(), asked, error));
+                continue;
+            }
+            if let Some(Err(fault)) = plan.tls.get(name) {
+                let error = BindError::Tls(fault.clone());
+                plan.fail(name, asked, error, before, |old| old.clone());
                 continue;
             }
             let kept = before
@@ -311,7 +358,14 @@ impl Plan {
                 Err(BindError::InUse(_)) if before.iter().any(|a| overlap(a.address, asked)) => {
                     plan.blocked.push((name.clone(), listener.clone()));
                 }
-                Err(error) => plan.fail(name, listener, error, before),
+                Err(error) => {
+                    let tls = plan.listener_tls(name);
+                    plan.fail(name, asked, error, before, |old| Active {
+                        listener: listener.clone(),
+                        tls,
+                        ..old.clone()
+                    });
+                }
             }
         }
         plan
@@ -323,19 +377,33 @@ impl Plan {
             asked: listener.bind,
             address,
             listener: listener.clone(),
+            tls: self.listener_tls(name),
         });
     }
 
-    /// The listener cannot have its address: it goes on at its old one, if it had one that nobody
-    /// else wants.
+    /// What was loaded for it.
+    fn listener_tls(&self, name: &ResourceName) -> Option<Arc<Listening>> {
+        self.tls.get(name)?.as_ref().ok().cloned()
+    }
+
+    /// The certificates that will be shown.
+    fn listening(&self) -> BTreeMap<ResourceName, Arc<Listening>> {
+        let active = self.active.iter();
+        let shown = active.filter_map(|one| Some((one.name.clone(), one.tls.clone()?)));
+        shown.collect()
+    }
+
+    /// The listener cannot be as it should: it goes on at its old address, if it had one that
+    /// nobody else wants.
     fn fail(
         &mut self,
         name: &ResourceName,
-        listener: &Arc<Listener>,
+        asked: SocketAddr,
         error: BindError,
         before: &[Active],
+        goes_on: impl FnOnce(&Active) -> Active,
     ) {
-        self.failed.push((name.clone(), listener.bind, error));
+        self.failed.push((name.clone(), asked, error));
         let old = before.iter().find(|known| known.name == *name);
         if let Some(old) = old
             && !self
@@ -343,10 +411,7 @@ impl Plan {
                 .iter()
                 .any(|active| active.address == old.address)
         {
-            self.active.push(Active {
-                listener: listener.clone(),
-                ..old.clone()
-            });
+            self.active.push(goes_on(old));
         }
     }
 

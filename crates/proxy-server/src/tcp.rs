@@ -186,7 +186,11 @@ async fn copy(
     // A connection that carries little keeps a small buffer; there may be many of them.
     let mut amount = Amount::Little;
     loop {
-        let count = from.fill(amount).await?;
+        // Something may have come along with the end of a handshake.
+        let count = match from.buffer.len() {
+            0 => from.fill(amount).await?,
+            ahead => ahead,
+        };
         if count == 0 {
             return to.finish().await;
         }

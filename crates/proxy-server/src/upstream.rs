@@ -71,7 +71,9 @@ impl Upstream {
         let unmeasured = Ewma::new(&known, now.into_std());
         let endpoints = cluster.endpoints.iter().map(|endpoint| {
             let kept = previous.and_then(|previous| {
-                let mut known = previous.endpoints.iter();
+                // What is spoken to an endpoint does not change within a connection.
+                let known = previous.endpoints.iter();
+                let mut known = known.filter(|_| previous.cluster.tls == cluster.tls);
                 known.find(|known| known.address == endpoint.address)
             });
             kept.cloned()

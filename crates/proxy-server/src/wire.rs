@@ -3,25 +3,28 @@
 //! Owns buffer sizes and the gathering of writes. Never knows what the bytes mean and never waits
 //! longer than its caller does (time limits are `deadline`'s).
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-// TLS and HTTP/2 take what nobody takes yet.
-#[allow(dead_code)]
 mod stream;
+mod tls;
 
-#[allow(unused_imports)]
 pub(crate) use stream::{Alpn, Stream};
+pub(crate) use tls::HandshakeFault;
 
 use stream::Transport;
+use tls::{RECORD_BYTES_LITTLE, Tls};
 
 /// A connection reads at least so many bytes at a time.
 const READ_BYTES_MIN: usize = 4 * 1024;
@@ -37,26 +40,50 @@ const PENDING_BYTES_MAX: usize = 32 * 1024;
 /// The reading direction.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    half: OwnedReadHalf,
+    half: ReadHalf,
     /// What arrived and was not used yet.
     pub(crate) buffer: BytesMut,
+}
+
+#[derive(Debug)]
+enum ReadHalf {
+    Tcp(OwnedReadHalf),
+    Tls(SharedTls),
 }
 
 /// The writing direction.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    half: OwnedWriteHalf,
+    half: WriteHalf,
     /// What waits to be written. Whoever adds to it calls [`Writer::flush`] before waiting for an
     /// answer to it.
     pub(crate) pending: Vec<u8>,
-    /// Bytes written so far.
+    /// Bytes written so far; of TLS, those in records of which at least a part was written.
     pub(crate) written: u64,
 }
 
+#[derive(Debug)]
+enum WriteHalf {
+    Tcp(OwnedWriteHalf),
+    Tls(SharedTls),
+}
+
+/// Both directions of a TLS connection work on one session. They belong to one thread, and neither
+/// is in the midst of anything while the other is polled.
+type SharedTls = Rc<RefCell<Tls>>;
+
 /// The two directions of `stream`.
 fn split(stream: Stream) -> (Reader, Writer) {
-    let Transport::Tcp(tcp) = stream.transport;
-    let (read, write) = tcp.into_split();
+    let (read, write) = match stream.transport {
+        Transport::Tcp(tcp) => {
+            let (read, write) = tcp.into_split();
+            (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+        }
+        Transport::Tls(tls) => {
+            let shared = Rc::new(RefCell::new(*tls));
+            (ReadHalf::Tls(shared.clone()), WriteHalf::Tls(shared))
+        }
+    };
     let reader = Reader {
         half: read,
         buffer: stream.ahead,
@@ -72,19 +99,35 @@ fn split(stream: Stream) -> (Reader, Writer) {
 /// The two directions of one connection in one again. What is pending must be flushed before.
 pub(crate) fn whole(reader: Reader, writer: Writer) -> Stream {
     debug_assert!(writer.pending.is_empty(), "nobody would write it");
-    let stream = reader.half.reunite(writer.half);
-    Stream {
-        transport: Transport::Tcp(stream.expect("both are of one connection")),
-        ahead: reader.buffer,
-    }
+    let ahead = reader.buffer;
+    let transport = match (reader.half, writer.half) {
+        (ReadHalf::Tcp(read), WriteHalf::Tcp(write)) => {
+            let stream = read.reunite(write);
+            Transport::Tcp(stream.expect("both are of one connection"))
+        }
+        (ReadHalf::Tls(read), WriteHalf::Tls(write)) => {
+            drop(read);
+            let tls = Rc::into_inner(write).expect("both are of one connection");
+            Transport::Tls(Box::new(tls.into_inner()))
+        }
+        _ => unreachable!("both are of one connection"),
+    };
+    Stream { transport, ahead }
 }
 
 /// Drops a connection so that the other side sees that it broke: an end would look like that of
 /// something whole.
 pub(crate) fn reset(reader: Reader, writer: Writer) {
-    let stream: &tokio::net::TcpStream = reader.half.as_ref();
-    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
-    writer.half.forget();
+    let reset_on_close = |stream: &TcpStream| {
+        let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+    };
+    match &reader.half {
+        ReadHalf::Tcp(half) => reset_on_close(half.as_ref()),
+        ReadHalf::Tls(tls) => reset_on_close(tls.borrow().socket()),
+    }
+    if let WriteHalf::Tcp(half) = writer.half {
+        half.forget();
+    }
 }
 
 /// How much a read asks for.
@@ -112,12 +155,20 @@ impl Reader {
             Amount::Little => READ_BYTES_MIN,
             Amount::Much => READ_BYTES_BODY,
         };
+        let half = match &mut self.half {
+            ReadHalf::Tcp(half) => half,
+            ReadHalf::Tls(tls) => {
+                // What a record is around its text costs little, and its room nothing.
+                let records = bytes.max(RECORD_BYTES_LITTLE);
+                return tls.borrow_mut().poll_fill(cx, &mut self.buffer, records);
+            }
+        };
         // Room is only added when little is left: reads do not make the buffer grow.
         if self.buffer.capacity() - self.buffer.len() < bytes / 2 {
             self.buffer.reserve(bytes);
         }
         // The future has no state of its own, so it may be made anew for each poll.
-        pin!(self.half.read_buf(&mut self.buffer)).poll(cx)
+        pin!(half.read_buf(&mut self.buffer)).poll(cx)
     }
 
     /// Ready when the connection ended or broke although nothing is expected from it. Bytes that
@@ -135,9 +186,14 @@ impl Reader {
     /// Whether an idle connection can still be used: nothing arrived and it did not end. Costs no
     /// system call while the poller saw nothing.
     pub(crate) fn is_quiet(&self) -> bool {
-        let nothing = self.half.try_read(&mut [0]);
-        self.buffer.is_empty()
-            && nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let is_quiet = match &self.half {
+            ReadHalf::Tcp(half) => {
+                let nothing = half.try_read(&mut [0]);
+                nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+            }
+            ReadHalf::Tls(tls) => tls.borrow_mut().is_quiet(),
+        };
+        is_quiet && self.buffer.is_empty()
     }
 
     /// Gives the memory of a buffer that a body made large back, while nothing is in it.
@@ -158,17 +214,21 @@ impl Writer {
             }
             return self.flush().await;
         }
+        let half = match &mut self.half {
+            WriteHalf::Tcp(half) => half,
+            WriteHalf::Tls(_) => return self.write_sealed(data).await,
+        };
         let mut sent = 0;
         while sent < self.pending.len() {
             let slices = [IoSlice::new(&self.pending[sent..]), IoSlice::new(data)];
-            let count = nonzero(self.half.write_vectored(&slices).await?)?;
+            let count = nonzero(half.write_vectored(&slices).await?)?;
             self.written += count as u64;
             sent += count;
         }
         let mut rest = &data[sent - self.pending.len()..];
         self.pending.clear();
         while !rest.is_empty() {
-            let count = nonzero(self.half.write(rest).await?)?;
+            let count = nonzero(half.write(rest).await?)?;
             self.written += count as u64;
             rest = &rest[count..];
         }
@@ -177,11 +237,16 @@ impl Writer {
 
     /// Writes what is pending.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < self.pending.len() {
-            let count = nonzero(self.half.write(&self.pending[sent..]).await?)?;
-            self.written += count as u64;
-            sent += count;
+        match &mut self.half {
+            WriteHalf::Tcp(half) => {
+                let mut sent = 0;
+                while sent < self.pending.len() {
+                    let count = nonzero(half.write(&self.pending[sent..]).await?)?;
+                    self.written += count as u64;
+                    sent += count;
+                }
+            }
+            WriteHalf::Tls(_) => self.write_sealed(&[]).await?,
         }
         self.pending.clear();
         if self.pending.capacity() > PENDING_BYTES_MAX * 2 {
@@ -190,9 +255,41 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends this direction, so that the other side reads an end.
+    /// Seals what is pending, and `data` behind it, and writes it.
+    async fn write_sealed(&mut self, data: &[u8]) -> io::Result<()> {
+        let WriteHalf::Tls(tls) = &self.half else {
+            return Ok(());
+        };
+        let pieces = [IoSlice::new(&self.pending), IoSlice::new(data)];
+        // Counted when some of it is gone: what surely was not sent may be sent elsewhere.
+        let mut unsent = (self.pending.len() + data.len()) as u64;
+        tls.borrow_mut().seal(&pieces);
+        self.pending.clear();
+        poll_fn(|cx| {
+            let mut tls = tls.borrow_mut();
+            while tls.has_records() {
+                ready!(tls.poll_write(cx))?;
+                self.written += std::mem::take(&mut unsent);
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Ends this direction, so that the other side reads an end, and knows that nothing is missing.
     pub(crate) async fn finish(&mut self) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(&mut self.half).poll_shutdown(cx)).await
+        match &mut self.half {
+            WriteHalf::Tcp(half) => poll_fn(|cx| Pin::new(&mut *half).poll_shutdown(cx)).await,
+            WriteHalf::Tls(tls) => {
+                tls.borrow_mut().end();
+                poll_fn(|cx| tls.borrow_mut().poll_shutdown(cx)).await
+            }
+        }
+    }
+
+    /// Whether an end has to be said: one without [`Writer::finish`] looks like a cut.
+    pub(crate) fn says_its_end(&self) -> bool {
+        matches!(self.half, WriteHalf::Tls(_))
     }
 }
 

@@ -9,6 +9,8 @@ mod actions;
 mod balancing;
 #[path = "proxy/bodies.rs"]
 mod bodies;
+#[path = "proxy/certificates.rs"]
+mod certificates;
 #[path = "proxy/conditions.rs"]
 mod conditions;
 #[path = "proxy/downstream2.rs"]
@@ -39,5 +41,9 @@ mod routing;
 mod streams;
 #[path = "proxy/tcp.rs"]
 mod tcp;
+#[path = "proxy/tls.rs"]
+mod tls;
 #[path = "proxy/upstream2.rs"]
 mod upstream2;
+#[path = "proxy/upstream_tls.rs"]
+mod upstream_tls;

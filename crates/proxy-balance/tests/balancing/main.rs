@@ -54,6 +54,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         endpoints: weights.iter().enumerate().map(endpoint).collect(),
         balance,
         probe: None,
+        tls: None,
         limits: Limits {
             connections: 1,
             pending: 1,

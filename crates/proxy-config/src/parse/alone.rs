@@ -8,6 +8,7 @@ mod headers;
 mod matching;
 mod outlier;
 mod retry;
+mod tls;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -142,6 +143,9 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     if let Some(spec) = &spec.outlier {
         outlier::check(spec, findings);
     }
+    if let Some(tls) = &spec.tls {
+        tls::check_cluster(tls, findings);
+    }
 }
 
 fn check_probe(probe: &ProbeSpec, findings: &mut Findings) {
@@ -169,6 +173,9 @@ fn check_probe(probe: &ProbeSpec, findings: &mut Findings) {
 
 fn check_listener(spec: &ListenerSpec, findings: &mut Findings) {
     headers::check(&spec.headers, "headers", findings);
+    if let Some(tls) = &spec.tls {
+        tls::check_listener(tls, spec.protocol, findings);
+    }
     match spec.protocol {
         ListenerProtocol::Tcp => {
             findings.refuse_if(spec.to.is_none(), "to", || {

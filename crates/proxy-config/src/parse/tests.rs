@@ -122,8 +122,8 @@ fn what_is_missing_or_blank_is_told() {
             "`udp` is not supported yet",
         ),
         (
-            "kind: Listener\nname: a\nbind: ':53'\nprotocol: http\ntls: {}\n",
-            "`tls` is not supported yet",
+            "kind: Listener\nname: a\nbind: ':53'\nprotocol: http\nproxy_protocol: v1\n",
+            "`proxy_protocol` is not supported yet",
         ),
     ] {
         let found = faults(text);

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{HeadersSpec, OutlierSpec, is_default};
+use super::{ClusterTlsSpec, HeadersSpec, OutlierSpec, is_default};
 use crate::compiled::{Balance, UpstreamHttp};
 use crate::units::Time;
 use crate::words::{Address, Name, ProbePath};
@@ -27,6 +27,9 @@ pub struct ClusterSpec {
     /// The active health check; left out: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeSpec>,
+    /// Whether, and how, TLS is spoken with the endpoints, by probes too; left out: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClusterTlsSpec>,
     /// What at most may be in flight, per node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsSpec,

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HeadersSpec, Targets, is_default};
+use super::{HeadersSpec, ListenerTlsSpec, Targets, is_default};
 use crate::units::Time;
 use crate::words::Bind;
 
@@ -15,6 +15,9 @@ pub struct ListenerSpec {
     pub bind: Bind,
     /// What is spoken there.
     pub protocol: ListenerProtocol,
+    /// Whether, and how, TLS is spoken below that; left out: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ListenerTlsSpec>,
     /// Where connections go: for `tcp` only, and needed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Targets>,

@@ -13,6 +13,7 @@ mod mirroring;
 mod outliers;
 mod retrying;
 mod rewriting;
+mod tls;
 
 use std::collections::BTreeMap;
 

@@ -6,6 +6,7 @@
 
 use http::{Method, StatusCode};
 use proxy_config::compiled::HeaderChange;
+use tls::BreachClass;
 
 use super::fields::{Fields, changed};
 use super::headers::ConnectionOption;
@@ -36,6 +37,8 @@ pub(super) enum Reason {
     Overflow,
     /// No connection could be made.
     ConnectFailed,
+    /// A connection was made, but no TLS came of it.
+    ConnectTls(Option<BreachClass>),
     /// No connection could be made in time.
     ConnectTimedOut,
     /// The upstream refused the request, and surely did nothing about it.
@@ -85,6 +88,7 @@ impl Reason {
     fn wording(self) -> Wording {
         let (status, flag, error, details) = match self {
             Self::Head(fault) => return Wording::of_refusal(fault),
+            Self::ConnectTls(class) => return Wording::of_tls(class),
             Self::Body(details) => return Wording::of_refusal(HeadFault::Malformed(details)),
             Self::ConnectOff => (
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -190,6 +194,47 @@ impl Reason {
 }
 
 impl Wording {
+    /// For a TLS connection to an upstream that did not come about.
+    fn of_tls(class: Option<BreachClass>) -> Self {
+        use BreachClass as Class;
+        let (error, details) = match class {
+            Some(Class::CertificateExpired) => (
+                "tls_certificate_error",
+                "the upstream's certificate is not valid now",
+            ),
+            Some(Class::CertificateUntrusted) => (
+                "tls_certificate_error",
+                "the upstream's certificate is of no trusted CA",
+            ),
+            Some(Class::CertificateName) => (
+                "tls_certificate_error",
+                "the upstream's certificate has another name",
+            ),
+            Some(Class::CertificateBad | Class::NoCertificate) => (
+                "tls_certificate_error",
+                "the upstream's certificate is not accepted",
+            ),
+            Some(Class::Alert) => (
+                "tls_alert_received",
+                "the upstream refused the TLS connection",
+            ),
+            Some(Class::Alpn) => (
+                "tls_protocol_error",
+                "the upstream does not speak the HTTP that it should",
+            ),
+            _ => (
+                "tls_protocol_error",
+                "no TLS connection to the upstream came about",
+            ),
+        };
+        Self {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            flag: Flag::UpstreamConnectFailure,
+            error,
+            details,
+        }
+    }
+
     /// What is said to a client whose request is refused.
     fn of_refusal(fault: HeadFault) -> Self {
         let (status, details) = match fault {

@@ -306,6 +306,7 @@ fn connect_failed(fault: &ConnectFault) -> Tried {
             tracing::debug!(%error, "connecting to an upstream failed");
             Reason::ConnectFailed
         }
+        ConnectFault::Tls(class) => Reason::ConnectTls(*class),
         ConnectFault::TimedOut => Reason::ConnectTimedOut,
         ConnectFault::Overflow => return Tried::Refused(Reason::Overflow),
         ConnectFault::Late => return Tried::Refused(Reason::ResponseTimeout),

@@ -47,6 +47,7 @@ struct Downstream {
     slot: Rc<Slot>,
     reader: Reader,
     writer: Writer,
+    is_tls: bool,
     timer: Timer,
     peer: SocketAddr,
     peer_text: String,
@@ -88,6 +89,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, pe
         Poll::Ready(())
     })
     .await;
+    let is_tls = stream.is_tls();
     let (reader, writer) = stream.split();
     let now = Instant::now();
     let mut downstream = Downstream {
@@ -95,6 +97,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, pe
         slot: slot.clone(),
         reader,
         writer,
+        is_tls,
         timer: Timer::new(now),
         peer,
         peer_text: peer.ip().to_canonical().to_string(),
@@ -232,6 +235,7 @@ impl Downstream {
                     routing,
                     head: &self.head,
                     peer: &self.peer_text,
+                    is_tls: self.is_tls,
                     framing,
                     standing: &standing,
                 };
@@ -365,10 +369,16 @@ impl Downstream {
     /// Ends the connection so that the client gets what was sent last.
     async fn end(mut self, last: Next, accepted: Instant) {
         match last {
+            // Without a word, what was sent last could have been cut short on the way.
+            Next::Request | Next::Close if self.writer.says_its_end() => {
+                let limit = Instant::now() + LINGER;
+                let finish = self.writer.finish();
+                let _ = self.timer.until(|| Some(limit), finish).await;
+            }
             Next::Request | Next::Close => {}
             Next::Streams => {
                 let about = (self.worker, self.slot);
-                let peer = Peer::new(about, (self.peer, self.peer_text), accepted);
+                let peer = Peer::new(about, (self.peer, self.peer_text, self.is_tls), accepted);
                 let io = whole(self.reader, self.writer);
                 http2::serve(Rc::new(peer), io, &mut self.timer).await;
             }

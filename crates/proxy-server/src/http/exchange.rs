@@ -50,6 +50,8 @@ pub(super) struct Scene<'a> {
     pub(super) routing: &'a Routing,
     pub(super) head: &'a RequestHead,
     pub(super) peer: &'a str,
+    /// Whether the client came by TLS.
+    pub(super) is_tls: bool,
     pub(super) framing: Framing,
     pub(super) standing: &'a Standing,
 }
@@ -132,7 +134,7 @@ async fn follow<'l, C: ToClient, B: FromClient>(
 ) -> Outcome {
     let (head, target) = (scene.head, edits.target);
     let defaults = &scene.routing.config.defaults;
-    let split = match Way::of(route, head, (defaults, target)) {
+    let split = match Way::of(route, scene, (defaults, target)) {
         Way::Forward(split) => split,
         Way::Own(own) => {
             record.own = Some(own);
@@ -198,6 +200,7 @@ pub(super) fn job<'a>(
             original: (route.rewrite.path != PathChange::Keep).then_some(edits.target),
             framing: scene.framing,
             peer: scene.peer,
+            scheme: if scene.is_tls { "https" } else { "http" },
             trusted: defaults.trusted_hops > 0,
             request_id: edits.request_id,
         },

@@ -26,6 +26,8 @@ pub(super) struct Additions<'a> {
     pub(super) framing: Framing,
     /// The address of whom the request came from.
     pub(super) peer: &'a str,
+    /// What the request came by.
+    pub(super) scheme: &'static str,
     /// Whether the X-Forwarded-Proto that came along is believed.
     pub(super) trusted: bool,
     pub(super) request_id: &'a str,
@@ -106,7 +108,7 @@ fn request_fields(out: &mut impl Fields, head: &RequestHead, add: &Additions<'_>
     }
     out.list(X_FORWARDED_FOR, &forwarded.0, add.peer);
     if !proto_kept {
-        out.add(X_FORWARDED_PROTO, b"http");
+        out.add(X_FORWARDED_PROTO, add.scheme.as_bytes());
     }
     out.add(X_REQUEST_ID, add.request_id.as_bytes());
     if let Some(original) = add.original {

@@ -84,6 +84,8 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     /// Its address as text, without the port.
     pub(super) text: String,
+    /// Whether it came by TLS.
+    pub(super) is_tls: bool,
     standing: Standing,
     /// Those of streams that ended, for the next ones.
     timers: RefCell<Vec<Timer>>,
@@ -103,7 +105,7 @@ impl Peer {
     /// One whose connection was accepted then.
     pub(super) fn new(
         (worker, slot): (Rc<Worker>, Rc<Slot>),
-        (address, text): (SocketAddr, String),
+        (address, text, is_tls): (SocketAddr, String, bool),
         accepted: Instant,
     ) -> Self {
         Self {
@@ -111,6 +113,7 @@ impl Peer {
             slot,
             address,
             text,
+            is_tls,
             standing: Standing {
                 idle_since: Cell::new(Some(accepted)),
                 served: Cell::new(false),

@@ -64,6 +64,7 @@ struct Copy {
     path: String,
     query: String,
     peer: String,
+    is_tls: bool,
     request_id: String,
     body: Kept,
 }
@@ -106,6 +107,7 @@ pub(super) fn copy(
             path: sent.path.clone().into_owned(),
             query: sent.query.to_owned(),
             peer: scene.peer.to_owned(),
+            is_tls: scene.is_tls,
             request_id: edits.request_id.to_owned(),
             body: body.clone(),
         };
@@ -141,6 +143,7 @@ impl Copy {
             routing: &self.routing,
             head: &self.head,
             peer: &self.peer,
+            is_tls: self.is_tls,
             framing: self.framing,
             standing: &standing,
         };

@@ -12,6 +12,7 @@ use proxy_config::compiled::{
 };
 
 use super::answer::Reason;
+use super::exchange::Scene;
 use super::forwarded::X_FORWARDED_PROTO;
 use super::own::Own;
 use super::target::Target;
@@ -60,18 +61,20 @@ pub(super) enum Way<'a> {
 impl<'a> Way<'a> {
     pub(super) fn of(
         route: &'a Route,
-        head: &RequestHead,
+        scene: &Scene<'_>,
         (defaults, target): (&Defaults, &Target<'_>),
     ) -> Self {
         match &route.action {
             Action::Forward(split) => Self::Forward(split),
-            Action::Redirect(redirect) => match redirect.location(&asked(head, defaults, target)) {
-                Ok(location) => Self::Own(Own::Redirect {
-                    status: redirect.status,
-                    location,
-                }),
-                Err(_) => Self::Fault(Reason::Rewrite),
-            },
+            Action::Redirect(redirect) => {
+                match redirect.location(&asked(scene, defaults, target)) {
+                    Ok(location) => Self::Own(Own::Redirect {
+                        status: redirect.status,
+                        location,
+                    }),
+                    Err(_) => Self::Fault(Reason::Rewrite),
+                }
+            }
             Action::Respond(respond) => Self::Own(Own::Respond(respond)),
         }
     }
@@ -95,11 +98,13 @@ pub(super) fn rewritten<'a>(
     })
 }
 
-/// The URL that the client asked for. Its scheme is what a trusted proxy before us says.
-fn asked<'a>(head: &RequestHead, defaults: &Defaults, target: &'a Target<'a>) -> Asked<'a> {
-    let said = head.headers.get(X_FORWARDED_PROTO);
-    let is_https = defaults.trusted_hops > 0
-        && said.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"https"));
+/// The URL that the client asked for. Its scheme is what a trusted proxy before us says, if it does.
+fn asked<'a>(scene: &Scene<'_>, defaults: &Defaults, target: &'a Target<'a>) -> Asked<'a> {
+    let said = scene.head.headers.get(X_FORWARDED_PROTO);
+    let said = said.filter(|_| defaults.trusted_hops > 0);
+    let is_https = said.map_or(scene.is_tls, |value| {
+        value.as_bytes().eq_ignore_ascii_case(b"https")
+    });
     Asked {
         scheme: if is_https { "https" } else { "http" },
         host: target.host,

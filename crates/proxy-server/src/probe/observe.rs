@@ -9,6 +9,9 @@ use proxy_config::compiled::{Probe, ProbeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::callers::Callers;
+use crate::wire::{HandshakeFault, Stream};
+
 /// The most bytes of answer that are read: heads are far shorter.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -18,6 +21,12 @@ pub enum ProbeFault {
     /// No connection, or it broke.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// Its certificates and ours do not come together, or it speaks no TLS.
+    #[error("{0}")]
+    Tls(String),
+    /// The files for TLS cannot be used here.
+    #[error("{0}")]
+    Files(#[from] tls::Fault),
     /// No complete answer in time.
     #[error("no answer in time")]
     TimedOut,
@@ -35,10 +44,28 @@ pub enum ProbeFault {
     Status(u16),
 }
 
+impl From<HandshakeFault> for ProbeFault {
+    fn from(fault: HandshakeFault) -> Self {
+        Self::Tls(fault.to_string())
+    }
+}
+
 /// Probes `address` once.
-pub(super) async fn observe(address: SocketAddr, probe: &Probe) -> Result<(), ProbeFault> {
+pub(super) async fn observe(
+    address: SocketAddr,
+    probe: &Probe,
+    callers: &Callers,
+) -> Result<(), ProbeFault> {
     let attempt = async {
         let stream = other_end(TcpStream::connect(address).await?)?;
+        let stream = match &probe.tls {
+            None => Stream::from(stream),
+            Some(tls) => {
+                let calling = callers.calling(tls).await?;
+                let session = calling.session(tls.sni.as_deref(), address.ip());
+                Stream::secure(stream, session.map_err(HandshakeFault::Breach)?).await?
+            }
+        };
         match &probe.kind {
             ProbeKind::Tcp => Ok(()),
             ProbeKind::Http { path, host } => {
@@ -60,7 +87,7 @@ fn other_end(stream: TcpStream) -> Result<TcpStream, ProbeFault> {
     Ok(stream)
 }
 
-async fn ask(mut stream: TcpStream, path: &str, host: &str) -> Result<(), ProbeFault> {
+async fn ask(mut stream: Stream, path: &str, host: &str) -> Result<(), ProbeFault> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: skein-probe\r\naccept: */*\r\n\
          connection: close\r\n\r\n"
@@ -121,6 +148,7 @@ mod tests {
 
     fn http() -> Probe {
         Probe {
+            tls: None,
             kind: ProbeKind::Http {
                 path: "/healthz".into(),
                 host: None,
@@ -147,7 +175,7 @@ mod tests {
             }
             String::from_utf8(request).unwrap()
         });
-        let result = observe(address, &probe).await;
+        let result = observe(address, &probe, &Callers::default()).await;
         (result, server.await.unwrap())
     }
 
@@ -215,7 +243,7 @@ mod tests {
             ..http()
         };
         assert!(matches!(
-            observe(address, &probe).await,
+            observe(address, &probe, &Callers::default()).await,
             Err(ProbeFault::TimedOut)
         ));
     }
@@ -228,10 +256,10 @@ mod tests {
             kind: ProbeKind::Tcp,
             ..http()
         };
-        assert!(observe(address, &tcp).await.is_ok());
+        assert!(observe(address, &tcp, &Callers::default()).await.is_ok());
         drop(listener);
         assert!(matches!(
-            observe(address, &tcp).await,
+            observe(address, &tcp, &Callers::default()).await,
             Err(ProbeFault::Io(_))
         ));
     }

@@ -3,8 +3,11 @@
 //! Owns connect time-outs and the waiting at the connection limit. Never sends a byte.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use proxy_config::compiled::UpstreamHttp;
+use tls::BreachClass;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -12,7 +15,7 @@ use super::limits::Permit;
 use super::pool::OpenConnection;
 use super::{Connection, Upstream};
 use crate::deadline::{Timer, earlier};
-use crate::wire::Stream;
+use crate::wire::{Alpn, HandshakeFault, Stream};
 
 /// A request that waits at the limit looks this often whether another worker freed a place. Places
 /// that this worker frees wake it at once.
@@ -23,6 +26,8 @@ const WAIT_TICK: Duration = Duration::from_millis(10);
 pub(crate) enum ConnectFault {
     /// The endpoint refused, or there is no way to it.
     Failed(io::Error),
+    /// It was reached, but no TLS connection came of it.
+    Tls(Option<BreachClass>),
     /// The endpoint did not answer within the connect time-out.
     TimedOut,
     /// The limits of connections and of waiting requests are reached.
@@ -148,11 +153,14 @@ async fn open(
     let patience = Instant::now() + upstream.cluster.connect_timeout;
     let due = earlier(limit.0, Some(patience));
     let address = upstream.endpoints[endpoint].address;
-    let stream = match timer.until(|| due, TcpStream::connect(address)).await {
+    let stream = match timer.until(|| due, reach(upstream, address)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
+        Ok(Err(fault)) => {
             counters.connect_failures.increment();
-            return Err(ConnectFault::Failed(error));
+            if matches!(fault, ConnectFault::Tls(_)) {
+                counters.tls_failures.increment();
+            }
+            return Err(fault);
         }
         Err(_) if limit.0.is_some_and(|at| at <= patience) => return Err(ConnectFault::Late),
         Err(_) => {
@@ -161,10 +169,7 @@ async fn open(
             return Err(ConnectFault::TimedOut);
         }
     };
-    // Answers a request in one piece; without it small pieces of a body would wait for
-    // acknowledgements.
-    stream.set_nodelay(true).map_err(ConnectFault::Failed)?;
-    let (reader, writer) = Stream::from(stream).split();
+    let (reader, writer) = stream.split();
     Ok(Connection {
         reader,
         writer,
@@ -172,4 +177,38 @@ async fn open(
         _permit: permit,
         _active: OpenConnection::new(upstream.shared.clone(), upstream.worker),
     })
+}
+
+/// A connection to this address, ready for the first byte of a request.
+async fn reach(upstream: &Upstream, address: SocketAddr) -> Result<Stream, ConnectFault> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(ConnectFault::Failed)?;
+    // Answers a request in one piece; without it small pieces of a body would wait for
+    // acknowledgements.
+    stream.set_nodelay(true).map_err(ConnectFault::Failed)?;
+    let Some(tls) = &upstream.cluster.tls else {
+        return Ok(stream.into());
+    };
+    let Some(calling) = upstream.shared.calling() else {
+        // That it could not be loaded was told when the config came.
+        return Err(ConnectFault::Tls(None));
+    };
+    let handshake = async {
+        let session = calling.session(tls.sni.as_deref(), address.ip())?;
+        Stream::secure(stream, session).await
+    };
+    let secured = handshake.await.map_err(|fault| {
+        tracing::debug!(%address, %fault, "a TLS handshake with an upstream failed");
+        ConnectFault::Tls(match fault {
+            HandshakeFault::Breach(breach) => Some(breach.class()),
+            HandshakeFault::Unbegun | HandshakeFault::Closed(_) => None,
+        })
+    })?;
+    // Who agreed to something else, or to nothing, would take HTTP/2 for a bad request.
+    let wants_http2 = upstream.cluster.http == UpstreamHttp::H2;
+    if wants_http2 && secured.alpn() != Some(Alpn::Http2) {
+        return Err(ConnectFault::Tls(Some(BreachClass::Alpn)));
+    }
+    Ok(secured)
 }

@@ -3,10 +3,11 @@
 //! Owns the numbers that all workers share. They change when connections are made, requests have to
 //! wait or are tried again, never on the path of a request that finds an idle connection.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use proxy_config::compiled::Limits;
+use tls::Calling;
 
 use super::ejections::Told;
 use super::members::Published;
@@ -19,6 +20,8 @@ pub(crate) struct ClusterShared {
     pub(crate) workers: Box<[ClusterCounters]>,
     pub(crate) members: Published,
     pub(crate) ejections: Told,
+    /// How its endpoints are called with TLS. The lock is taken for new connections only.
+    calling: Mutex<Option<Arc<Calling>>>,
     connections: AtomicU32,
     pending: AtomicU32,
     retries: AtomicU32,
@@ -45,10 +48,23 @@ impl ClusterShared {
             workers: (0..workers).map(|_| ClusterCounters::default()).collect(),
             members: Published::default(),
             ejections: Told::default(),
+            calling: Mutex::default(),
             connections: AtomicU32::new(0),
             pending: AtomicU32::new(0),
             retries: AtomicU32::new(0),
         }
+    }
+
+    /// How its endpoints are called with TLS, if that could be loaded.
+    pub(crate) fn calling(&self) -> Option<Arc<Calling>> {
+        let calling = self.calling.lock();
+        calling.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on they are called so.
+    pub(crate) fn set_calling(&self, calling: Arc<Calling>) {
+        let mut known = self.calling.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(calling);
     }
 
     /// A place among the connections; `None` at the limit.

@@ -2,15 +2,22 @@
 //!
 //! Owns what was read ahead of whoever takes it, and gives it first. Never buffers a write.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use ::tls::Session;
 use bytes::{Buf, BytesMut};
+use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::tls::{HandshakeFault, RECORD_BYTES_LITTLE, Tls};
 use super::{Reader, Writer};
+
+/// So much is sealed at a time, and then waits to be written.
+const SEALED_BYTES_MAX: usize = 64 * 1024;
 
 /// A connection, both directions in one. It can be sent to another thread.
 #[derive(Debug)]
@@ -24,6 +31,7 @@ pub(crate) struct Stream {
 #[derive(Debug)]
 pub(super) enum Transport {
     Tcp(TcpStream),
+    Tls(Box<Tls>),
 }
 
 /// What the two ends of a TLS connection agreed to speak (RFC 7301).
@@ -43,23 +51,50 @@ impl From<TcpStream> for Stream {
 }
 
 impl Stream {
+    /// A TLS connection, after its handshake.
+    pub(crate) async fn secure(
+        stream: TcpStream,
+        session: Session,
+    ) -> Result<Self, HandshakeFault> {
+        let mut tls = Box::new(Tls::new(session, stream));
+        let mut ahead = BytesMut::new();
+        poll_fn(|cx| tls.poll_handshake(cx, &mut ahead)).await?;
+        Ok(Self {
+            transport: Transport::Tls(tls),
+            ahead,
+        })
+    }
+
     /// What the ends agreed to speak, if they said so.
     pub(crate) fn alpn(&self) -> Option<Alpn> {
         match &self.transport {
             Transport::Tcp(_) => None,
+            Transport::Tls(tls) => tls.alpn(),
+        }
+    }
+
+    /// The session, where nobody between the ends can read along.
+    pub(crate) fn session(&self) -> Option<&Session> {
+        match &self.transport {
+            Transport::Tcp(_) => None,
+            Transport::Tls(tls) => Some(tls.session()),
         }
     }
 
     /// Whether nobody between the ends can read along.
     pub(crate) fn is_tls(&self) -> bool {
-        match &self.transport {
-            Transport::Tcp(_) => false,
-        }
+        self.session().is_some()
     }
 
     /// The two directions, for a codec of ours.
     pub(crate) fn split(self) -> (Reader, Writer) {
         super::split(self)
+    }
+
+    fn read_ahead(&mut self, buffer: &mut ReadBuf<'_>) {
+        let count = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead[..count]);
+        self.ahead.advance(count);
     }
 }
 
@@ -69,30 +104,27 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let count = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead[..count]);
-            self.ahead.advance(count);
-            if self.ahead.is_empty() {
-                self.ahead = BytesMut::new();
+        let this = &mut *self;
+        if this.ahead.is_empty() {
+            match &mut this.transport {
+                Transport::Tcp(stream) => return Pin::new(stream).poll_read(cx, buffer),
+                Transport::Tls(tls) => {
+                    ready!(tls.poll_fill(cx, &mut this.ahead, RECORD_BYTES_LITTLE))?;
+                }
             }
-            return Poll::Ready(Ok(()));
         }
-        match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+        this.read_ahead(buffer);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -100,9 +132,23 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
-            Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        let tls = match &mut self.transport {
+            Transport::Tcp(stream) => return Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(tls) => tls,
+        };
+        // What was sealed before goes first, and so nothing piles up.
+        ready!(tls.poll_flush(cx))?;
+        let mut room = SEALED_BYTES_MAX;
+        let mut pieces = SmallVec::<[IoSlice<'_>; 16]>::new();
+        for slice in slices {
+            let count = slice.len().min(room);
+            pieces.push(IoSlice::new(&slice[..count]));
+            room -= count;
         }
+        tls.seal(&pieces);
+        // Whoever waits for it to be gone asks for a flush.
+        let _ = tls.poll_flush(cx)?;
+        Poll::Ready(Ok(SEALED_BYTES_MAX - room))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -112,12 +158,18 @@ impl AsyncWrite for Stream {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(tls) => tls.poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(tls) => {
+                // Only the first one makes a record.
+                tls.end();
+                tls.poll_shutdown(cx)
+            }
         }
     }
 }

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use model::{ConfigRevision, NodeName};
-use proxy_config::compiled::Target;
+use proxy_config::compiled::{CompiledConfig, Target};
 use proxy_config::{Compiled, ConfigSet, compile, parse_documents};
 use proxy_server::{ListenerOutcome, ProxyOptions, ProxyServer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -37,6 +37,7 @@ impl Rig {
         let proxy = ProxyServer::start(ProxyOptions {
             workers: 2,
             access_log: Box::new(log.clone()),
+            look_every: Duration::from_millis(10),
         });
         let mut rig = Self {
             proxy: proxy.unwrap(),
@@ -60,11 +61,7 @@ impl Rig {
         for resource in parse_documents("test", yaml).unwrap() {
             set.insert(resource);
         }
-        let target = Target {
-            node: "node-1".parse::<NodeName>().unwrap(),
-            labels: BTreeMap::new(),
-            proxy_ip: [127, 0, 0, 1].into(),
-        };
+        let target = target();
         self.revision += 1;
         let revision = ConfigRevision(self.revision);
         let compiled = compile(&set, &target, self.previous.as_ref(), revision);
@@ -116,6 +113,24 @@ impl Rig {
     pub(crate) async fn counts(&self, name: &str, labels: &str, value: f64) {
         let what = format!("{name} {labels} {value}");
         eventually(&what, || self.metric(name, labels) == value).await;
+    }
+}
+
+/// A config as a node would run it.
+pub(crate) fn compiled(yaml: &str) -> Arc<CompiledConfig> {
+    let yaml = yaml.replace("EDGE", "127.0.0.1:80");
+    let set = parse_documents("test", &yaml)
+        .unwrap()
+        .into_iter()
+        .collect();
+    compile(&set, &target(), None, ConfigRevision(1)).config
+}
+
+fn target() -> Target {
+    Target {
+        node: "node-1".parse::<NodeName>().unwrap(),
+        labels: BTreeMap::new(),
+        proxy_ip: [127, 0, 0, 1].into(),
     }
 }
 
@@ -239,16 +254,31 @@ impl Backend {
     where
         A: Fn(&Seen) -> Vec<u8> + Send + Sync + 'static,
     {
+        Self::http_over(|stream| std::future::ready(Some(stream)), answer).await
+    }
+
+    /// One that does this, on what `open` makes of each connection.
+    pub(crate) async fn http_over<O, W, S, A>(open: O, answer: A) -> Self
+    where
+        O: Fn(TcpStream) -> W + Send + Sync + 'static,
+        W: Future<Output = Option<S>> + Send,
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        A: Fn(&Seen) -> Vec<u8> + Send + Sync + 'static,
+    {
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
-        let (requests, answer) = (seen.clone(), Arc::new(answer));
-        let mut backend = Self::raw(move |mut stream, connection| {
-            let (requests, answer) = (requests.clone(), answer.clone());
+        let (requests, told) = (seen.clone(), Arc::new((open, answer)));
+        let mut backend = Self::raw(move |stream, connection| {
+            let (requests, told) = (requests.clone(), told.clone());
             async move {
+                let Some(mut stream) = told.0(stream).await else {
+                    return;
+                };
                 let mut buffer = Vec::new();
                 while let Some(request) = read_request(&mut stream, &mut buffer, connection).await {
                     requests.lock().unwrap().push(request.clone());
-                    let bytes = answer(&request);
-                    if stream.write_all(&bytes).await.is_err() {
+                    let bytes = told.1(&request);
+                    let sent = stream.write_all(&bytes).await;
+                    if sent.is_err() || stream.flush().await.is_err() {
                         break;
                     }
                 }
@@ -283,7 +313,7 @@ pub(crate) fn status(status: u16, body: &str) -> Vec<u8> {
 
 /// Reads one request with its body; `None` at the end of the connection.
 pub(crate) async fn read_request(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
     connection: usize,
 ) -> Option<Seen> {
@@ -303,7 +333,10 @@ pub(crate) async fn read_request(
 }
 
 /// Reads a head without its empty line.
-pub(crate) async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+pub(crate) async fn read_head(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
             let rest = buffer.split_off(end + 4);
@@ -318,7 +351,7 @@ pub(crate) async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> O
 }
 
 async fn read_exactly(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
     length: usize,
 ) -> Option<Vec<u8>> {
@@ -332,7 +365,10 @@ async fn read_exactly(
 }
 
 /// Data of a chunked body; trailers are left out.
-async fn read_chunks(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+async fn read_chunks(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffer: &mut Vec<u8>,
+) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     loop {
         let line = read_line(stream, buffer).await?;
@@ -346,7 +382,7 @@ async fn read_chunks(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Vec
     }
 }
 
-async fn read_line(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+async fn read_line(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(2).position(|two| two == b"\r\n") {
             let rest = buffer.split_off(end + 2);
@@ -380,8 +416,8 @@ impl Response {
 }
 
 /// A client's connection.
-pub(crate) struct Client {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Client<S = TcpStream> {
+    pub(crate) stream: S,
     pub(crate) buffer: Vec<u8>,
 }
 
@@ -389,6 +425,16 @@ impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self {
             stream: TcpStream::connect(address).await.unwrap(),
+            buffer: Vec::new(),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// A client on a connection that was opened.
+    pub(crate) fn on(stream: S) -> Self {
+        Self {
+            stream,
             buffer: Vec::new(),
         }
     }

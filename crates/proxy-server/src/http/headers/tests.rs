@@ -25,6 +25,7 @@ fn request(method: Method, fields: &[(&'static str, &str)], framing: Framing) ->
         query: "?q",
     };
     let add = Additions {
+        scheme: "http",
         target: &target,
         original: None,
         framing,

@@ -75,15 +75,14 @@ async fn answer(
                 routing: &routing,
                 head: &head,
                 peer: &peer.text,
+                is_tls: peer.is_tls,
                 framing,
                 standing: &standing,
             };
             let mut upload = Upload::new(Streamed::new(body), &standing);
-            let mut client = Client {
-                to: &mut to,
-                timer,
-                answer: &mut ResponseHead::default(),
-            };
+            let answer = &mut ResponseHead::default();
+            let to = &mut to;
+            let mut client = Client { to, timer, answer };
             exchange(&scene, http, &mut client, &mut upload, &mut record).await
         }
     };
