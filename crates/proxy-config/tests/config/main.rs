@@ -11,6 +11,7 @@ mod headers;
 mod linking;
 mod mirroring;
 mod outliers;
+mod reference;
 mod retrying;
 mod rewriting;
 mod tls;
