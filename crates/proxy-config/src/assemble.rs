@@ -142,12 +142,17 @@ fn slow_start(spec: &SlowStartSpec) -> SlowStart {
 }
 
 fn probe(spec: &ProbeSpec) -> Probe {
-    let kind = match &spec.http {
-        Some(path) => ProbeKind::Http {
+    let host = spec.host.as_deref().map(Into::into);
+    let kind = match (&spec.http, &spec.grpc) {
+        (Some(path), _) => ProbeKind::Http {
             path: path.as_str().into(),
-            host: spec.host.as_deref().map(Into::into),
+            host,
         },
-        None => ProbeKind::Tcp,
+        (None, Some(service)) => ProbeKind::Grpc {
+            service: service.as_str().into(),
+            host,
+        },
+        (None, None) => ProbeKind::Tcp,
     };
     Probe {
         kind,
@@ -219,6 +224,7 @@ pub(crate) fn virtual_host(
             },
             idle_timeout: route.idle_timeout.map(|time| time.0),
             max_stream_duration: route.max_stream_duration.map(|time| time.0),
+            grpc_timeout_max: route.grpc_timeout_max.map(|time| time.0),
             retry: match &route.retry {
                 Some(given) => retry(given, GivenBy::Route),
                 None => base.retry.clone(),

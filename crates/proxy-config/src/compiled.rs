@@ -139,6 +139,9 @@ pub struct Route {
     pub idle_timeout: Option<Duration>,
     /// The whole time of a request, from its head received. `None`: no limit.
     pub max_stream_duration: Option<Duration>,
+    /// The most of a call's own `grpc-timeout`, which counts in place of the timeout; 0: all of it.
+    /// `None`: as much as the timeout.
+    pub grpc_timeout_max: Option<Duration>,
     /// When and how often to try again.
     pub retry: RetryPolicy,
     /// What a request is known by, for clusters that hash; empty: by nothing.
@@ -292,6 +295,13 @@ pub enum ProbeKind {
         /// The path.
         path: Box<str>,
         /// The `Host` header; the endpoint's address unless given.
+        host: Option<Box<str>>,
+    },
+    /// A call of gRPC's health service; SERVING is healthy.
+    Grpc {
+        /// The service; empty for the whole server.
+        service: Box<str>,
+        /// The host that is asked for; the endpoint's address unless given.
         host: Option<Box<str>>,
     },
     /// A connection can be made.

@@ -68,6 +68,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
         max_stream_duration: None,
+        grpc_timeout_max: None,
         retry: RetryPolicy::BUILT_IN,
         hash: Box::new([]),
         mirror: Box::new([]),

@@ -13,6 +13,7 @@ mod exchange;
 mod fields;
 mod flow;
 mod forwarded;
+mod grpc;
 mod headers;
 mod http2;
 mod mirror;

@@ -19,6 +19,8 @@ mod downstream2;
 mod exchanges;
 #[path = "proxy/framing.rs"]
 mod framing;
+#[path = "proxy/grpc.rs"]
+mod grpc;
 #[path = "proxy/headers.rs"]
 mod headers;
 #[path = "proxy/hostile2.rs"]

@@ -27,6 +27,8 @@ use crate::words::DEFAULT_NAMESPACE;
 
 /// Probes closer together are a load, not a check.
 const PROBE_EVERY_MIN_MS: u128 = 50;
+/// A service to probe has a name of so many bytes at most.
+const SERVICE_BYTES_MAX: usize = 256;
 /// The bounds of a request head.
 const HEAD_SIZE_MIN: Size = Size(1 << 10);
 const HEAD_SIZE_MAX: Size = Size(1 << 20);
@@ -149,16 +151,29 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
 }
 
 fn check_probe(probe: &ProbeSpec, findings: &mut Findings) {
-    let is_one = probe.http.is_some() != (probe.tcp == Some(true));
+    let asked = [
+        probe.http.is_some(),
+        probe.grpc.is_some(),
+        probe.tcp.is_some(),
+    ];
+    let is_one = asked.iter().filter(|asked| **asked).count() == 1;
     findings.refuse_if(!is_one || probe.tcp == Some(false), "probe", || {
-        "a probe asks one thing; give `http: /path` or `tcp: true`".into()
+        "a probe asks one thing; give `http: /path`, `grpc: service` or `tcp: true`".into()
     });
-    let bad_host = |host: &String| probe.http.is_none() || normalize_host(host).is_err();
+    let no_service = |service: &String| {
+        service.len() > SERVICE_BYTES_MAX || !service.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    findings.refuse_if(
+        probe.grpc.as_ref().is_some_and(no_service),
+        "probe.grpc",
+        || "not the name of a service; give one like `package.Service`, or `\"\"`".into(),
+    );
+    let bad_host = |host: &String| probe.tcp.is_some() || normalize_host(host).is_err();
     findings.refuse_if(
         probe.host.as_ref().is_some_and(bad_host),
         "probe.host",
         || {
-            "not a host for an http probe; give a host name along with `http`, or leave it out"
+            "not a host for a probe; give a host name along with `http` or `grpc`, or leave it out"
                 .into()
         },
     );

@@ -46,7 +46,7 @@ fn every_unknown_field_is_told_with_place_and_nearest_name() {
              did you mean `timeout`? (in.yaml:8:3)",
             "VirtualHost/shop: routes[1].colour: unknown field `colour`; \
              use one of: match, to, \
-             rewrite, redirect, respond, timeout, idle_timeout, max_stream_duration, retry, hash, mirror, headers (in.yaml:10:3)",
+             rewrite, redirect, respond, timeout, idle_timeout, max_stream_duration, grpc_timeout_max, retry, hash, mirror, headers (in.yaml:10:3)",
         ]
     );
 }
@@ -353,6 +353,14 @@ fn rules_of_other_kinds_are_told_at_their_place() {
     told(
         &format!("{CLUSTER}probe: {{ every: 1s }}"),
         "probe: a probe asks one thing",
+    );
+    told(
+        &format!("{CLUSTER}probe: {{ tcp: true, grpc: a.B }}"),
+        "probe: a probe asks one thing",
+    );
+    told(
+        &format!("{CLUSTER}probe: {{ grpc: 'a B' }}"),
+        "probe.grpc: not the name of a service",
     );
     told(
         &format!("{CLUSTER}probe: {{ tcp: true, every: 1ms }}"),

@@ -200,17 +200,21 @@ impl<'de> Deserialize<'de> for EndpointSpec {
     }
 }
 
-/// An active health check: `http` or `tcp`.
+/// An active health check: `http`, `grpc` or `tcp`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeSpec {
     /// `GET` this path; any 2xx is healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http: Option<ProbePath>,
+    /// Ask gRPC's health service (`grpc.health.v1`) for this service, or for the whole server if it is
+    /// `""`; SERVING is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<String>,
     /// `true`: it is enough that a connection can be made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp: Option<bool>,
-    /// For `http`: the `Host` header; left out: the endpoint's address.
+    /// For `http` and `grpc`: the `Host` header; left out: the endpoint's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// The time between two probes; left out: 2s.

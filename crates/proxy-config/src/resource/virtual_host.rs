@@ -68,6 +68,10 @@ pub struct RouteSpec {
     /// received. Left out: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_stream_duration: Option<Time>,
+    /// For gRPC: a call's own `grpc-timeout` counts from its begin in place of `timeout`, up to this.
+    /// `0s`: however long it is. Left out: up to `timeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc_timeout_max: Option<Time>,
     /// When to try again; `{ times: 0 }`: never. Left out: Defaults' `retry`, twice on
     /// `connect-failure` and `reset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

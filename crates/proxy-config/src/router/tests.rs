@@ -29,6 +29,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
                 timeout: None,
                 idle_timeout: None,
                 max_stream_duration: None,
+                grpc_timeout_max: None,
                 retry: RetryPolicy::BUILT_IN,
                 hash: Box::new([]),
                 mirror: Box::default(),

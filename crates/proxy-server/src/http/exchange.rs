@@ -21,6 +21,7 @@ use super::attempt::{Client, Job, Tried, attempt};
 use super::edits::Edits;
 use super::ends::{FromClient, ToClient};
 use super::forwarded::{incoming_request_id, new_request_id};
+use super::grpc;
 use super::headers::{Additions, ConnectionOption};
 use super::mirror::{Kept, copy};
 use super::own::Own;
@@ -32,7 +33,7 @@ use super::routed::{Way, rewritten, route};
 use super::target::Target;
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
-use crate::deadline::Timer;
+use crate::deadline::{Timer, earlier};
 use crate::flags::Flag;
 use crate::http1::{Framing, RequestHead, ResponseHead, wants_close, wants_keep_alive};
 use crate::listener::Slot;
@@ -186,6 +187,7 @@ pub(super) fn job<'a>(
     let (head, route) = (scene.head, edits.route);
     let expects = head.headers.get(header::EXPECT);
     let rng = &mut *scene.worker.rng();
+    let deadline = deadline(head, route, edits.started);
     Job {
         worker: scene.worker,
         slot: scene.slot,
@@ -209,12 +211,26 @@ pub(super) fn job<'a>(
         expects_continue: scene.framing != Framing::Empty
             && head.version != Version::HTTP_10
             && expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
-        timeout: route.timeout,
+        timeout: route.timeout.filter(|_| deadline.is_none()),
         per_try_timeout: route.retry.per_try_timeout,
         stream_idle_timeout: Some(route.idle_timeout.unwrap_or(defaults.stream_idle_timeout))
             .filter(|idle| !idle.is_zero()),
-        ends: route.max_stream_duration.map(|most| edits.started + most),
+        ends: earlier(
+            route.max_stream_duration.map(|most| edits.started + most),
+            deadline,
+        ),
     }
+}
+
+/// When the caller of gRPC does not wait any longer, if it says so: no later than the route lets it.
+fn deadline(head: &RequestHead, route: &Route, started: Instant) -> Option<Instant> {
+    if !grpc::is_call(head) {
+        return None;
+    }
+    let asked = grpc::timeout(&head.headers)?;
+    let most = route.grpc_timeout_max.or(route.timeout);
+    let allowed = most.filter(|most| !most.is_zero());
+    started.checked_add(allowed.map_or(asked, |most| asked.min(most)))
 }
 
 /// What the client asks for its connection.

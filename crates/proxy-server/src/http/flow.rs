@@ -15,6 +15,7 @@ use super::attempt::{Client, Job};
 use super::edits::Answered;
 use super::ends::{FromUpstream, HeadEnd, ToClient};
 use super::exchange::Retries;
+use super::grpc;
 use super::headers::{Closing, ConnectionOption};
 use super::record::{Record, class_of};
 use super::relay::{RelayFault, relay};
@@ -250,14 +251,17 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
             let work = sending.beside(relaying, |_| Poll::Pending);
             timer.until(|| job.relay_limit(), work).await
         };
+        if let Ok(Ok(Ok(Some(status)))) = relayed {
+            self.record.grpc_status = Some(status);
+        }
         match relayed {
-            Ok(Ok(Ok(()))) if job.standing.finished.get().is_none() => {
+            Ok(Ok(Ok(_))) if job.standing.finished.get().is_none() => {
                 // The client still sends what nobody reads.
                 self.record.connection = ConnectionOption::Close;
                 End::Whole(ReuseUpstream::No)
             }
-            Ok(Ok(Ok(()))) if reusable => End::Whole(ReuseUpstream::Yes),
-            Ok(Ok(Ok(()))) => End::Whole(ReuseUpstream::No),
+            Ok(Ok(Ok(_))) if reusable => End::Whole(ReuseUpstream::Yes),
+            Ok(Ok(Ok(_))) => End::Whole(ReuseUpstream::No),
             Ok(Ok(Err(RelayFault::Upstream))) => {
                 self.upstream.counters().resets_received.increment();
                 let details = "the upstream broke off its answer";
@@ -292,6 +296,9 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
         let connection = job.connection(framing);
         self.record.status = self.client.answer.status.as_u16();
         self.record.connection = connection;
+        if grpc::is_call(job.head) {
+            self.record.grpc_status = grpc::status(&self.client.answer.headers);
+        }
         if let Some(cookie) = &job.affinity.cookie {
             let headers = &mut self.client.answer.headers;
             headers.append(http::header::SET_COOKIE, cookie.clone());

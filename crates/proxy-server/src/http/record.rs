@@ -28,6 +28,8 @@ pub(super) struct Record<'a> {
     pub(super) ended: Option<Instant>,
     /// 0: no response was begun.
     pub(super) status: u16,
+    /// Of a call of gRPC.
+    pub(super) grpc_status: Option<u16>,
     pub(super) flag: Option<Flag>,
     /// A phrase on what went wrong.
     pub(super) details: &'static str,
@@ -54,6 +56,7 @@ impl Record<'_> {
             started,
             ended: None,
             status: 0,
+            grpc_status: None,
             flag: None,
             details: "",
             received: 0,
@@ -119,6 +122,9 @@ impl Record<'_> {
             },
         );
         line.number("status", u64::from(self.status));
+        if let Some(code) = self.grpc_status {
+            line.number("grpc_status", u64::from(code));
+        }
         line.text("flags", self.flag.map_or("-", Flag::short));
         if !self.details.is_empty() {
             line.text("details", self.details);

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use super::ends::{Sink, Source};
+use super::grpc;
 use crate::deadline::Progress;
 use crate::http1::Step;
 
@@ -19,12 +20,13 @@ pub(super) enum RelayFault {
     Client,
 }
 
-/// Copies a response body; what is pending at the client (the head) goes with its first bytes.
+/// Copies a response body; what is pending at the client (the head) goes with its first bytes. Tells
+/// the status that the trailers of a call of gRPC have.
 pub(super) async fn relay(
     upstream: &mut impl Source,
     client: &mut impl Sink,
     progress: &Progress,
-) -> Result<(), RelayFault> {
+) -> Result<Option<u16>, RelayFault> {
     loop {
         match upstream.step() {
             Ok(Step::Data(count)) => {
@@ -42,8 +44,10 @@ pub(super) async fn relay(
         }
     }
     let trailers = upstream.take_trailers();
+    let status = trailers.as_ref().and_then(grpc::status);
     let finished = client.finish(trailers).await;
-    finished.map_err(|_| RelayFault::Client)
+    finished.map_err(|_| RelayFault::Client)?;
+    Ok(status)
 }
 
 /// Waits for more of the body, or for the client to take no more.

@@ -1,6 +1,8 @@
-//! One probe: a connection, and for HTTP one request and the head of its answer.
+//! One probe: a connection, and for HTTP one request and the head of its answer, or a call of gRPC.
 //!
-//! Owns the I/O, bounded in time and bytes. Never counts, never repeats, never reads a body.
+//! Owns the I/O, bounded in time and bytes. Never counts, never repeats.
+
+mod grpc;
 
 use std::io;
 use std::net::SocketAddr;
@@ -42,6 +44,15 @@ pub enum ProbeFault {
     /// It answered, but not with 2xx.
     #[error("it answered {0}")]
     Status(u16),
+    /// It broke the rules of HTTP/2, or reset the call.
+    #[error("{0}")]
+    Http2(#[from] h2::Error),
+    /// The call of the health service failed with this status of gRPC.
+    #[error("its health service answered with the status {0}")]
+    Grpc(String),
+    /// Its health service says so.
+    #[error("it says that it is not serving")]
+    NotServing,
 }
 
 impl From<HandshakeFault> for ProbeFault {
@@ -68,6 +79,10 @@ pub(super) async fn observe(
         };
         match &probe.kind {
             ProbeKind::Tcp => Ok(()),
+            ProbeKind::Grpc { service, host } => {
+                let default = address.to_string();
+                grpc::ask(stream, service, host.as_deref().unwrap_or(&default)).await
+            }
             ProbeKind::Http { path, host } => {
                 let default = address.to_string();
                 ask(stream, path, host.as_deref().unwrap_or(&default)).await

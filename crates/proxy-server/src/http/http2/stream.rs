@@ -25,6 +25,7 @@ use crate::http::edits::make;
 use crate::http::ends::{Responding, Sink as _, Streamed};
 use crate::http::exchange::{Outcome, Scene, exchange, flag_of};
 use crate::http::forwarded::new_request_id;
+use crate::http::grpc;
 use crate::http::record::{Record, log};
 use crate::http::upload::{Standing, Upload};
 use crate::http1::{Framing, RequestHead, ResponseHead};
@@ -131,8 +132,19 @@ async fn answer_refused(
         // What is refused this early has none of its own.
         record.request_id = new_request_id(peer.worker.rng().random());
     }
-    record.status = reason.status().as_u16();
     let mut headers = HeaderMap::new();
+    if grpc::is_call(head) {
+        let about = &record.request_id;
+        let code = {
+            let mut clock = peer.worker.clock();
+            grpc::answer_fields(&mut headers, reason, head, (about, clock.date()))
+        };
+        record.status = StatusCode::OK.as_u16();
+        record.grpc_status = Some(code);
+        make(&record.changes, &mut headers);
+        return send(client, head, (StatusCode::OK, headers), Bytes::new()).await;
+    }
+    record.status = reason.status().as_u16();
     let body = {
         let mut clock = peer.worker.clock();
         answer_fields(&mut headers, reason, &record.request_id, clock.date())
