@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, Request, header};
-use tokio::net::TcpStream;
 
 use super::ProbeFault;
+use crate::wire::Stream;
 
 /// An answer is a handful of bytes.
 const ANSWER_BYTES_MAX: usize = 1024;
@@ -16,10 +16,12 @@ const ANSWER_BYTES_MAX: usize = 1024;
 const SERVING: &[u8] = &[0x08, 0x01];
 
 /// Asks for a service, empty for the whole server.
-pub(super) async fn ask(stream: TcpStream, service: &str, host: &str) -> Result<(), ProbeFault> {
+pub(super) async fn ask(stream: Stream, service: &str, host: &str) -> Result<(), ProbeFault> {
+    let scheme = if stream.is_tls() { "https" } else { "http" };
+    let url = format!("{scheme}://{host}/grpc.health.v1.Health/Check");
     let (send, connection) = h2::client::handshake(stream).await?;
     tokio::select! {
-        asked = call(send, service, host) => asked,
+        asked = call(send, service, &url) => asked,
         ended = connection => Err(ended.map_or_else(ProbeFault::Http2, |()| ProbeFault::Closed)),
     }
 }
@@ -27,9 +29,9 @@ pub(super) async fn ask(stream: TcpStream, service: &str, host: &str) -> Result<
 async fn call(
     send: h2::client::SendRequest<Bytes>,
     service: &str,
-    host: &str,
+    url: &str,
 ) -> Result<(), ProbeFault> {
-    let request = Request::post(format!("http://{host}/grpc.health.v1.Health/Check"))
+    let request = Request::post(url)
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, "skein-probe")
@@ -107,6 +109,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::probe::callers::Callers;
     use crate::probe::observe::observe;
 
     /// Probes a server that answers like this; what it was asked.
@@ -128,6 +131,7 @@ mod tests {
             asked
         });
         let probe = Probe {
+            tls: None,
             kind: ProbeKind::Grpc {
                 service: "a.B".into(),
                 host: None,
@@ -137,7 +141,10 @@ mod tests {
             unhealthy_after: 1,
             healthy_after: 1,
         };
-        (observe(address, &probe).await, server.await.unwrap())
+        (
+            observe(address, &probe, &Callers::default()).await,
+            server.await.unwrap(),
+        )
     }
 
     #[tokio::test]
