@@ -84,3 +84,31 @@ fn the_shipped_schema_is_current() {
         "run this test once with SKEIN_WRITE_SCHEMA=1 and commit the file"
     );
 }
+
+#[test]
+fn what_is_said_to_who_comes_from_elsewhere_is_accepted() {
+    let page = fs::read_to_string(folder().join("../docs/coming-from.md")).unwrap();
+    let blocks: Vec<&str> = page
+        .split("\n**Skein**\n\n```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("\n```").next().unwrap())
+        .collect();
+    assert_eq!(blocks.len(), page.matches("\n## ").count());
+    // The listener and the clusters of the first are there for all others.
+    let base: proxy_config::ConfigSet = parse_documents("1", blocks[0])
+        .unwrap()
+        .into_iter()
+        .collect();
+    for (index, block) in blocks.iter().enumerate() {
+        let mut set = base.clone();
+        let documents = parse_documents("block", block)
+            .unwrap_or_else(|faults| panic!("{}: {:#?}", index + 1, texts(&faults)));
+        documents
+            .into_iter()
+            .for_each(|resource| set.insert(resource));
+        let checked =
+            check(&set).unwrap_or_else(|faults| panic!("{}: {:#?}", index + 1, texts(&faults)));
+        let warnings = texts(&checked.warnings());
+        assert!(warnings.is_empty(), "{}: {warnings:#?}", index + 1);
+    }
+}
