@@ -133,7 +133,7 @@ impl Reader {
         };
         let spec = match kind {
             Kind::Defaults => spec::<DefaultsSpec>(&rest).map(Spec::Defaults),
-            Kind::Cluster => spec::<ClusterSpec>(&rest).map(Spec::Cluster),
+            Kind::Cluster => spec::<Box<ClusterSpec>>(&rest).map(Spec::Cluster),
             Kind::VirtualHost => spec::<VirtualHostSpec>(&rest).map(Spec::VirtualHost),
             Kind::Listener => spec::<ListenerSpec>(&rest).map(Spec::Listener),
         };

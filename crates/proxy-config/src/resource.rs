@@ -198,7 +198,7 @@ pub enum Spec {
     /// Mesh-wide settings.
     Defaults(DefaultsSpec),
     /// A group of upstream endpoints.
-    Cluster(ClusterSpec),
+    Cluster(Box<ClusterSpec>),
     /// Routes for some domains.
     VirtualHost(VirtualHostSpec),
     /// A bound address.
