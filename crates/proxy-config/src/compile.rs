@@ -215,6 +215,7 @@ impl<'a> Projection<'a> {
             name,
             bind: spec.bind.resolve(self.target.proxy_ip),
             protocol,
+            proxy_protocol: spec.proxy_protocol,
             tls: spec
                 .tls
                 .as_ref()

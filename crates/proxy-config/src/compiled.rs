@@ -72,6 +72,8 @@ pub struct Listener {
     pub protocol: Protocol,
     /// How TLS is spoken below that, if it is.
     pub tls: Option<ListenerTls>,
+    /// Whether connections begin with a header of the PROXY protocol; `None`: they do not.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl Listener {
@@ -92,6 +94,16 @@ impl Listener {
             (Protocol::Tcp(_), Some(_)) => "tcp over TLS",
         }
     }
+}
+
+/// Who connects by way of another proxy, which says so first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// Everybody; who does not is refused.
+    Required,
+    /// Some. Whoever can connect can claim any address.
+    Optional,
 }
 
 /// What a listener speaks.

@@ -79,6 +79,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
     let listener = Arc::new(Listener {
         name: name("edge"),
         bind: listen,
+        proxy_protocol: None,
         tls: None,
         protocol: Protocol::Http(HttpListener {
             router: Arc::new(Router::new([Arc::new(all)])),

@@ -7,12 +7,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
+use proxy_config::compiled::ProxyProtocol;
 use tls::{BreachClass, Listening};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::counters::ListenerCounters;
+use crate::listener::Slot;
+use crate::proxy_protocol::{Beginning, beginning};
 use crate::wire::{HandshakeFault, Stream};
+use crate::worker::Worker;
 
 /// Why there was no TLS connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +48,80 @@ impl HandshakeFailure {
     }
 }
 
+/// Makes ready what a listener wants before its protocol begins; `None` if that came to nothing.
+/// The address is that of the client, whoever passed its connection on.
+pub(crate) async fn prepare(
+    worker: &Worker,
+    slot: &Slot,
+    mut stream: TcpStream,
+    mut peer: SocketAddr,
+) -> Option<(Stream, SocketAddr)> {
+    let serving = slot.serving();
+    let counters = serving.counters(slot.worker);
+    let mut ahead = BytesMut::new();
+    if let Some(mode) = serving.listener.proxy_protocol {
+        let limit = worker.routing().config.defaults.head_timeout;
+        let introduced = introduce(&mut stream, &mut ahead, mode);
+        match timeout(limit, introduced).await {
+            Ok(Ok(source)) => peer = source.unwrap_or(peer),
+            Ok(Err(Unintroduced::Gone)) => return None,
+            Ok(Err(Unintroduced::Refused)) | Err(_) => {
+                tracing::debug!(%peer, "a connection does not begin with the PROXY protocol");
+                counters.proxy_protocol_refused.increment();
+                return None;
+            }
+        }
+    }
+    match (&serving.tls, &serving.listener.tls) {
+        (Some(listening), Some(tls)) => {
+            let terms = (listening, tls.handshake_timeout);
+            let secured = secure(stream, &ahead, peer, terms, counters).await?;
+            Some((secured, peer))
+        }
+        _ => Some((Stream::with_ahead(stream, ahead), peer)),
+    }
+}
+
+/// Why nobody is introduced by a PROXY header.
+enum Unintroduced {
+    /// The connection ended before it said anything.
+    Gone,
+    Refused,
+}
+
+/// Reads the PROXY header; the source, if there is one. What follows it stays in `ahead`.
+async fn introduce(
+    stream: &mut TcpStream,
+    ahead: &mut BytesMut,
+    mode: ProxyProtocol,
+) -> Result<Option<SocketAddr>, Unintroduced> {
+    loop {
+        match stream.read_buf(ahead).await {
+            Ok(1..) => {}
+            _ if ahead.is_empty() => return Err(Unintroduced::Gone),
+            _ => return Err(Unintroduced::Refused),
+        }
+        match beginning(ahead) {
+            Beginning::Partial => {}
+            Beginning::Header { source, bytes } => {
+                ahead.advance(bytes);
+                return Ok(source);
+            }
+            Beginning::Absent if mode == ProxyProtocol::Optional => return Ok(None),
+            Beginning::Absent | Beginning::Malformed => return Err(Unintroduced::Refused),
+        }
+    }
+}
+
 /// Makes the connection a TLS one; `None` if that came to nothing.
-pub(crate) async fn secure(
+async fn secure(
     stream: TcpStream,
+    records: &[u8],
     peer: SocketAddr,
     (listening, limit): (&Arc<Listening>, Duration),
     counters: &ListenerCounters,
 ) -> Option<Stream> {
-    let handshake = async { Stream::secure(stream, listening.session()?).await };
+    let handshake = async { Stream::secure(stream, records, listening.session()?).await };
     let failure = match timeout(limit, handshake).await {
         Ok(Ok(stream)) => {
             counters.handshakes.increment();

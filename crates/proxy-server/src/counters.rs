@@ -75,6 +75,8 @@ pub(crate) struct ListenerCounters {
     pub(crate) responses: [Counter; 5],
     pub(crate) bytes_received: Counter,
     pub(crate) bytes_sent: Counter,
+    /// Connections that did not begin with the PROXY protocol as they should.
+    pub(crate) proxy_protocol_refused: Counter,
     /// TLS connections that came about.
     pub(crate) handshakes: Counter,
     /// Those of them that went on from an earlier one.

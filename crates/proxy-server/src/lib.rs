@@ -16,6 +16,7 @@ mod http1;
 mod listener;
 mod metrics;
 pub mod probe;
+mod proxy_protocol;
 mod refusal;
 mod server;
 mod tcp;

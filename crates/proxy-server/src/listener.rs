@@ -17,7 +17,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::accept::secure;
+use crate::accept::prepare;
 use crate::counters::ListenerCounters;
 use crate::flags::Flag;
 use crate::wire::Stream;
@@ -214,11 +214,10 @@ fn serve(
     let (worker, slot) = (worker.clone(), slot.clone());
     let room = worker.enter();
     let serving = slot.serving();
-    if let (Some(listening), Some(tls)) = (&serving.tls, &serving.listener.tls) {
-        let terms = (listening.clone(), tls.handshake_timeout);
+    if serving.tls.is_some() || serving.listener.proxy_protocol.is_some() {
         connections.spawn_local(async move {
             let _room = room;
-            serve_tls(worker, slot, stream, peer, terms).await;
+            serve_prepared(worker, slot, stream, peer).await;
         });
         return;
     }
@@ -237,20 +236,9 @@ fn serve(
     }
 }
 
-/// Serves a connection that begins with a handshake.
-async fn serve_tls(
-    worker: Rc<Worker>,
-    slot: Rc<Slot>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    (listening, limit): (Arc<Listening>, Duration),
-) {
-    let secured = {
-        let serving = slot.serving();
-        let counters = serving.counters(slot.worker);
-        secure(stream, peer, (&listening, limit), counters).await
-    };
-    let Some(stream) = secured else {
+/// Serves a connection that begins with something else than its protocol.
+async fn serve_prepared(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream, peer: SocketAddr) {
+    let Some((stream, peer)) = prepare(&worker, &slot, stream, peer).await else {
         return;
     };
     match slot.serving().listener.protocol {

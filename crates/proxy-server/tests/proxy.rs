@@ -33,6 +33,8 @@ mod listeners;
 mod mirrors;
 #[path = "proxy/outliers.rs"]
 mod outliers;
+#[path = "proxy/proxy_protocol.rs"]
+mod proxy_protocol;
 #[path = "proxy/retries.rs"]
 mod retries;
 #[path = "proxy/rig.rs"]

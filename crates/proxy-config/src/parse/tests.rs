@@ -122,7 +122,7 @@ fn what_is_missing_or_blank_is_told() {
             "`udp` is not supported yet",
         ),
         (
-            "kind: Listener\nname: a\nbind: ':53'\nprotocol: http\nproxy_protocol: v1\n",
+            "kind: Cluster\nname: a\nendpoints: [10.0.0.1:80]\nproxy_protocol: v1\n",
             "`proxy_protocol` is not supported yet",
         ),
     ] {

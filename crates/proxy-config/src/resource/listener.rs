@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{HeadersSpec, ListenerTlsSpec, Targets, is_default};
+use crate::compiled::ProxyProtocol;
 use crate::units::Time;
 use crate::words::Bind;
 
@@ -18,6 +19,11 @@ pub struct ListenerSpec {
     /// Whether, and how, TLS is spoken below that; left out: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTlsSpec>,
+    /// Whether connections begin with a header of the PROXY protocol, version 1 or 2, that says
+    /// who the client is: `required`, or `optional`, by which whoever can connect can claim to be
+    /// anybody. It must come within Defaults' `head_timeout`. Left out: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Where connections go: for `tcp` only, and needed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Targets>,

@@ -1,4 +1,4 @@
-//! The metrics of TLS: handshakes, and how long certificates last.
+//! The metrics of what comes before a protocol: PROXY headers, TLS handshakes, and how long certificates last.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,6 +12,11 @@ use crate::certificates::Certificates;
 use crate::counters::ListenerCounters;
 
 const HANDSHAKES: &[Of<ListenerCounters>] = &[
+    (
+        "listener_proxy_protocol_refused",
+        "Connections that did not begin with the PROXY protocol as they should",
+        |c| &c.proxy_protocol_refused,
+    ),
     (
         "listener_ssl_handshake",
         "TLS connections that came about",

@@ -74,7 +74,7 @@ pub(super) async fn observe(
             Some(tls) => {
                 let calling = callers.calling(tls).await?;
                 let session = calling.session(tls.sni.as_deref(), address.ip());
-                Stream::secure(stream, session.map_err(HandshakeFault::Breach)?).await?
+                Stream::secure(stream, &[], session.map_err(HandshakeFault::Breach)?).await?
             }
         };
         match &probe.kind {

@@ -196,7 +196,7 @@ async fn reach(upstream: &Upstream, address: SocketAddr) -> Result<Stream, Conne
     };
     let handshake = async {
         let session = calling.session(tls.sni.as_deref(), address.ip())?;
-        Stream::secure(stream, session).await
+        Stream::secure(stream, &[], session).await
     };
     let secured = handshake.await.map_err(|fault| {
         tracing::debug!(%address, %fault, "a TLS handshake with an upstream failed");

@@ -51,13 +51,23 @@ impl From<TcpStream> for Stream {
 }
 
 impl Stream {
-    /// A TLS connection, after its handshake.
+    /// A connection of which this was read ahead.
+    pub(crate) fn with_ahead(stream: TcpStream, ahead: BytesMut) -> Self {
+        Self {
+            transport: Transport::Tcp(stream),
+            ahead,
+        }
+    }
+
+    /// A TLS connection, after its handshake, of which `records` were read ahead.
     pub(crate) async fn secure(
         stream: TcpStream,
+        records: &[u8],
         session: Session,
     ) -> Result<Self, HandshakeFault> {
         let mut tls = Box::new(Tls::new(session, stream));
         let mut ahead = BytesMut::new();
+        tls.take(records, &mut ahead)?;
         poll_fn(|cx| tls.poll_handshake(cx, &mut ahead)).await?;
         Ok(Self {
             transport: Transport::Tls(tls),

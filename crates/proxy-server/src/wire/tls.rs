@@ -74,6 +74,13 @@ impl Tls {
         &self.socket
     }
 
+    /// Takes records that somebody else read.
+    pub(super) fn take(&mut self, records: &[u8], plain: &mut BytesMut) -> Result<(), Breach> {
+        self.was_heard |= !records.is_empty();
+        self.session
+            .open(records, |piece| plain.extend_from_slice(piece))
+    }
+
     /// Goes on with the handshake. What the other end says behind it goes to `plain`.
     pub(super) fn poll_handshake(
         &mut self,
