@@ -20,7 +20,6 @@ use crate::table::{Entry, Table};
 pub struct Eligible {
     /// In the order of preference; at least one.
     levels: Arc<[Level]>,
-    fitness: Fitness,
 }
 
 /// Endpoints of one priority and nearness.
@@ -44,17 +43,29 @@ impl Eligible {
     /// A priority is a level; where the cluster prefers `zone`, it is two: that zone's endpoints,
     /// then the others.
     pub fn new(cluster: &Cluster, fitness: &Fitness, zone: Option<&str>) -> Self {
+        let all: Vec<usize> = (0..cluster.endpoints.len()).collect();
+        Self::among(cluster, &all, fitness, zone)
+    }
+
+    /// As [`Eligible::new`], of the endpoints at these places alone.
+    pub(crate) fn among(
+        cluster: &Cluster,
+        places: &[usize],
+        fitness: &Fitness,
+        zone: Option<&str>,
+    ) -> Self {
         let rank = |endpoint: &Endpoint| {
             let far = cluster.prefer_zone && zone.is_some() && endpoint.zone.as_deref() != zone;
             (endpoint.priority, far)
         };
-        let mut ranks: Vec<_> = cluster.endpoints.iter().map(rank).collect();
+        let endpoints = places.iter().map(|place| &cluster.endpoints[*place]);
+        let mut ranks: Vec<_> = endpoints.map(rank).collect();
         ranks.sort_unstable();
         ranks.dedup();
         let members = |of: &(u32, bool)| {
-            let all = cluster.endpoints.iter().enumerate();
-            let members = all.filter(|(_, endpoint)| rank(endpoint) == *of);
-            members.map(|(index, _)| index).collect::<Vec<usize>>()
+            let members = places.iter().copied();
+            let members = members.filter(|place| rank(&cluster.endpoints[*place]) == *of);
+            members.collect::<Vec<usize>>()
         };
         let levels: Vec<Vec<usize>> = ranks.iter().map(members).collect();
         let census = levels.iter().map(|members| Census {
@@ -75,14 +86,7 @@ impl Eligible {
         });
         Self {
             levels: levels.collect(),
-            fitness: fitness.clone(),
         }
-    }
-
-    /// Whether this is still true of the same cluster when its endpoints are as fit as this: then
-    /// nothing need be made anew.
-    pub fn holds(&self, fitness: &Fitness) -> bool {
-        self.fitness == *fitness
     }
 
     /// How many may be chosen.

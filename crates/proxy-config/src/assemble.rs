@@ -8,6 +8,7 @@ mod matching;
 mod outlier;
 mod retry;
 pub(crate) mod tls;
+mod subset;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,6 +108,7 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         weight: endpoint.weight(),
         zone: endpoint.zone().map(|zone| zone.shared().clone()),
         priority: endpoint.priority(),
+        labels: endpoint.labels().map(subset::labels).unwrap_or_default(),
     };
     Cluster {
         key: format!("{}/{}", name.namespace, name.name).into(),
@@ -126,7 +128,8 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         minimum_ring_size: spec.minimum_ring_size.unwrap_or(RING_SIZE),
         hash_balance_factor: spec.hash_balance_factor,
         slow_start: spec.slow_start.as_ref().map(slow_start),
-        outlier: spec.outlier.as_deref().map(outlier::outlier),
+        subsets: spec.subsets.as_ref().map(subset::subsets),
+        outlier: spec.outlier.as_ref().map(outlier::outlier),
         prefer_zone: spec.prefer_zone,
         overprovisioning_factor: spec.overprovisioning_factor.unwrap_or(OVERPROVISIONING),
         headers: header_changes(&spec.headers),
@@ -231,6 +234,7 @@ pub(crate) fn virtual_host(
             },
             hash: route.hash.iter().filter_map(hash).collect(),
             mirror: action::mirrors(route, resource, clusters)?,
+            subset: (!route.subset.is_empty()).then(|| subset::labels(&route.subset)),
             headers: [mine.clone(), shared_changes(&route.headers, &unchanged)],
         };
         routes.push((matching::conditions(&route.matches), Arc::new(compiled)));

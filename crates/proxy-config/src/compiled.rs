@@ -25,6 +25,7 @@ pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
 pub use crate::tls::{CertificateSource, ClientCertificate, ClusterTls, ListenerTls, TlsVersion};
 pub use crate::upstream_http::UpstreamHttp;
+pub use crate::subset::{Labels, SubsetFallback, Subsets};
 
 /// A resource's name within its kind. Shown as `name` in namespace `default`, else
 /// `namespace/name`.
@@ -160,6 +161,8 @@ pub struct Route {
     pub hash: Box<[HashPolicy]>,
     /// Where copies of requests go.
     pub mirror: Box<[Mirror]>,
+    /// The subset of the cluster's endpoints that requests go to; `None`: all of them.
+    pub subset: Option<Labels>,
     /// What is changed of headers, by the virtual host and then by the route.
     pub headers: [Arc<HeaderChanges>; 2],
 }
@@ -258,6 +261,8 @@ pub struct Cluster {
     pub hash_balance_factor: Option<u32>,
     /// How endpoints that are new or healthy again come to their whole share, if not at once.
     pub slow_start: Option<SlowStart>,
+    /// How its endpoints are divided by label, if they are.
+    pub subsets: Option<Subsets>,
     /// When endpoints are taken out for what their answers are like, if ever.
     pub outlier: Option<Outlier>,
     /// Endpoints in the node's own zone come first.
@@ -280,6 +285,8 @@ pub struct Endpoint {
     pub zone: Option<Arc<str>>,
     /// 0 is the first choice; a higher number is used where the lower ones bear too little.
     pub priority: u32,
+    /// What subsets know it by.
+    pub labels: Labels,
 }
 
 /// An active health check.

@@ -13,8 +13,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
-    Asked, Cluster, CompiledConfig, Endpoint, HttpListener, Listener, Protocol, Rewrite, Route,
-    Split,
+    Asked, Cluster, CompiledConfig, Endpoint, HttpListener, Labels, Listener, Protocol, Rewrite, Route,
+    Split, SubsetFallback,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
@@ -126,6 +126,9 @@ pub struct ExplainedTarget {
     /// Which HTTP its endpoints are spoken to.
     #[serde(default)]
     pub http: crate::compiled::UpstreamHttp,
+    /// What the route's subset leads to; `None`: it wants none.
+    #[serde(default)]
+    pub subset: Option<String>,
     /// How an endpoint is chosen.
     pub balance: crate::compiled::Balance,
     /// The time for making a connection.
@@ -157,6 +160,12 @@ pub struct ExplainedEndpoint {
     /// Its priority; 0 is the first choice.
     #[serde(default)]
     pub priority: u32,
+    /// Its labels; empty: none.
+    #[serde(default)]
+    pub labels: String,
+    /// It is not in the subset that the route wants.
+    #[serde(default)]
+    pub left_out: bool,
     /// Its health.
     pub health: EndpointHealth,
 }
@@ -228,7 +237,7 @@ pub fn explain(
                         hash: Vec::new(),
                         headers: ExplainedHeaders::default(),
                         mirror: Vec::new(),
-                        targets: targets(&tcp.to, health),
+                        targets: targets(&tcp.to, None, health),
                     });
                     format!("the connection goes to {}", tcp.to)
                 }
@@ -386,40 +395,71 @@ impl Chosen {
             hash: route.hash.iter().map(ToString::to_string).collect(),
             headers: ExplainedHeaders::new(&levels),
             mirror: route.mirror.iter().map(ToString::to_string).collect(),
-            targets: to.map_or_else(Vec::new, |to| targets(to, health)),
+            targets: to.map_or_else(Vec::new, |to| targets(to, route.subset.as_ref(), health)),
         }
     }
 }
 
 fn targets(
     split: &Split,
+    subset: Option<&Labels>,
     health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
 ) -> Vec<ExplainedTarget> {
-    let endpoint = |cluster: &Cluster, endpoint: &Endpoint| ExplainedEndpoint {
-        address: endpoint.address.to_string(),
-        weight: endpoint.weight,
-        zone: endpoint.zone.as_deref().map(str::to_owned),
-        priority: endpoint.priority,
-        health: health(cluster, endpoint),
-    };
-    let target = |(cluster, weight): (&std::sync::Arc<Cluster>, u32)| ExplainedTarget {
-        cluster: cluster.name.to_string(),
-        weight,
-        of: split.total,
-        http: cluster.http,
-        balance: cluster.balance,
-        connect_timeout: Time(cluster.connect_timeout),
-        panic_threshold: cluster.panic_threshold,
-        slow_start: cluster.slow_start.map(|slow_start| Time(slow_start.window)),
-        prefer_zone: cluster.prefer_zone,
-        headers: ExplainedHeaders::new(&[("cluster", &cluster.headers)]),
-        endpoints: cluster
-            .endpoints
-            .iter()
-            .map(|e| endpoint(cluster, e))
-            .collect(),
+    let endpoint =
+        |cluster: &Cluster, chosen: Option<&Labels>, endpoint: &Endpoint| ExplainedEndpoint {
+            address: endpoint.address.to_string(),
+            weight: endpoint.weight,
+            zone: endpoint.zone.as_deref().map(str::to_owned),
+            priority: endpoint.priority,
+            labels: endpoint.labels.to_string(),
+            left_out: chosen.is_some_and(|chosen| !chosen.are_in(&endpoint.labels)),
+            health: health(cluster, endpoint),
+        };
+    let target = |(cluster, weight): (&std::sync::Arc<Cluster>, u32)| {
+        let (told, chosen) = subset.map_or((None, None), |wanted| told_subset(cluster, wanted));
+        ExplainedTarget {
+            subset: told,
+            cluster: cluster.name.to_string(),
+            weight,
+            of: split.total,
+            http: cluster.http,
+            balance: cluster.balance,
+            connect_timeout: Time(cluster.connect_timeout),
+            panic_threshold: cluster.panic_threshold,
+            slow_start: cluster.slow_start.map(|slow_start| Time(slow_start.window)),
+            prefer_zone: cluster.prefer_zone,
+            headers: ExplainedHeaders::new(&[("cluster", &cluster.headers)]),
+            endpoints: cluster
+                .endpoints
+                .iter()
+                .map(|e| endpoint(cluster, chosen, e))
+                .collect(),
+        }
     };
     split.shares().map(target).collect()
+}
+
+/// What a subset leads to in this cluster, and the labels of those that are used; `None`: all are.
+fn told_subset<'a>(
+    cluster: &'a Cluster,
+    wanted: &'a Labels,
+) -> (Option<String>, Option<&'a Labels>) {
+    let mut labels = cluster.endpoints.iter().map(|endpoint| &endpoint.labels);
+    if labels.any(|labels| wanted.are_in(labels)) {
+        return (Some(format!("those with {wanted} are used")), Some(wanted));
+    }
+    let missing = format!("no endpoint has {wanted}");
+    match cluster.subsets.as_ref().map(|subsets| &subsets.fallback) {
+        None | Some(SubsetFallback::None) => (
+            Some(format!("{missing}, and there is no fallback")),
+            Some(wanted),
+        ),
+        Some(SubsetFallback::Any) => (Some(format!("{missing}: any is used")), None),
+        Some(SubsetFallback::Default(labels)) => (
+            Some(format!("{missing}: those with {labels} are used")),
+            Some(labels),
+        ),
+    }
 }
 
 impl fmt::Display for Verdict {

@@ -30,6 +30,7 @@ mod schema;
 mod set;
 mod since;
 mod tls;
+mod subset;
 mod tree;
 mod units;
 mod upstream_http;

@@ -14,6 +14,7 @@ mod mirror;
 mod outlier;
 mod retry;
 pub(crate) mod selector;
+mod subsets;
 mod targets;
 mod tls;
 mod virtual_host;
@@ -42,6 +43,7 @@ pub use mirror::{MirrorSpec, Percent};
 pub use outlier::OutlierSpec;
 pub use retry::{BackOffSpec, RetrySpec, RetryWord};
 pub use selector::NodeSelector;
+pub use subsets::{FallbackWord, SubsetsSpec};
 pub use targets::Targets;
 pub use tls::{
     CertificateSpec, ClientCertificateMode, ClientCertificateSpec, ClusterTlsSpec, ListenerTlsSpec,

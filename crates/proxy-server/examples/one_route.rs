@@ -32,6 +32,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
             weight: 1,
             zone: None,
             priority: 0,
+            labels: Default::default(),
         }]),
         balance: Balance::LeastRequest,
         probe: None,
@@ -48,6 +49,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         minimum_ring_size: 1024,
         hash_balance_factor: None,
         slow_start: None,
+        subsets: None,
         outlier: None,
         prefer_zone: false,
         http: Default::default(),
@@ -72,6 +74,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         retry: RetryPolicy::BUILT_IN,
         hash: Box::new([]),
         mirror: Box::new([]),
+        subset: None,
         headers: Default::default(),
     });
     let routes = vec![(Conditions::default(), route)];

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use proxy_balance::Ask;
+use proxy_balance::{Ask, Groups};
 use proxy_config::compiled::{AccessLog, Balance, Protocol, TcpListener};
 use rand::RngExt as _;
 use smallvec::SmallVec;
@@ -152,7 +152,7 @@ async fn open(
     let mut failed: SmallVec<[usize; TRIES_MAX]> = SmallVec::new();
     loop {
         let avoid = &failed;
-        let picked = upstream.pick(&mut worker.rng(), Ask { key, avoid });
+        let picked = upstream.pick(&mut worker.rng(), Groups::WHOLE, Ask { key, avoid });
         let Some(endpoint) = picked else {
             upstream.counters().none_healthy.increment();
             return Err(Flag::NoHealthyUpstream);

@@ -16,7 +16,7 @@ use std::thread::{self, Thread};
 use std::time::Instant;
 
 use mesh_health::{Health, HealthView};
-use proxy_balance::{Eligible, Fitness};
+use proxy_balance::{Fitness, Groups};
 use proxy_config::compiled::{Cluster, CompiledConfig};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
@@ -30,7 +30,7 @@ use watch::Watch;
 pub(crate) type Clusters = BTreeMap<Arc<str>, Arc<ClusterShared>>;
 
 /// Works out who may be chosen among these endpoints on a node of this zone.
-type Work = dyn Fn(&Cluster, &Fitness, Option<&str>) -> Eligible + Send;
+type Work = dyn Fn(&Cluster, &Fitness, Option<&str>) -> Groups + Send;
 
 /// The handle of the thread. Dropping it stops nothing: it ends with the last worker.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Upkeep {
     /// Starts the thread. `moved` counts the times that members of clusters changed; when nobody
     /// listens there any more, the thread ends.
     pub(crate) fn start(moved: channel::Sender<u64>) -> io::Result<Self> {
-        Self::with(moved, Box::new(Eligible::new))
+        Self::with(moved, Box::new(Groups::new))
     }
 
     fn with(moved: channel::Sender<u64>, work: Box<Work>) -> io::Result<Self> {
@@ -313,13 +313,13 @@ impl Known {
     /// Whether what is published is still true.
     fn holds(&self, health: &HealthView) -> bool {
         let newest = self.shared.members.newest();
-        newest.is_some_and(|members| members.eligible.holds(&self.fitness(health)))
+        newest.is_some_and(|members| members.groups.hold(&self.fitness(health)))
     }
 
     fn members(&self, work: &Work, health: &HealthView, zone: Option<&str>) -> Members {
         Members {
             cluster: self.cluster.clone(),
-            eligible: work(&self.cluster, &self.fitness(health), zone),
+            groups: work(&self.cluster, &self.fitness(health), zone),
             marks: self.watch.as_ref().map(Watch::marks).unwrap_or_default(),
         }
     }

@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use proxy_balance::{Balancer, Eligible, Ewma};
+use proxy_balance::{Balancer, Ewma, Groups};
 use proxy_config::compiled::Cluster;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -40,8 +40,9 @@ pub(crate) struct Upstream {
     /// In the order of the cluster's.
     pub(crate) endpoints: Box<[Rc<Endpoint>]>,
     worker: usize,
-    balancer: RefCell<Balancer>,
-    eligible: RefCell<Eligible>,
+    /// By the number of the group.
+    balancers: RefCell<Box<[Balancer]>>,
+    groups: RefCell<Groups>,
     /// By endpoint, where outliers are looked for.
     marks: Arc<[Arc<Marks>]>,
     /// The version of the members that it serves by.
@@ -81,14 +82,15 @@ impl Upstream {
         });
         let endpoints = endpoints.collect();
         // Workers must not march in step, or all of them would start at the same endpoint.
-        let balancer = Balancer::new(&cluster, worker as u64);
+        let balancer = |_| Balancer::new(&cluster, worker as u64);
+        let balancers = members.groups.iter().map(balancer).collect();
         let upstream = Self {
             cluster,
             shared,
             endpoints,
             worker,
-            balancer: RefCell::new(balancer),
-            eligible: RefCell::new(members.eligible.clone()),
+            balancers: RefCell::new(balancers),
+            groups: RefCell::new(members.groups.clone()),
             marks: members.marks.clone(),
             version: Cell::new(version),
             youngest_since: Cell::new(None),

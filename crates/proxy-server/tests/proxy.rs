@@ -43,6 +43,8 @@ mod rig;
 mod routing;
 #[path = "proxy/streams.rs"]
 mod streams;
+#[path = "proxy/subsets.rs"]
+mod subsets;
 #[path = "proxy/tcp.rs"]
 mod tcp;
 #[path = "proxy/tls.rs"]

@@ -108,6 +108,9 @@ impl fmt::Display for ExplainedTarget {
         }
         writeln!(f)?;
         self.headers.fmt(f)?;
+        if let Some(subset) = &self.subset {
+            writeln!(f, "  subset: {subset}")?;
+        }
         self.endpoints
             .iter()
             .try_for_each(|endpoint| endpoint.fmt(f))
@@ -122,6 +125,12 @@ impl fmt::Display for ExplainedEndpoint {
         }
         if self.priority > 0 {
             write!(f, ", priority {}", self.priority)?;
+        }
+        if !self.labels.is_empty() {
+            write!(f, ", {}", self.labels)?;
+        }
+        if self.left_out {
+            return writeln!(f, ": not in the subset");
         }
         write!(f, ": {}", self.health.verdict)?;
         if !self.health.unhealthy_by.is_empty() {

@@ -11,8 +11,8 @@ use crate::expect;
 use crate::fault::{Fault, nearest};
 use crate::resource::selector::{covers, may_meet};
 use crate::resource::{
-    Kind, ListenerProtocol, ListenerSpec, NodeSelector, Resource, ResourceId, Spec, Targets,
-    VirtualHostSpec,
+    Kind, ListenerProtocol, ListenerSpec, NodeSelector, Resource, ResourceId, RouteSpec, Spec,
+    Targets, VirtualHostSpec,
 };
 use crate::words::Reference;
 
@@ -54,6 +54,7 @@ impl<'a> Rules<'a> {
         for (index, route) in spec.routes.iter().enumerate() {
             if let Some(to) = &route.to {
                 self.check_targets(to, &format!("routes[{index}].to"));
+                self.check_subset(route, to, &format!("routes[{index}].subset"));
             }
             for (at, mirror) in route.mirror.iter().enumerate() {
                 self.check_cluster(&mirror.to, &format!("routes[{index}].mirror[{at}].to"));
@@ -129,6 +130,35 @@ impl<'a> Rules<'a> {
                 self.blame_reference(&id, path, &text);
             }
             Some(_) => {}
+        }
+    }
+
+    /// A subset that the cluster does not know would fall back for ever.
+    fn check_subset(&mut self, route: &RouteSpec, to: &Targets, path: &str) {
+        if route.subset.is_empty() {
+            return;
+        }
+        let wanted: BTreeSet<&String> = route.subset.keys().collect();
+        for (reference, _) in to.iter() {
+            let name = reference.resolve(self.resource.namespace());
+            let id = ResourceId {
+                kind: Kind::Cluster,
+                name,
+            };
+            let cluster = self.linked.in_force.resource(&id);
+            let Some(Spec::Cluster(cluster)) = cluster.map(|resource| &resource.spec) else {
+                continue;
+            };
+            let mut keys = cluster.subsets.iter().flat_map(|subsets| &subsets.keys);
+            if !keys.any(|names| names.iter().collect::<BTreeSet<_>>() == wanted) {
+                let names: Vec<&str> = wanted.iter().map(|name| name.as_str()).collect();
+                let names = names.join(", ");
+                let text = format!(
+                    "{id} is not divided by [{names}]; add this list to its `subsets.keys`, or ask \
+                     for labels that are there"
+                );
+                self.blame_reference(&id, path, &text);
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod matching;
 mod outlier;
 mod retry;
 mod tls;
+mod subset;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -142,6 +143,7 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     findings.refuse_percent("panic_threshold", spec.panic_threshold);
     headers::check(&spec.headers, "headers", findings);
     balance::check_cluster(spec, findings);
+    subset::check_cluster(spec, findings);
     if let Some(spec) = &spec.outlier {
         outlier::check(spec, findings);
     }
@@ -250,6 +252,7 @@ fn check_route(route: &RouteSpec, path: &str, findings: &mut Findings) {
     findings.refuse_zero_time(format!("{path}.max_stream_duration"), limit);
     headers::check(&route.headers, &format!("{path}.headers"), findings);
     balance::check_hash(&route.hash, &format!("{path}.hash"), findings);
+    subset::check_route(route, path, findings);
 }
 
 fn check_expectation(

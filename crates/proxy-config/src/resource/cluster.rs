@@ -1,5 +1,6 @@
 //! The kind Cluster as written.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -7,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ClusterTlsSpec, HeadersSpec, OutlierSpec, is_default};
+use super::{ClusterTlsSpec, HeadersSpec, OutlierSpec, SubsetsSpec, is_default};
 use crate::compiled::{Balance, UpstreamHttp};
 use crate::units::Time;
 use crate::words::{Address, Name, ProbePath};
@@ -57,7 +58,11 @@ pub struct ClusterSpec {
     pub slow_start: Option<SlowStartSpec>,
     /// Outlier detection: endpoints whose answers are bad are taken out for a while; left out: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outlier: Option<Box<OutlierSpec>>,
+    pub outlier: Option<OutlierSpec>,
+    /// The endpoints are divided by their labels, for routes that want a `subset`; left out: they
+    /// are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subsets: Option<SubsetsSpec>,
     /// `true`: endpoints in the node's own zone come first, as if the others had a lower priority.
     #[serde(default, skip_serializing_if = "is_default")]
     pub prefer_zone: bool,
@@ -111,6 +116,9 @@ pub struct EndpointFields {
     /// lower numbers are not healthy enough for. 0 to 127.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: u32,
+    /// What `subsets` know it by, such as `{ version: v2 }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 fn one() -> u32 {
@@ -148,6 +156,14 @@ impl EndpointSpec {
         }
     }
 
+    /// Its labels.
+    pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        match self {
+            Self::Address(_) => None,
+            Self::Fields(fields) => Some(&fields.labels),
+        }
+    }
+
     /// Its priority.
     pub fn priority(&self) -> u32 {
         match self {
@@ -174,7 +190,7 @@ impl<'de> Deserialize<'de> for EndpointSpec {
             type Value = EndpointSpec;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address or a map with address, weight, zone and priority")
+                f.write_str("an address or a map with address, weight, zone, priority and labels")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<EndpointSpec, E> {
@@ -190,7 +206,8 @@ impl<'de> Deserialize<'de> for EndpointSpec {
                         weight: 1,
                         zone: None,
                         priority: 0,
-                    } => EndpointSpec::Address(address),
+                        ref labels,
+                    } if labels.is_empty() => EndpointSpec::Address(address),
                     fields => EndpointSpec::Fields(fields),
                 })
             }

@@ -83,6 +83,10 @@ pub struct RouteSpec {
     /// Where copies of the requests go, beside `to`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirror: Vec<MirrorSpec>,
+    /// The endpoints that have these labels, such as `{ version: v2 }`: one of the cluster's
+    /// `subsets`. Left out: any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub subset: BTreeMap<String, String>,
     /// What is changed of headers: after the virtual host's changes, before the cluster's.
     #[serde(default, skip_serializing_if = "is_default")]
     pub headers: HeadersSpec,

@@ -33,6 +33,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
                 retry: RetryPolicy::BUILT_IN,
                 hash: Box::new([]),
                 mirror: Box::default(),
+                subset: None,
                 headers: Default::default(),
             }),
         )

@@ -15,6 +15,7 @@ mod reference;
 mod retrying;
 mod rewriting;
 mod tls;
+mod subsets;
 
 use std::collections::BTreeMap;
 

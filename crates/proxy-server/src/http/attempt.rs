@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use http::{Request, Uri, Version};
-use proxy_config::compiled::UpstreamHttp;
+use proxy_config::compiled::{Labels, UpstreamHttp};
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
@@ -38,6 +38,8 @@ pub(super) struct Job<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) edits: Edits<'a>,
     pub(super) affinity: Affinity,
+    /// Which of the cluster's endpoints; `None`: any.
+    pub(super) subset: Option<&'a Labels>,
     pub(super) additions: Additions<'a>,
     pub(super) standing: &'a Standing,
     /// What the client asks for its connection.

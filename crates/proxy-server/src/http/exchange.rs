@@ -196,6 +196,7 @@ pub(super) fn job<'a>(
             Some(cluster) => Affinity::of(cluster, &route.hash, &edits.subject, rng),
             None => Affinity::default(),
         },
+        subset: route.subset.as_ref(),
         edits: *edits,
         additions: Additions {
             target: sent,
@@ -259,6 +260,10 @@ pub(super) async fn run<C: ToClient, B: FromClient>(
     let upstream = retries.upstream;
     let counters = upstream.counters();
     let _active = Active::count(&counters.requests_active);
+    let Some(group) = upstream.group(job.subset) else {
+        counters.none_healthy.increment();
+        return Outcome::Answer(Reason::NoHealthyUpstream);
+    };
     let mut failed: SmallVec<[usize; 4]> = SmallVec::new();
     let mut stale = 0;
     loop {
@@ -266,7 +271,7 @@ pub(super) async fn run<C: ToClient, B: FromClient>(
             key: job.affinity.key,
             avoid: &failed,
         };
-        let picked = upstream.pick(&mut job.worker.rng(), ask);
+        let picked = upstream.pick(&mut job.worker.rng(), group, ask);
         let Some(endpoint) = picked else {
             counters.none_healthy.increment();
             return Outcome::Answer(Reason::NoHealthyUpstream);

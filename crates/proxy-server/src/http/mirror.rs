@@ -172,6 +172,8 @@ impl Copy {
         };
         let job = Job {
             expects_continue: false,
+            // It is one of the route's own clusters.
+            subset: None,
             timeout: Some(self.route.timeout.unwrap_or(TIME_MAX)),
             ..job(&scene, defaults, &edits, (None, &target))
         };

@@ -61,7 +61,7 @@ fn gated(moved: channel::Sender<u64>) -> (Upkeep, Gate) {
         begins.send(cluster.name.to_string()).unwrap();
         gate.recv_timeout(PATIENCE).unwrap();
         count.fetch_add(1, Ordering::Relaxed);
-        Eligible::new(cluster, fitness, zone)
+        Groups::new(cluster, fitness, zone)
     };
     let upkeep = Upkeep::with(moved, Box::new(work)).unwrap();
     let gate = Gate { begun, go_on, made };
@@ -149,7 +149,7 @@ async fn a_panic_ends_the_work_on_one_cluster_alone() {
     let (moved, _news) = channel::channel(0);
     let work = |cluster: &Cluster, fitness: &Fitness, zone: Option<&str>| {
         assert_ne!(cluster.name.to_string(), "bad", "this one cannot be made");
-        Eligible::new(cluster, fitness, zone)
+        Groups::new(cluster, fitness, zone)
     };
     let upkeep = Upkeep::with(moved, Box::new(work)).unwrap();
     let bad = HASHED.replace("name: web", "name: bad");

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_balance::{Ask, Load};
-use proxy_config::compiled::Balance;
+use proxy_balance::{Ask, Eligible, Load};
+use proxy_config::compiled::{Balance, Labels};
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ impl Upstream {
             && Arc::ptr_eq(&members.cluster, &self.cluster)
         {
             self.version.set(version);
-            *self.eligible.borrow_mut() = members.eligible.clone();
+            *self.groups.borrow_mut() = members.groups.clone();
             self.note_eligible(Instant::now());
         }
         // Else they are of a config that this worker is about to get.
@@ -33,7 +33,7 @@ impl Upstream {
     /// Notes which endpoints may be chosen from now on, and which no more.
     pub(super) fn note_eligible(&self, now: Instant) {
         let mut chosen = vec![false; self.endpoints.len()];
-        for index in self.eligible.borrow().indices() {
+        for index in self.groups.borrow().iter().flat_map(Eligible::indices) {
             chosen[index] = true;
         }
         for (endpoint, chosen) in self.endpoints.iter().zip(chosen) {
@@ -47,19 +47,30 @@ impl Upstream {
     /// The places of the endpoints that may be chosen.
     #[cfg(test)]
     pub(crate) fn eligible_now(&self) -> Vec<usize> {
-        self.eligible.borrow().indices().collect()
+        let groups = self.groups.borrow();
+        groups
+            .group(proxy_balance::Groups::WHOLE)
+            .unwrap()
+            .indices()
+            .collect()
     }
 
-    /// The endpoint for the next try, if any can be used.
-    pub(crate) fn pick(&self, rng: &mut SmallRng, ask: Ask<'_>) -> Option<usize> {
+    /// The group of endpoints for requests that want this subset, if any; `None`: there is no
+    /// endpoint for them.
+    pub(crate) fn group(&self, subset: Option<&Labels>) -> Option<usize> {
+        self.groups.borrow().number(subset)
+    }
+
+    /// The endpoint for the next try, of the group of this number, if any can be used.
+    pub(crate) fn pick(&self, rng: &mut SmallRng, group: usize, ask: Ask<'_>) -> Option<usize> {
         let timed = self.is_measured() || self.cluster.slow_start.is_some();
         let load = LoadNow {
             upstream: self,
             now: timed.then(Instant::now),
         };
-        self.balancer
-            .borrow_mut()
-            .pick(&self.eligible.borrow(), &load, rng, ask)
+        let (groups, mut balancers) = (self.groups.borrow(), self.balancers.borrow_mut());
+        let balancer = balancers.get_mut(group)?;
+        balancer.pick(groups.group(group)?, &load, rng, ask)
     }
 
     /// Whether the balancer wants to know how long answers take.

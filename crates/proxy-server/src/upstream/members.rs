@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use proxy_balance::Eligible;
+use proxy_balance::Groups;
 use proxy_config::compiled::Cluster;
 
 use super::marks::Marks;
@@ -15,7 +15,7 @@ use super::marks::Marks;
 pub(crate) struct Members {
     pub(crate) cluster: Arc<Cluster>,
     /// Of the endpoints of that cluster.
-    pub(crate) eligible: Eligible,
+    pub(crate) groups: Groups,
     /// Where workers count what outliers are known by, in the order of these endpoints; empty where
     /// nobody looks for outliers.
     pub(crate) marks: Arc<[Arc<Marks>]>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mesh_health::{Health, HealthView};
 use model::ConfigRevision;
-use proxy_balance::{Eligible, Fitness};
+use proxy_balance::{Fitness, Groups};
 use proxy_config::compiled::{Cluster, Target};
 use proxy_config::{ConfigSet, compile, parse_documents};
 use rand::SeedableRng as _;
@@ -32,7 +32,7 @@ fn publish(shared: &ClusterShared, cluster: &Arc<Cluster>, view: &HealthView, zo
     let fitness = Fitness::new(cluster, view, |_| false);
     shared.members.publish(Arc::new(Members {
         cluster: cluster.clone(),
-        eligible: Eligible::new(cluster, &fitness, zone),
+        groups: Groups::new(cluster, &fitness, zone),
         marks: Arc::default(),
     }));
 }
@@ -61,7 +61,7 @@ fn counts(upstream: &Upstream) -> Vec<usize> {
     let mut rng = SmallRng::seed_from_u64(1);
     let mut counts = vec![0; upstream.endpoints.len()];
     for _ in 0..1000 {
-        let pick = upstream.pick(&mut rng, Ask::default());
+        let pick = upstream.pick(&mut rng, Groups::WHOLE, Ask::default());
         counts[pick.unwrap()] += 1;
     }
     counts
