@@ -3,12 +3,13 @@
 //! Owns the defaults. Never decides whether a resource may be in force: that is `link`.
 
 mod action;
+mod connections;
 mod headers;
 mod matching;
 mod outlier;
 mod retry;
-pub(crate) mod tls;
 mod subset;
+pub(crate) mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,6 +125,7 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         limits: limits(&spec.limits),
         connect_timeout: time(spec.connect_timeout, base.connect_timeout),
         idle_timeout: time(spec.idle_timeout, IDLE_TIMEOUT),
+        connections: connections::connections(&spec.connections),
         panic_threshold: spec.panic_threshold.unwrap_or(PANIC_THRESHOLD),
         minimum_ring_size: spec.minimum_ring_size.unwrap_or(RING_SIZE),
         hash_balance_factor: spec.hash_balance_factor,

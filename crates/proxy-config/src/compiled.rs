@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::action::{Action, Asked, HostChange, PathChange, Redirect, Respond, Rewrite};
 pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
+pub use crate::connections::{Connections, TcpKeepalive};
 pub use crate::header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
 pub use crate::mirror::Mirror;
 pub use crate::outlier::{FailurePercentage, Outlier, SuccessRate};
@@ -23,9 +24,9 @@ pub use crate::resource::Percent;
 pub use crate::retry::{AnswerVerdict, BackOff, GrpcStatuses, RetryAnswers, RetryOn, RetryPolicy};
 pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
+pub use crate::subset::{Labels, SubsetFallback, Subsets};
 pub use crate::tls::{CertificateSource, ClientCertificate, ClusterTls, ListenerTls, TlsVersion};
 pub use crate::upstream_http::UpstreamHttp;
-pub use crate::subset::{Labels, SubsetFallback, Subsets};
 
 /// A resource's name within its kind. Shown as `name` in namespace `default`, else
 /// `namespace/name`.
@@ -252,6 +253,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     /// A pooled connection without use for so long is closed.
     pub idle_timeout: Duration,
+    /// What connections to its endpoints are like.
+    pub connections: Connections,
     /// Below this share (in percent) of healthy endpoints, all are used. 0: never.
     pub panic_threshold: u8,
     /// A ring has at least so many points.

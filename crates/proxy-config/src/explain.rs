@@ -13,8 +13,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
-    Asked, Cluster, CompiledConfig, Endpoint, HttpListener, Labels, Listener, Protocol, Rewrite, Route,
-    Split, SubsetFallback,
+    Asked, Cluster, CompiledConfig, Endpoint, HttpListener, Labels, Listener, Protocol, Rewrite,
+    Route, Split, SubsetFallback,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
@@ -133,6 +133,12 @@ pub struct ExplainedTarget {
     pub balance: crate::compiled::Balance,
     /// The time for making a connection.
     pub connect_timeout: Time,
+    /// After so many requests a connection is closed.
+    #[serde(default)]
+    pub max_requests_per_connection: Option<u32>,
+    /// A connection that is so old takes no further request.
+    #[serde(default)]
+    pub max_connection_duration: Option<Time>,
     /// Below this share of healthy endpoints, in percent, all are used.
     pub panic_threshold: u8,
     /// How long endpoints take to come to their whole share; `None`: they have it at once.
@@ -425,6 +431,8 @@ fn targets(
             http: cluster.http,
             balance: cluster.balance,
             connect_timeout: Time(cluster.connect_timeout),
+            max_requests_per_connection: cluster.connections.max_requests,
+            max_connection_duration: cluster.connections.max_duration.map(Time),
             panic_threshold: cluster.panic_threshold,
             slow_start: cluster.slow_start.map(|slow_start| Time(slow_start.window)),
             prefer_zone: cluster.prefer_zone,

@@ -5,6 +5,7 @@
 
 mod action;
 mod cluster;
+mod connections;
 mod defaults;
 mod hash;
 mod headers;
@@ -34,6 +35,7 @@ use crate::words::Name;
 
 pub use action::{RedirectSpec, RegexRewriteSpec, RespondSpec, RewriteSpec, Scheme};
 pub use cluster::{ClusterSpec, EndpointSpec, LimitsSpec, ProbeSpec, SlowStartSpec};
+pub use connections::{ConnectionsSpec, TcpKeepaliveSpec};
 pub use defaults::DefaultsSpec;
 pub use hash::{CookieName, CookieSpec, HashSpec};
 pub use headers::{HeaderEditsSpec, HeadersSpec};

@@ -45,6 +45,7 @@ fn config(listen: SocketAddr, upstream: SocketAddr) -> CompiledConfig {
         },
         connect_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(60),
+        connections: Default::default(),
         panic_threshold: 50,
         minimum_ring_size: 1024,
         hash_balance_factor: None,

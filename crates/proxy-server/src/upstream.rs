@@ -107,9 +107,11 @@ impl Upstream {
     }
 
     /// Takes a connection back that can serve another request. Closes it instead when another
-    /// worker is waiting for one: the limit is the node's, the pool is ours.
-    pub(crate) fn release(&self, endpoint: &Endpoint, connection: Connection, now: Instant) {
-        if self.shared.starving() > self.waiting.get() {
+    /// worker is waiting for one (the limit is the node's, the pool is ours), or when it has served
+    /// its time.
+    pub(crate) fn release(&self, endpoint: &Endpoint, mut connection: Connection, now: Instant) {
+        let spent = !connection.life.goes_on(now);
+        if spent || self.shared.starving() > self.waiting.get() {
             drop(connection);
         } else {
             endpoint.put(connection, now);

@@ -13,6 +13,8 @@ mod bodies;
 mod certificates;
 #[path = "proxy/conditions.rs"]
 mod conditions;
+#[path = "proxy/connections.rs"]
+mod connections;
 #[path = "proxy/downstream2.rs"]
 mod downstream2;
 #[path = "proxy/exchanges.rs"]

@@ -65,6 +65,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         },
         connect_timeout: Duration::from_secs(1),
         idle_timeout: Duration::from_secs(1),
+        connections: Default::default(),
         panic_threshold: 50,
         minimum_ring_size: 1024,
         hash_balance_factor: None,

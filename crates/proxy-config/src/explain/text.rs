@@ -97,6 +97,12 @@ impl fmt::Display for ExplainedTarget {
              {connect_timeout}, panic threshold {panic_threshold} %",
             self.balance.as_str()
         )?;
+        if let Some(most) = self.max_requests_per_connection {
+            write!(f, ", at most {most} requests per connection")?;
+        }
+        if let Some(most) = self.max_connection_duration {
+            write!(f, ", connections for at most {most}")?;
+        }
         if let Some(window) = self.slow_start {
             write!(f, ", slow start {window}")?;
         }

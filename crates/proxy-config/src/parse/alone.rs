@@ -4,12 +4,13 @@
 
 mod action;
 mod balance;
+mod connections;
 mod headers;
 mod matching;
 mod outlier;
 mod retry;
-mod tls;
 mod subset;
+mod tls;
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -143,6 +144,7 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     findings.refuse_percent("panic_threshold", spec.panic_threshold);
     headers::check(&spec.headers, "headers", findings);
     balance::check_cluster(spec, findings);
+    connections::check(&spec.connections, findings);
     subset::check_cluster(spec, findings);
     if let Some(spec) = &spec.outlier {
         outlier::check(spec, findings);

@@ -8,7 +8,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{ClusterTlsSpec, HeadersSpec, OutlierSpec, SubsetsSpec, is_default};
+use super::{ClusterTlsSpec, ConnectionsSpec, HeadersSpec, OutlierSpec, SubsetsSpec, is_default};
 use crate::compiled::{Balance, UpstreamHttp};
 use crate::units::Time;
 use crate::words::{Address, Name, ProbePath};
@@ -40,6 +40,9 @@ pub struct ClusterSpec {
     /// A pooled connection without use for so long is closed; left out: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Time>,
+    /// How long connections to endpoints are used, and how they are kept.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub connections: ConnectionsSpec,
     /// Below this share of healthy endpoints, in percent, all are used; 0: never. Left out: 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub panic_threshold: Option<u8>,

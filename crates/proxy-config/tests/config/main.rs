@@ -5,6 +5,7 @@
 
 mod balancing;
 mod compiling;
+mod connections;
 mod examples;
 mod explaining;
 mod headers;
@@ -14,8 +15,8 @@ mod outliers;
 mod reference;
 mod retrying;
 mod rewriting;
-mod tls;
 mod subsets;
+mod tls;
 
 use std::collections::BTreeMap;
 

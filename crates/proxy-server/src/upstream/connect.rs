@@ -6,13 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use proxy_config::compiled::UpstreamHttp;
+use proxy_config::compiled::{TcpKeepalive, UpstreamHttp};
+use socket2::SockRef;
 use tls::BreachClass;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::limits::Permit;
-use super::pool::OpenConnection;
+use super::pool::{Life, OpenConnection};
 use super::{Connection, Upstream};
 use crate::deadline::{Timer, earlier};
 use crate::wire::{Alpn, HandshakeFault, Stream};
@@ -174,6 +175,7 @@ async fn open(
         reader,
         writer,
         reused: false,
+        life: Life::new(&upstream.cluster.connections),
         _permit: permit,
         _active: OpenConnection::new(upstream.shared.clone(), upstream.worker),
     })
@@ -187,6 +189,9 @@ async fn reach(upstream: &Upstream, address: SocketAddr) -> Result<Stream, Conne
     // Answers a request in one piece; without it small pieces of a body would wait for
     // acknowledgements.
     stream.set_nodelay(true).map_err(ConnectFault::Failed)?;
+    if let Some(keepalive) = &upstream.cluster.connections.tcp_keepalive {
+        keep_alive(&stream, keepalive).map_err(ConnectFault::Failed)?;
+    }
     let Some(tls) = &upstream.cluster.tls else {
         return Ok(stream.into());
     };
@@ -211,4 +216,45 @@ async fn reach(upstream: &Upstream, address: SocketAddr) -> Result<Stream, Conne
         return Err(ConnectFault::Tls(Some(BreachClass::Alpn)));
     }
     Ok(secured)
+}
+
+/// Lets the kernel ask the other side while it is silent.
+fn keep_alive(stream: &TcpStream, keepalive: &TcpKeepalive) -> io::Result<()> {
+    let mut asks = socket2::TcpKeepalive::new();
+    if let Some(time) = keepalive.time {
+        asks = asks.with_time(time);
+    }
+    if let Some(interval) = keepalive.interval {
+        asks = asks.with_interval(interval);
+    }
+    if let Some(probes) = keepalive.probes {
+        asks = asks.with_retries(probes);
+    }
+    SockRef::from(stream).set_tcp_keepalive(&asks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_is_told_when_to_ask_a_silent_endpoint() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(!socket.keepalive().unwrap());
+        let keepalive = TcpKeepalive {
+            time: Some(Duration::from_secs(77)),
+            interval: Some(Duration::from_secs(7)),
+            probes: None,
+        };
+        let usual = socket.tcp_keepalive_retries().unwrap();
+        keep_alive(&stream, &keepalive).unwrap();
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap().as_secs(), 77);
+        assert_eq!(socket.tcp_keepalive_interval().unwrap().as_secs(), 7);
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), usual);
+    }
 }

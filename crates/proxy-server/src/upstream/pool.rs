@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proxy_balance::Ewma;
+use proxy_config::compiled::Connections;
 use tokio::time::Instant;
 
 use super::http2::Streams;
@@ -49,9 +50,45 @@ pub(crate) struct Connection {
     pub(crate) writer: Writer,
     /// Whether it served a request before: if so, the other side may have just closed it.
     pub(crate) reused: bool,
+    pub(super) life: Life,
     /// Counts it for the node and for this worker until it is closed.
     pub(super) _permit: Permit,
     pub(super) _active: OpenConnection,
+}
+
+/// How long a connection may be used.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Life {
+    /// Requests that it may still carry, if there is a limit.
+    requests: Option<u32>,
+    /// When it is too old, if ever.
+    until: Option<Instant>,
+}
+
+impl Life {
+    /// That of a connection which is made now.
+    pub(super) fn new(connections: &Connections) -> Self {
+        let most = connections.max_duration;
+        Self {
+            requests: connections.max_requests,
+            until: most.and_then(|most| Instant::now().checked_add(most)),
+        }
+    }
+
+    /// Takes in that a request ended on it. Whether it may be used once more.
+    pub(super) fn goes_on(&mut self, now: Instant) -> bool {
+        self.requests = self.requests.map(|left| left.saturating_sub(1));
+        self.requests != Some(0) && !self.is_old(now)
+    }
+
+    fn is_old(self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+
+    /// The clock is read only where there is a limit.
+    fn is_over(self) -> bool {
+        self.until.is_some() && self.is_old(Instant::now())
+    }
 }
 
 /// Counts an open connection.
@@ -118,7 +155,7 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         loop {
             let mut connection = idle.pop()?.connection;
-            if connection.reader.is_quiet() {
+            if !connection.life.is_over() && connection.reader.is_quiet() {
                 connection.reused = true;
                 return Some(connection);
             }
@@ -137,11 +174,14 @@ impl Endpoint {
         }
     }
 
-    /// Closes the idle connections that are older than `limit` or were closed by the other side.
+    /// Closes the idle connections that are unused for longer than `limit`, are too old, or were closed by the other side.
     pub(super) fn sweep(&self, now: Instant, limit: Duration) {
         let mut idle = self.idle.borrow_mut();
         if !idle.is_empty() {
-            idle.retain(|idle| now - idle.since < limit && idle.connection.reader.is_quiet());
+            idle.retain(|Idle { connection, since }| {
+                let young = now - *since < limit && !connection.life.is_old(now);
+                young && connection.reader.is_quiet()
+            });
         }
         self.streams.sweep(now, limit);
     }
