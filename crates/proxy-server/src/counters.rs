@@ -65,6 +65,8 @@ impl Histogram {
 pub(crate) struct ListenerCounters {
     pub(crate) connections: Counter,
     pub(crate) connections_active: Counter,
+    /// Of those, the ones that wait for a request for long.
+    pub(crate) connections_resting: Counter,
     pub(crate) requests: Counter,
     pub(crate) requests_active: Counter,
     /// Answered with another URL, as the route says.

@@ -133,6 +133,11 @@ const LISTENER_GAUGES: &[Of<ListenerCounters>] = &[
     ("http_downstream_cx_active", "Connections open", |c| {
         &c.connections_active
     }),
+    (
+        "http_downstream_cx_resting",
+        "Connections open that have waited for a request for more than a second",
+        |c| &c.connections_resting,
+    ),
     ("http_downstream_rq_active", "Requests under way", |c| {
         &c.requests_active
     }),

@@ -99,7 +99,11 @@ fn split(stream: Stream) -> (Reader, Writer) {
 /// The two directions of one connection in one again. What is pending must be flushed before.
 pub(crate) fn whole(reader: Reader, writer: Writer) -> Stream {
     debug_assert!(writer.pending.is_empty(), "nobody would write it");
-    let ahead = reader.buffer;
+    let ahead = match reader.buffer.is_empty() {
+        // Its memory is not kept for nothing.
+        true => BytesMut::new(),
+        false => reader.buffer,
+    };
     let transport = match (reader.half, writer.half) {
         (ReadHalf::Tcp(read), WriteHalf::Tcp(write)) => {
             let stream = read.reunite(write);

@@ -37,6 +37,8 @@ mod mirrors;
 mod outliers;
 #[path = "proxy/proxy_protocol.rs"]
 mod proxy_protocol;
+#[path = "proxy/resting.rs"]
+mod resting;
 #[path = "proxy/retries.rs"]
 mod retries;
 #[path = "proxy/rig.rs"]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proxy_config::compiled::{AccessLog, Defaults, Protocol};
 use rand::RngExt as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::answer::{Reason, write_answer};
 use super::attempt::Client;
@@ -40,6 +40,8 @@ use crate::worker::{Routing, Worker};
 pub(super) const DRAIN_IDLE: Duration = Duration::from_secs(1);
 /// After the last answer the client gets so long to stop sending and read it.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
+/// A connection without a request for so long gives back the room that a request takes.
+const PARK_AFTER: Duration = Duration::from_secs(1);
 
 /// A client's connection.
 struct Downstream {
@@ -62,6 +64,8 @@ enum Next {
     Request,
     /// Streams: the client speaks HTTP/2.
     Streams,
+    /// Nothing, for a while; the last one ended then.
+    Rest(Instant),
     /// The connection ends; everything that the client sent was read.
     Close,
     /// The connection ends, and the client may still be sending.
@@ -75,13 +79,70 @@ enum Arrival {
     Head(Instant),
     /// The preface of HTTP/2, which is still to be read.
     Preface,
+    /// Nothing, for a while.
+    Nothing,
     Refused(Reason),
     /// The connection ends without a word.
     End,
 }
 
-/// Serves a connection to its end.
+/// A connection, and since when it waits for what comes next.
+struct Waiting {
+    stream: Stream,
+    since: Instant,
+    /// Whether there was a request before.
+    served: bool,
+}
+
+/// Serves a connection to its end. Only while there are requests does it take the room that they
+/// need: most connections are idle most of the time.
 pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, peer: SocketAddr) {
+    let accepted = Instant::now();
+    let serving = slot.serving();
+    let counters = serving.counters(slot.worker);
+    counters.connections.increment();
+    let _active = Active::count(&counters.connections_active);
+    let mut waiting = Waiting {
+        stream,
+        since: accepted,
+        served: false,
+    };
+    loop {
+        let from = (worker.clone(), slot.clone(), peer);
+        match Box::pin(attend(from, waiting, accepted)).await {
+            Some(idle) => waiting = idle,
+            None => return,
+        }
+        let _resting = Active::count(&counters.connections_resting);
+        rest(&worker, &slot, &waiting).await;
+    }
+}
+
+/// Waits until something comes, a drain begins, or the time is over: whoever attends to the connection
+/// then sees which.
+async fn rest(worker: &Worker, slot: &Slot, idle: &Waiting) {
+    if slot.is_draining() {
+        return;
+    }
+    let limit = idle.since + worker.routing().config.defaults.idle_timeout;
+    tokio::select! {
+        biased;
+        () = idle.stream.stirs() => {}
+        () = slot.drain.notified() => {}
+        () = sleep_until(limit) => {}
+    }
+}
+
+/// Serves a connection until it ends, or waits for long: then what is left of it.
+async fn attend(
+    (worker, slot, peer): (Rc<Worker>, Rc<Slot>, SocketAddr),
+    Waiting {
+        stream,
+        since,
+        served,
+    }: Waiting,
+    accepted: Instant,
+) -> Option<Waiting> {
     // A drain wakes this task, wherever it waits; it need not be asked each time.
     let mut drain = pin!(slot.drain.notified());
     poll_fn(|cx| {
@@ -91,31 +152,33 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, pe
     .await;
     let is_tls = stream.is_tls();
     let (reader, writer) = stream.split();
-    let now = Instant::now();
     let mut downstream = Downstream {
         worker,
         slot: slot.clone(),
         reader,
         writer,
         is_tls,
-        timer: Timer::new(now),
+        timer: Timer::new(Instant::now()),
         peer,
         peer_text: peer.ip().to_canonical().to_string(),
         head: RequestHead::default(),
         answer: ResponseHead::default(),
     };
-    let serving = slot.serving();
-    let counters = serving.counters(slot.worker);
-    counters.connections.increment();
-    let _active = Active::count(&counters.connections_active);
-    let last = downstream.serve(now).await;
-    downstream.end(last, now).await;
+    match downstream.serve(since, served).await {
+        Next::Rest(since) => Some(Waiting {
+            stream: whole(downstream.reader, downstream.writer),
+            since,
+            served: true,
+        }),
+        last => {
+            downstream.end(last, accepted).await;
+            None
+        }
+    }
 }
 
 impl Downstream {
-    async fn serve(&mut self, accepted: Instant) -> Next {
-        let mut idle_since = accepted;
-        let mut served = false;
+    async fn serve(&mut self, mut idle_since: Instant, mut served: bool) -> Next {
         loop {
             let routing = self.worker.routing();
             let started = match self
@@ -124,6 +187,7 @@ impl Downstream {
             {
                 Arrival::Head(started) => started,
                 Arrival::Preface => return Next::Streams,
+                Arrival::Nothing => return Next::Rest(idle_since),
                 Arrival::End => return Next::Close,
                 Arrival::Refused(reason) => {
                     self.refuse(reason).await;
@@ -149,6 +213,7 @@ impl Downstream {
         };
         let mut scanned = 0;
         let mut first_byte = None;
+        let rests_from = Instant::now() + PARK_AFTER;
         loop {
             let speaks = if served {
                 Speaks::Http1
@@ -183,10 +248,16 @@ impl Downstream {
                     earlier(Some(since + idle), drained)
                 }
             };
+            // Where little is left to wait for, it is waited for here.
+            let may_rest = served && first_byte.is_none() && !slot.is_draining();
+            let rest = (may_rest && rests_from < since + idle).then_some(rests_from);
             let fill = self.reader.fill(Amount::Little);
-            match self.timer.until(limit, fill).await {
+            match self.timer.until(|| earlier(limit(), rest), fill).await {
                 Ok(Ok(0) | Err(_)) => return Arrival::End,
                 Ok(Ok(_)) => {}
+                Err(_) if rest.is_some_and(|rest| limit().is_none_or(|limit| rest < limit)) => {
+                    return Arrival::Nothing;
+                }
                 Err(_) if first_byte.is_none() => return Arrival::End,
                 Err(_) => return Arrival::Refused(Reason::RequestTimeout),
             }
@@ -370,12 +441,12 @@ impl Downstream {
     async fn end(mut self, last: Next, accepted: Instant) {
         match last {
             // Without a word, what was sent last could have been cut short on the way.
-            Next::Request | Next::Close if self.writer.says_its_end() => {
+            Next::Request | Next::Rest(_) | Next::Close if self.writer.says_its_end() => {
                 let limit = Instant::now() + LINGER;
                 let finish = self.writer.finish();
                 let _ = self.timer.until(|| Some(limit), finish).await;
             }
-            Next::Request | Next::Close => {}
+            Next::Request | Next::Rest(_) | Next::Close => {}
             Next::Streams => {
                 let about = (self.worker, self.slot);
                 let peer = Peer::new(about, (self.peer, self.peer_text, self.is_tls), accepted);

@@ -96,6 +96,16 @@ impl Stream {
         self.session().is_some()
     }
 
+    /// Waits until something arrives, or the connection ends. May return without either.
+    pub(crate) async fn stirs(&self) {
+        let socket = match &self.transport {
+            Transport::Tcp(stream) => stream,
+            Transport::Tls(tls) => tls.socket(),
+        };
+        // An error is met again by who reads next.
+        let _ = socket.readable().await;
+    }
+
     /// The two directions, for a codec of ours.
     pub(crate) fn split(self) -> (Reader, Writer) {
         super::split(self)

@@ -483,4 +483,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
         matches!(read.expect("an end in time"), Ok(0) | Err(_)) && self.buffer.is_empty()
     }
+
+    /// Whether the connection ends without anything more, and not as if something was cut off.
+    pub(crate) async fn ends_whole(&mut self) -> bool {
+        let read = timeout(PATIENCE, self.stream.read_buf(&mut self.buffer)).await;
+        matches!(read.expect("an end in time"), Ok(0)) && self.buffer.is_empty()
+    }
 }
