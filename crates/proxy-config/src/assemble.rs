@@ -18,7 +18,7 @@ use imbl::OrdMap;
 
 use crate::compiled::{
     Cluster, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges, Limits, NewCookie,
-    Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Split, SplitTarget,
+    Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Split, SplitTarget, Upgrades,
 };
 use crate::resource::{
     ClusterSpec, DefaultsSpec, HashSpec, HeadersSpec, LimitsSpec, ProbeSpec, Resource,
@@ -234,6 +234,7 @@ pub(crate) fn virtual_host(
                 Some(given) => retry(given, GivenBy::Route),
                 None => base.retry.clone(),
             },
+            upgrades: Upgrades::new(&route.upgrades),
             hash: route.hash.iter().filter_map(hash).collect(),
             mirror: action::mirrors(route, resource, clusters)?,
             subset: (!route.subset.is_empty()).then(|| subset::labels(&route.subset)),

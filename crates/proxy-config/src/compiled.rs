@@ -26,6 +26,7 @@ pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
 pub use crate::subset::{Labels, SubsetFallback, Subsets};
 pub use crate::tls::{CertificateSource, ClientCertificate, ClusterTls, ListenerTls, TlsVersion};
+pub use crate::upgrade::Upgrades;
 pub use crate::upstream_http::UpstreamHttp;
 
 /// A resource's name within its kind. Shown as `name` in namespace `default`, else
@@ -158,6 +159,8 @@ pub struct Route {
     pub grpc_timeout_max: Option<Duration>,
     /// When and how often to try again.
     pub retry: RetryPolicy,
+    /// What clients may go over to.
+    pub upgrades: Upgrades,
     /// What a request is known by, for clusters that hash; empty: by nothing.
     pub hash: Box<[HashPolicy]>,
     /// Where copies of requests go.

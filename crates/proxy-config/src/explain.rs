@@ -101,6 +101,9 @@ pub struct Chosen {
     pub max_stream_duration: Option<Time>,
     /// When it is tried again; `None`: it is no http request, or is sent to nobody.
     pub retry: Option<ExplainedRetry>,
+    /// What its client may go over to; empty: nothing.
+    #[serde(default)]
+    pub upgrades: String,
     /// What it is known by, for clusters that hash.
     #[serde(default)]
     pub hash: Vec<String>,
@@ -240,6 +243,7 @@ pub fn explain(
                         idle_timeout: None,
                         max_stream_duration: None,
                         retry: None,
+                        upgrades: String::new(),
                         hash: Vec::new(),
                         headers: ExplainedHeaders::default(),
                         mirror: Vec::new(),
@@ -398,6 +402,7 @@ impl Chosen {
             idle_timeout: to.and(route.idle_timeout).map(Time),
             max_stream_duration: to.and(route.max_stream_duration).map(Time),
             retry: to.map(|_| ExplainedRetry::new(&route.retry)),
+            upgrades: route.upgrades.to_string(),
             hash: route.hash.iter().map(ToString::to_string).collect(),
             headers: ExplainedHeaders::new(&levels),
             mirror: route.mirror.iter().map(ToString::to_string).collect(),

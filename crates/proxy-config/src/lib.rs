@@ -34,6 +34,7 @@ mod subset;
 mod tls;
 mod tree;
 mod units;
+mod upgrade;
 mod upstream_http;
 mod words;
 
@@ -64,5 +65,5 @@ pub use tree::INPUT_BYTES_MAX;
 pub use units::{Size, Time, UnitFault};
 pub use words::{
     Address, AlpnName, Bind, DEFAULT_NAMESPACE, FilePath, GrpcName, HeaderName, HeaderText,
-    HostPort, Method, Name, PathText, ProbePath, Reference, SubjectName, WordFault,
+    HostPort, Method, Name, PathText, ProbePath, Reference, SubjectName, UpgradeName, WordFault,
 };

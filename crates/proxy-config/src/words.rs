@@ -15,7 +15,7 @@ use crate::compiled::ResourceName;
 use crate::host::Authority;
 use crate::path::{EscapedSlashes, normalize_path};
 
-pub use http::{HeaderText, HostPort};
+pub use http::{HeaderText, HostPort, UpgradeName};
 pub(crate) use tls::is_host_name;
 pub use tls::{AlpnName, FilePath, SubjectName};
 

@@ -1,4 +1,4 @@
-//! The HTTP/1.1 reverse proxy: from a client's connection to an upstream's and back.
+//! The reverse proxy: from a client's connection to an upstream's and back.
 //!
 //! Owns what a proxy does to a message and when it tries again. The bytes of HTTP are `http1`'s,
 //! the choice of an endpoint is `upstream`'s.
@@ -23,6 +23,7 @@ mod relay;
 mod retry;
 mod routed;
 mod target;
+mod upgrade;
 mod upload;
 
 pub(crate) use affinity::address_key;

@@ -28,6 +28,8 @@ use crate::{http, tcp};
 const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest such pause.
 const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// After the drain time a connection gets so long to end by itself.
+const LAST_WORDS: Duration = Duration::from_millis(100);
 
 /// What is served at an address right now, the same for all workers.
 #[derive(Debug, Clone)]
@@ -56,7 +58,8 @@ pub(crate) struct Slot {
     /// Counted by this worker alone: the shared count would travel between the cores' caches.
     serving: RefCell<Rc<Serving>>,
     drain_began: Cell<Option<Instant>>,
-    /// Wakes the connections when a drain begins.
+    is_cut: Cell<bool>,
+    /// Wakes the connections when a drain begins, and when its time is over.
     pub(crate) drain: Notify,
 }
 
@@ -66,6 +69,7 @@ impl Slot {
             worker,
             serving: RefCell::new(Rc::new(serving)),
             drain_began: Cell::new(None),
+            is_cut: Cell::new(false),
             drain: Notify::new(),
         }
     }
@@ -83,6 +87,11 @@ impl Slot {
     /// When the listener closed, if it did.
     pub(crate) fn drain_began(&self) -> Option<Instant> {
         self.drain_began.get()
+    }
+
+    /// Whether the time of its drain is over: what can end by itself does so now.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.is_cut.get()
     }
 
     /// Whether the listener closed.
@@ -114,12 +123,15 @@ pub(crate) async fn run(
     slot.drain_began.set(Some(now));
     slot.drain.notify_waiters();
     let _ = close.closed.send(());
-    let drained = async {
-        while let Some(ended) = connections.join_next().await {
-            note(ended);
-        }
-    };
-    if timeout_at(now + close.limit, drained).await.is_err() {
+    let ends = now + close.limit;
+    if timeout_at(ends, all_ended(&mut connections)).await.is_ok() {
+        return;
+    }
+    // Who has a story to tell, as a client that went over to another protocol, tells it.
+    slot.is_cut.set(true);
+    slot.drain.notify_waiters();
+    let last = Instant::now() + LAST_WORDS;
+    if timeout_at(last, all_ended(&mut connections)).await.is_err() {
         tracing::info!(
             listener = &*slot.serving().label,
             connections = connections.len(),
@@ -128,6 +140,12 @@ pub(crate) async fn run(
         let counters = &slot.serving().counters[slot.worker];
         counters.flags[Flag::DrainTimeout.index()].add(connections.len() as u64);
         connections.shutdown().await;
+    }
+}
+
+async fn all_ended(connections: &mut JoinSet<()>) {
+    while let Some(ended) = connections.join_next().await {
+        note(ended);
     }
 }
 

@@ -17,7 +17,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::net::TcpListener;
 use tokio::runtime::RuntimeMetrics;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -65,6 +65,8 @@ pub(crate) struct Worker {
     rng: RefCell<SmallRng>,
     clock: RefCell<WallClock>,
     connections: Cell<usize>,
+    /// Wakes those who live long, some time after the config changed.
+    pub(crate) changed: Notify,
     /// Copies of requests under way.
     pub(crate) mirrors: Cell<usize>,
     connections_max: usize,
@@ -148,6 +150,7 @@ impl WorkerStart {
             routing: RefCell::default(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             clock: RefCell::default(),
+            changed: Notify::new(),
             connections: Cell::new(0),
             mirrors: Cell::new(0),
             connections_max,
@@ -170,6 +173,10 @@ impl WorkerStart {
                 Ok(()) = moved.changed() => worker.routing().follow(),
                 _ = tick.tick() => {
                     worker.routing().sweep(Instant::now());
+                    // Not for each of many changes: there may be many to wake.
+                    if std::mem::take(&mut listeners.are_changed) {
+                        worker.changed.notify_waiters();
+                    }
                     worker.log.flush();
                 }
             }
@@ -183,6 +190,8 @@ struct Listeners {
     open: Vec<Open>,
     /// Closed ones whose connections are still draining.
     draining: Vec<JoinHandle<()>>,
+    /// Whether there was a change that not everybody has heard of.
+    are_changed: bool,
 }
 
 struct Open {
@@ -198,6 +207,7 @@ impl Listeners {
             worker,
             open: Vec::new(),
             draining: Vec::new(),
+            are_changed: false,
         }
     }
 
@@ -222,6 +232,7 @@ impl Listeners {
         self.draining.retain(|task| !task.is_finished());
         let limit = snapshot.config.defaults.drain_timeout;
         self.close(|address| close.contains(&address), limit).await;
+        self.are_changed = true;
         let _ = done.send(());
     }
 

@@ -53,6 +53,8 @@ mod subsets;
 mod tcp;
 #[path = "proxy/tls.rs"]
 mod tls;
+#[path = "proxy/upgrades.rs"]
+mod upgrades;
 #[path = "proxy/upstream2.rs"]
 mod upstream2;
 #[path = "proxy/upstream_tls.rs"]

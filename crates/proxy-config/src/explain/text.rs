@@ -65,6 +65,9 @@ impl fmt::Display for Chosen {
         if let Some(retry) = &self.retry {
             retry.fmt(f)?;
         }
+        if !self.upgrades.is_empty() {
+            writeln!(f, "clients may go over to {}", self.upgrades)?;
+        }
         if !self.hash.is_empty() {
             writeln!(f, "hash on {}", self.hash.join("; "))?;
         }

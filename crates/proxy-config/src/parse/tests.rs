@@ -46,7 +46,7 @@ fn every_unknown_field_is_told_with_place_and_nearest_name() {
              did you mean `timeout`? (in.yaml:8:3)",
             "VirtualHost/shop: routes[1].colour: unknown field `colour`; \
              use one of: match, to, \
-             rewrite, redirect, respond, timeout, idle_timeout, max_stream_duration, grpc_timeout_max, retry, hash, mirror, subset, headers (in.yaml:10:3)",
+             rewrite, redirect, respond, timeout, idle_timeout, max_stream_duration, grpc_timeout_max, retry, upgrades, hash, mirror, subset, headers (in.yaml:10:3)",
         ]
     );
 }

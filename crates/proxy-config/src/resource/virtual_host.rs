@@ -13,7 +13,7 @@ use super::{
 use crate::host::Authority;
 use crate::pattern::{PathTemplate, Pattern};
 use crate::units::Time;
-use crate::words::{GrpcName, HeaderName, Method, PathText, Reference};
+use crate::words::{GrpcName, HeaderName, Method, PathText, Reference, UpgradeName};
 
 /// Routes for some domains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -76,6 +76,14 @@ pub struct RouteSpec {
     /// `connect-failure` and `reset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<RetrySpec>,
+    /// What clients may go over to: `websocket`, or another protocol by the name that they ask for it
+    /// with, over HTTP/1.1 and over HTTP/2 (RFC 8441), whichever the cluster is spoken to; and `connect`
+    /// for the method CONNECT, whose bytes go to an endpoint of `to` as they are, wherever the client
+    /// wanted them to. `timeout` counts until then, afterwards `idle_timeout` does. Left out: nothing.
+    /// Who asks for WebSocket is answered 403 then, who asks for CONNECT 405; other protocols are not
+    /// passed on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrades: Vec<UpgradeName>,
     /// What a request is known by, for clusters that balance by `ring_hash` or `maglev`: requests
     /// alike in it go to the same endpoint, whichever node or worker takes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

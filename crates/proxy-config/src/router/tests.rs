@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::compiled::{Action, RetryPolicy, Rewrite, Split};
+use crate::compiled::{Action, RetryPolicy, Rewrite, Split, Upgrades};
 
 fn name(text: &str) -> ResourceName {
     ResourceName {
@@ -31,6 +31,7 @@ fn host(host_name: &str, domains: &[&str], conditions: Vec<Conditions>) -> Arc<V
                 max_stream_duration: None,
                 grpc_timeout_max: None,
                 retry: RetryPolicy::BUILT_IN,
+                upgrades: Upgrades::default(),
                 hash: Box::new([]),
                 mirror: Box::default(),
                 subset: None,

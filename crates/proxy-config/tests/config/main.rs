@@ -17,6 +17,7 @@ mod retrying;
 mod rewriting;
 mod subsets;
 mod tls;
+mod upgrades;
 
 use std::collections::BTreeMap;
 

@@ -23,6 +23,10 @@ pub(super) enum Reason {
     Body(&'static str),
     /// CONNECT is not served.
     ConnectOff,
+    /// The route does not let clients go over to that protocol.
+    UpgradeOff,
+    /// The upstream does not go over to it.
+    UpgradeDeclined,
     /// The request did not arrive in time.
     RequestTimeout,
     /// No virtual host or route matches.
@@ -95,6 +99,12 @@ impl Reason {
                 Flag::DownstreamProtocolError,
                 "http_request_error",
                 "CONNECT is not served",
+            ),
+            Self::UpgradeOff => (
+                StatusCode::FORBIDDEN,
+                Flag::DownstreamProtocolError,
+                "http_upgrade_failed",
+                "this route does not take such upgrades",
             ),
             Self::RequestTimeout => (
                 StatusCode::REQUEST_TIMEOUT,
@@ -170,6 +180,12 @@ impl Reason {
                 F::UpstreamProtocolError,
                 "http_protocol_error",
                 "the upstream's answer is malformed",
+            ),
+            Self::UpgradeDeclined => (
+                S::BAD_GATEWAY,
+                F::UpstreamProtocolError,
+                "http_upgrade_failed",
+                "the upstream does not go over to that protocol",
             ),
             Self::ResponseTimeout => (
                 S::GATEWAY_TIMEOUT,

@@ -7,8 +7,8 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::{Request, Uri, Version};
-use proxy_config::compiled::{Labels, UpstreamHttp};
+use http::{Method, Request, Uri, Version};
+use proxy_config::compiled::{Cluster, Labels, UpstreamHttp};
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
@@ -20,6 +20,7 @@ use super::flow::{End, Flow, Late, ReuseUpstream, Sending};
 use super::headers::{Additions, ConnectionOption, request_map, write_request};
 use super::record::Record;
 use super::retry::Failure;
+use super::upgrade::Switch;
 use super::upload::{Standing, Upload};
 use crate::deadline::{Timer, earlier};
 use crate::http1::{Framing, RequestHead, ResponseHead};
@@ -71,7 +72,7 @@ impl Job<'_> {
         Some(self.standing.finished.get()?.max(began) + self.per_try_timeout?)
     }
 
-    fn idle_limit(&self) -> Option<Instant> {
+    pub(super) fn idle_limit(&self) -> Option<Instant> {
         let idle = self.stream_idle_timeout?;
         Some(self.standing.progress.limit(idle))
     }
@@ -174,6 +175,7 @@ pub(super) async fn attempt<C: ToClient, B: FromClient>(
     };
     let (end, before) = match opened {
         Opened::Http1(connection) => over_http1(flow, upload, connection, began).await,
+        Opened::Bytes(connection) => Box::pin(over_bytes(flow, upload, connection, began)).await,
         // Apart, so that exchanges of HTTP/1.1 have no room for it.
         Opened::Http2(place) => Box::pin(over_http2(flow, upload, place, began)).await,
     };
@@ -190,6 +192,8 @@ pub(super) async fn attempt<C: ToClient, B: FromClient>(
 enum Opened {
     Http1(Connection),
     Http2(Place),
+    /// No HTTP is spoken there.
+    Bytes(Connection),
 }
 
 async fn open(
@@ -199,6 +203,11 @@ async fn open(
     endpoint: usize,
 ) -> Result<Opened, ConnectFault> {
     let limit = Limit(job.route_limit());
+    if job.additions.switches_to(Switch::Connect) {
+        return connect(upstream, endpoint, Wanted::Fresh, timer, limit)
+            .await
+            .map(Opened::Bytes);
+    }
     match upstream.cluster.http {
         UpstreamHttp::H1 => connect(upstream, endpoint, Wanted::Any, timer, limit)
             .await
@@ -228,12 +237,18 @@ async fn over_http1<C: ToClient, B: FromClient>(
     let written_before = connection.writer.written;
     write_request(&mut connection.writer.pending, job.head, &job.additions);
     let Connection { reader, writer, .. } = &mut connection;
-    let (end, now) = {
-        let upload = pin!(upload.run(Sent::new(writer, job.additions.framing)));
-        flow.with(reader)
-            .run(&mut Sending::new(upload), began)
-            .await
+    let mut sent = Sent::new(writer, job.additions.framing);
+    let mut flow = flow.with(reader);
+    let (mut end, now) = {
+        let upload = pin!(upload.run(&mut sent));
+        flow.run(&mut Sending::new(upload), began).await
     };
+    if end == End::Switch
+        && let Some(switching) = &job.additions.switching
+    {
+        // Apart, so that other exchanges have no room for it.
+        end = Box::pin(flow.switched(switching, &mut upload.body, &mut sent)).await;
+    }
     let before = Before {
         unsent: connection.writer.written == written_before,
         reused: connection.reused,
@@ -259,34 +274,95 @@ async fn over_http2<C: ToClient, B: FromClient>(
         unsent: true,
         reused: place.reused,
     };
-    let Some(request) = request(job) else {
+    if job.additions.switching.is_some() {
+        let told = place.takes_protocols();
+        match flow
+            .client
+            .timer
+            .until(|| job.head_limit(began), told)
+            .await
+        {
+            // A body would be taken for the first bytes of the other protocol.
+            Ok(true) if job.additions.framing == Framing::Empty => {}
+            Ok(_) => return (End::Declined, before),
+            Err(_) => return (End::Late(Late::Route), before),
+        }
+    }
+    let Some(request) = request(job, &flow.upstream.cluster) else {
         let details = "the request target has a character that no URI has";
         return (End::BadUpload(details), before);
     };
-    let whole = job.additions.framing == Framing::Empty;
+    let switching = job.additions.switching.as_ref();
+    let whole = job.additions.framing == Framing::Empty && switching.is_none();
     let mut sent = 0;
     let asked = Asked::new(place.send(), request, whole, &mut sent);
-    let Ok((mut asked, body)) = asked else {
+    let Ok((mut asked, mut body)) = asked else {
         return (End::NoHead(HeadEnd::Unsent), before);
     };
-    let upload = pin!(upload.run(body));
-    let sending = &mut Sending::new(upload);
-    let (end, _) = flow.with(&mut asked).run(sending, began).await;
+    if switching.is_some() {
+        body.hold();
+    }
+    let mut flow = flow.with(&mut asked);
+    let (mut end, _) = {
+        let upload = pin!(upload.run(&mut body));
+        flow.run(&mut Sending::new(upload), began).await
+    };
+    if end == End::Switch
+        && let Some(switching) = switching
+    {
+        end = Box::pin(flow.switched(switching, &mut upload.body, &mut body)).await;
+    }
     (end, before)
 }
 
-/// The request as an upstream gets it that speaks HTTP/2.
-fn request(job: &Job<'_>) -> Option<Request<()>> {
+/// A client's bytes to an endpoint, as they are.
+async fn over_bytes<C: ToClient, B: FromClient>(
+    flow: Flow<'_, '_, '_, '_, C, ()>,
+    upload: &mut Upload<'_, B>,
+    mut connection: Connection,
+    began: Instant,
+) -> (End, Before) {
+    let (job, upstream) = (flow.job, flow.upstream);
+    upstream.answered(flow.endpoint, 200, began);
+    let Connection { reader, writer, .. } = &mut connection;
+    let end = match &job.additions.switching {
+        Some(switching) => {
+            let mut sent = Sent::new(writer, Framing::UntilClose);
+            let mut flow = flow.with(reader);
+            flow.switched(switching, &mut upload.body, &mut sent).await
+        }
+        None => End::Declined,
+    };
+    drop(connection);
+    upstream.wake_one();
+    let before = Before {
+        unsent: true,
+        reused: false,
+    };
+    (end, before)
+}
+
+/// The request as an upstream gets it that speaks HTTP/2. Its scheme is that of the connection.
+fn request(job: &Job<'_>, cluster: &Cluster) -> Option<Request<()>> {
     let target = job.additions.target;
     let path = [&*target.path, target.query].concat();
     let uri = Uri::builder()
-        .scheme("http")
+        .scheme(if cluster.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        })
         .authority(target.host)
         .path_and_query(path);
     let mut request = Request::new(());
     *request.method_mut() = job.head.method.clone();
     *request.uri_mut() = uri.build().ok()?;
     *request.version_mut() = Version::HTTP_2;
+    if let Some(switching) = &job.additions.switching {
+        // RFC 8441, 4.
+        *request.method_mut() = Method::CONNECT;
+        request.extensions_mut().insert(switching.protocol()?);
+    }
     *request.headers_mut() = request_map(job.head, &job.additions);
     Some(request)
 }
@@ -328,6 +404,7 @@ fn judge(
         End::Whole(_) => return None,
         End::Cut => return None,
         End::Again => Tried::Again,
+        End::Switch | End::Declined => Tried::Refused(Reason::UpgradeDeclined),
         End::NoHead(HeadEnd::Reset) => {
             counters.resets_received.increment();
             let failure = if unsent {

@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use proxy_config::compiled::{AccessLog, Defaults, Protocol};
 use rand::RngExt as _;
 use tokio::time::{Instant, sleep_until};
@@ -353,7 +354,9 @@ impl Downstream {
             let serving = self.slot.serving();
             serving.counters(self.slot.worker).refused[refusal.index()].increment();
         }
-        let connection = self.connection_after(refusal.is_none() && received);
+        // Behind a CONNECT that failed comes perhaps what is no request.
+        let is_plain = refusal.is_none() && self.head.method != Method::CONNECT;
+        let connection = self.connection_after(is_plain && received);
         if record.request_id.is_empty() {
             // What is refused this early has none of its own.
             record.request_id = new_request_id(self.worker.rng().random());

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::headers::Closing;
+use super::upgrade::Switch;
 use crate::http1::{BodyFault, Framing, HeadFault, RequestHead, ResponseHead, Step};
 
 pub(super) use http1::{Received, Sent};
@@ -49,6 +50,9 @@ pub(super) trait FromClient: Source {
     /// Whether nothing of it arrived yet: then a client that asked for it waits for 100 Continue.
     fn is_untouched(&self) -> bool;
 
+    /// From now on, what comes is the bytes of another protocol.
+    fn switch(&mut self);
+
     /// Ready when the client is gone, after all of the body was received.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
@@ -67,6 +71,9 @@ pub(super) trait Sink {
 
     /// Ends the body.
     async fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()>;
+
+    /// From now on, what is sent is the bytes of another protocol.
+    fn switch(&mut self);
 
     /// Ready when the other side takes no more, for those who wait for what to send.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()>;
@@ -92,6 +99,9 @@ pub(super) trait ToClient {
         closing: Closing<'_>,
     ) -> Self::Body<'_>;
 
+    /// Makes the head of an answer ready that goes over to something else; its bytes follow.
+    fn switch(&mut self, head: &ResponseHead, to: Switch<'_>) -> Self::Body<'_>;
+
     /// Ready when the client is gone, where its request's body does not tell.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
@@ -107,6 +117,9 @@ pub(super) trait FromUpstream {
 
     /// The body after a final head.
     fn body(&mut self, framing: Framing) -> Self::Body<'_>;
+
+    /// The bytes of another protocol, after the head that agreed to it.
+    fn tunnel(&mut self) -> Self::Body<'_>;
 }
 
 /// Why a response head did not come.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Version, header};
+use http::{Version, header};
 use proxy_balance::Ask;
 use proxy_config::compiled::{
     BackOff, Defaults, HttpListener, PathChange, RetryPolicy, Route, Split,
@@ -31,6 +31,7 @@ use super::retry::{
 };
 use super::routed::{Way, rewritten, route};
 use super::target::Target;
+use super::upgrade::{Switching, Wish};
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
 use crate::deadline::{Timer, earlier};
@@ -83,9 +84,6 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
         Some(id) => id.to_owned(),
         None => new_request_id(worker.rng().random()),
     };
-    if head.method == Method::CONNECT {
-        return Outcome::Answer(Reason::ConnectOff);
-    }
     let defaults = &scene.routing.config.defaults;
     let target = match Target::of(head, defaults.escaped_slashes) {
         Ok(target) => target,
@@ -135,6 +133,11 @@ async fn follow<'l, C: ToClient, B: FromClient>(
 ) -> Outcome {
     let (head, target) = (scene.head, edits.target);
     let defaults = &scene.routing.config.defaults;
+    let switch = match Wish::of(head, route) {
+        Wish::None => None,
+        Wish::Granted(switch) => Some(switch),
+        Wish::Refused(reason) => return Outcome::Answer(reason),
+    };
     let split = match Way::of(route, scene, (defaults, target)) {
         Way::Forward(split) => split,
         Way::Own(own) => {
@@ -155,13 +158,19 @@ async fn follow<'l, C: ToClient, B: FromClient>(
         ..edits
     };
     let edited = edits.request();
-    let job = job(scene, defaults, &edits, (edited.as_ref(), &sent));
+    let mut job = job(scene, defaults, &edits, (edited.as_ref(), &sent));
+    if let Some(switch) = switch {
+        let rng = &mut *scene.worker.rng();
+        job.additions.switching = Some(Switching::new(switch, head.version, rng));
+    }
+    // What is gone over to cannot be copied.
+    let mirrors = !route.mirror.is_empty() && switch.is_none();
     let mut retries = Retries::new(&route.retry, upstream, is_idempotent(&head.method));
-    if !route.mirror.is_empty() && scene.framing == Framing::Empty {
+    if mirrors && scene.framing == Framing::Empty {
         copy(scene, route, (&edits, &sent), Some(&Kept::default()));
     }
     let outcome = run(&job, client, upload, &mut retries, record).await;
-    if !route.mirror.is_empty() && scene.framing != Framing::Empty {
+    if mirrors && scene.framing != Framing::Empty {
         copy(scene, route, (&edits, &sent), upload.kept().as_ref());
     }
     outcome
@@ -206,6 +215,7 @@ pub(super) fn job<'a>(
             scheme: if scene.is_tls { "https" } else { "http" },
             trusted: defaults.trusted_hops > 0,
             request_id: edits.request_id,
+            switching: None,
         },
         standing: scene.standing,
         asked: asked_connection(head),
@@ -406,6 +416,11 @@ impl<'a> Retries<'a> {
         self.made += 1;
         counters.retries.increment();
         true
+    }
+
+    /// Gives the place in the budget back, for what goes on for long.
+    pub(super) fn release(&mut self) {
+        self.permit = None;
     }
 
     fn succeeded(&mut self) {

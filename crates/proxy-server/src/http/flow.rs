@@ -37,6 +37,10 @@ pub(super) enum End {
     Late(Late),
     /// The response is not relayed, for another try was claimed.
     Again,
+    /// The upstream goes over to what the client asked for.
+    Switch,
+    /// It does not, and its answer would say the contrary.
+    Declined,
     /// The client's body is no body.
     BadUpload(&'static str),
     /// The client is gone, and no response was begun.
@@ -131,7 +135,7 @@ impl<'f, 'c, 'r, 'l, C> Flow<'f, 'c, 'r, 'l, C, ()> {
 impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
     /// Runs one try that began then; how and when it ended.
     pub(super) async fn run<U>(
-        mut self,
+        &mut self,
         sending: &mut Sending<'_, U>,
         began: Instant,
     ) -> (End, Instant)
@@ -150,8 +154,21 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
     {
         let incoming = match self.response_head(sending, began).await {
             Ok(framing) => framing,
+            Err(End::Switch) => {
+                self.answered(began);
+                return End::Switch;
+            }
             Err(end) => return end,
         };
+        self.answered(began);
+        if self.retries.claim_answer(self.client.answer, self.job) {
+            return End::Again;
+        }
+        self.relay(sending, incoming).await
+    }
+
+    /// Notes that the endpoint answered to a try that began then.
+    fn answered(&self, began: Instant) {
         // A client that is slow to send is not the endpoint's fault.
         let arrived = self.job.standing.finished.get();
         let asked = arrived.map_or(began, |arrived| arrived.max(began));
@@ -161,10 +178,6 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
         if let Some(class) = class_of(status.as_u16()) {
             self.upstream.counters().responses[class].increment();
         }
-        if self.retries.claim_answer(self.client.answer, self.job) {
-            return End::Again;
-        }
-        self.relay(sending, incoming).await
     }
 
     /// Reads the final response head; interim ones go to the client at once.
@@ -190,11 +203,15 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
                 Err(_) => return Err(End::Late(self.whose_time(began))),
             };
             let answer = &*self.client.answer;
+            if let Some(switching) = &job.additions.switching
+                && let Some(end) = switching.end(answer, job)
+            {
+                return Err(end);
+            }
             if !answer.status.is_informational() {
                 return Ok(framing);
             }
             if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-                // We never ask for an upgrade.
                 let unasked = HeadFault::Malformed("an upgrade nobody asked for");
                 return Err(End::NoHead(HeadEnd::Malformed(unasked)));
             }
@@ -299,6 +316,13 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
         if grpc::is_call(job.head) {
             self.record.grpc_status = grpc::status(&self.client.answer.headers);
         }
+        self.dress();
+        (framing, connection)
+    }
+
+    /// Makes the changes of the answer's headers that the config asks for.
+    pub(super) fn dress(&mut self) {
+        let job = self.job;
         if let Some(cookie) = &job.affinity.cookie {
             let headers = &mut self.client.answer.headers;
             headers.append(http::header::SET_COOKIE, cookie.clone());
@@ -309,10 +333,9 @@ impl<C: ToClient, A: FromUpstream> Flow<'_, '_, '_, '_, C, A> {
         };
         job.edits
             .response(&mut self.client.answer.headers, answered);
-        (framing, connection)
     }
 
-    fn cut(&mut self, flag: Flag, details: &'static str) -> End {
+    pub(super) fn cut(&mut self, flag: Flag, details: &'static str) -> End {
         self.record.blame(flag, details);
         self.record.broken_off = true;
         self.record.connection = ConnectionOption::Close;

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::fields::Fields;
 use super::forwarded::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::target::Target;
+use super::upgrade::{Switch, Switching};
 use crate::clock::WallClock;
 use crate::http1::{Framing, RequestHead, ResponseHead, connection_tokens, is_length};
 
@@ -31,6 +32,16 @@ pub(super) struct Additions<'a> {
     /// Whether the X-Forwarded-Proto that came along is believed.
     pub(super) trusted: bool,
     pub(super) request_id: &'a str,
+    /// What the client goes over to, if it asks for that and may.
+    pub(super) switching: Option<Switching<'a>>,
+}
+
+impl Additions<'_> {
+    /// Whether that is what the client goes over to.
+    pub(super) fn switches_to(&self, to: Switch<'_>) -> bool {
+        let switching = self.switching.as_ref();
+        switching.is_some_and(|switching| switching.to == to)
+    }
 }
 
 /// Writes the request head for an upstream that speaks HTTP/1.
@@ -45,7 +56,11 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead, add: &Additio
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(add.target.host.as_bytes());
     out.extend_from_slice(b"\r\n");
-    if request_fields(out, head, add) == Trailers::Taken {
+    let has_key = add.switching.as_ref().is_some_and(Switching::has_key);
+    let trailers = request_fields(out, head, add, has_key);
+    if let Some(switching) = &add.switching {
+        switching.ask(out);
+    } else if trailers == Trailers::Taken {
         out.extend_from_slice(b"te: trailers\r\nconnection: te\r\n");
     }
     match add.framing {
@@ -63,7 +78,7 @@ pub(super) fn write_request(out: &mut Vec<u8>, head: &RequestHead, add: &Additio
 /// The fields of a request for an upstream that speaks HTTP/2.
 pub(super) fn request_map(head: &RequestHead, add: &Additions<'_>) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(head.headers.len() + 4);
-    if request_fields(&mut map, head, add) == Trailers::Taken {
+    if request_fields(&mut map, head, add, add.switching.is_some()) == Trailers::Taken {
         map.add("te", b"trailers");
     }
     map.framing(add.framing);
@@ -77,8 +92,14 @@ enum Trailers {
     Dropped,
 }
 
-/// Writes a request's fields for an upstream, but for Host, TE and the framing.
-fn request_fields(out: &mut impl Fields, head: &RequestHead, add: &Additions<'_>) -> Trailers {
+/// Writes a request's fields for an upstream, but for Host, TE and the framing; and, if it is hidden,
+/// the key of WebSocket.
+fn request_fields(
+    out: &mut impl Fields,
+    head: &RequestHead,
+    add: &Additions<'_>,
+    hides_key: bool,
+) -> Trailers {
     let named = named_by_connection(&head.headers);
     let mut trailers = Trailers::Dropped;
     let mut proto_kept = false;
@@ -92,6 +113,7 @@ fn request_fields(out: &mut impl Fields, head: &RequestHead, add: &Additions<'_>
                 *name,
                 header::HOST | header::EXPECT | header::CONTENT_LENGTH
             )
+            || (*name == header::SEC_WEBSOCKET_KEY && hides_key)
         {
             continue;
         }
@@ -201,6 +223,20 @@ pub(super) fn response_fields(
         out.add("date", closing.clock.date().as_bytes());
     }
     out.framing(closing.framing);
+}
+
+/// Writes the head of an answer that goes over to something else, for HTTP/1.
+pub(super) fn write_switch(out: &mut Vec<u8>, head: &ResponseHead, to: Switch<'_>) {
+    let Switch::Protocol(name) = to else {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        interim_fields(out, head);
+        return out.extend_from_slice(b"\r\n");
+    };
+    out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+    interim_fields(out, head);
+    out.extend_from_slice(b"connection: upgrade\r\nupgrade: ");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\r\n\r\n");
 }
 
 /// Writes an interim response (1xx) as it came, without hop-by-hop fields, for HTTP/1.

@@ -232,6 +232,7 @@ fn builder(defaults: &Defaults) -> Builder {
     let head_bytes = u32::try_from(defaults.max_head_bytes).unwrap_or(u32::MAX);
     let mut builder = Builder::new();
     builder
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS_MAX)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

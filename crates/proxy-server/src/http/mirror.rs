@@ -26,6 +26,7 @@ use super::exchange::{Retries, Scene, job, run};
 use super::headers::Closing;
 use super::record::Record;
 use super::target::Target;
+use super::upgrade::Switch;
 use super::upload::{Standing, Upload};
 use crate::deadline::Timer;
 use crate::http1::{BodyFault, Framing, RequestHead, ResponseHead, Step};
@@ -221,6 +222,10 @@ impl ToClient for Nobody {
         Self
     }
 
+    fn switch(&mut self, _: &ResponseHead, _: Switch<'_>) -> Self {
+        Self
+    }
+
     fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
@@ -243,6 +248,9 @@ impl Sink for Nobody {
     async fn finish(&mut self, _: Option<HeaderMap>) -> io::Result<()> {
         Ok(())
     }
+
+    /// A copy asks for nothing of that kind.
+    fn switch(&mut self) {}
 
     fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
@@ -292,6 +300,8 @@ impl Source for Again {
 }
 
 impl FromClient for Again {
+    fn switch(&mut self) {}
+
     fn is_untouched(&self) -> bool {
         false
     }

@@ -51,7 +51,10 @@ pub(super) async fn relay(
 }
 
 /// Waits for more of the body, or for the client to take no more.
-async fn more(upstream: &mut impl Source, client: &mut impl Sink) -> Result<(), RelayFault> {
+pub(super) async fn more(
+    upstream: &mut impl Source,
+    client: &mut impl Sink,
+) -> Result<(), RelayFault> {
     let mut more = pin!(upstream.more());
     poll_fn(|cx| {
         if let Poll::Ready(more) = more.as_mut().poll(cx) {

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, Version, header};
 use proxy_config::{EscapedSlashes, normalize_host, normalize_path};
 
 use crate::http1::{HeadFault, RequestHead};
@@ -26,6 +26,12 @@ impl<'a> Target<'a> {
     pub(super) fn of(head: &'a RequestHead, escaped: EscapedSlashes) -> Result<Self, HeadFault> {
         let named = host_header(head)?;
         let target = head.target();
+        if head.method == Method::CONNECT {
+            return Self::of_connect(match head.version {
+                Version::HTTP_2 => named,
+                _ => target,
+            });
+        }
         let (host, rest) = if target.starts_with('/') {
             (named, target)
         } else if let Some(absolute) = strip_scheme(target) {
@@ -47,6 +53,22 @@ impl<'a> Target<'a> {
                 .map_err(|_| HeadFault::Malformed("the path is malformed"))?,
         };
         Ok(Self { host, path, query })
+    }
+
+    /// That of CONNECT is a host and its port, and nothing else (RFC 9110, 9.3.6).
+    fn of_connect(authority: &'a str) -> Result<Self, HeadFault> {
+        let port = authority.rsplit_once(':').map(|(_, port)| port.parse());
+        let has_port = matches!(port, Some(Ok(1..=u16::MAX)));
+        if !has_port || normalize_host(authority).is_err() {
+            return Err(HeadFault::Malformed(
+                "the target of CONNECT is no host:port",
+            ));
+        }
+        Ok(Self {
+            host: authority,
+            path: Cow::Borrowed("/"),
+            query: "",
+        })
     }
 }
 

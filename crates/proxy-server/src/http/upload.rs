@@ -105,8 +105,8 @@ impl<'a, B: FromClient> Upload<'a, B> {
 
     /// Gives the body to `upstream`, behind what is pending there, from its first byte on. When all
     /// is given it watches the client, and so ends with a fault or not at all.
-    pub(super) async fn run(&mut self, mut upstream: impl Sink) -> UploadFault {
-        if let Err(fault) = self.give(&mut upstream).await {
+    pub(super) async fn run(&mut self, upstream: &mut impl Sink) -> UploadFault {
+        if let Err(fault) = self.give(upstream).await {
             return fault;
         }
         if self.standing.finished.get().is_none() {

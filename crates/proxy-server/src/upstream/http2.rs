@@ -58,6 +58,8 @@ struct Open {
     served: Cell<bool>,
     idle_since: Cell<Instant>,
     changed: Rc<Notify>,
+    /// The other side told what it takes, or never will.
+    told: Rc<Notify>,
 }
 
 impl Open {
@@ -101,6 +103,15 @@ impl Place {
             reused: open.served.replace(true),
             open: open.clone(),
         }
+    }
+
+    /// Whether other protocols can be spoken on streams (RFC 8441), once the other side told.
+    pub(crate) async fn takes_protocols(&self) -> bool {
+        while self.open.is_untold() && self.open.is_usable() {
+            self.open.told.notified().await;
+        }
+        let send = self.open.send.borrow();
+        send.is_extended_connect_protocol_enabled()
     }
 
     /// What begins the stream.
@@ -251,14 +262,16 @@ async fn open(
         }
         Err(_) => return Err(ConnectFault::Late),
     };
-    let changed = streams.changed.clone();
-    spawn_local(drive(driver, changed.clone(), (_permit, _active)));
+    let (changed, told) = (streams.changed.clone(), Rc::<Notify>::default());
+    let news = (changed.clone(), told.clone());
+    spawn_local(drive(driver, news, (_permit, _active)));
     let open = Rc::new(Open {
         send: RefCell::new(send),
         streams: Cell::new(0),
         served: Cell::new(false),
         idle_since: Cell::new(Instant::now()),
         changed,
+        told,
     });
     let place = Place::new(&open);
     streams.open.borrow_mut().push(open);
@@ -268,7 +281,7 @@ async fn open(
 /// Lets a connection go on to its end.
 async fn drive(
     mut connection: h2::client::Connection<Stream, Bytes>,
-    changed: Rc<Notify>,
+    (changed, told): (Rc<Notify>, Rc<Notify>),
     _counted: (Permit, OpenConnection),
 ) {
     let mut untold = true;
@@ -277,6 +290,7 @@ async fn drive(
         if untold && connection.max_concurrent_send_streams() != UNTOLD {
             untold = false;
             changed.notify_waiters();
+            told.notify_waiters();
         }
         ended
     });
@@ -284,6 +298,7 @@ async fn drive(
         tracing::debug!(%error, "a connection of HTTP/2 to an upstream broke");
     }
     changed.notify_waiters();
+    told.notify_waiters();
 }
 
 fn builder() -> Builder {

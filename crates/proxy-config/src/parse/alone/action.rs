@@ -28,6 +28,7 @@ pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
             ("idle_timeout", route.idle_timeout.is_some()),
             ("max_stream_duration", route.max_stream_duration.is_some()),
             ("retry", route.retry.is_some()),
+            ("upgrades", !route.upgrades.is_empty()),
             ("hash", !route.hash.is_empty()),
             ("rewrite", route.rewrite.is_some()),
             ("mirror", !route.mirror.is_empty()),
@@ -44,6 +45,7 @@ pub(super) fn check(route: &RouteSpec, path: &str, findings: &mut Findings) {
     );
     let mirrored = route.mirror.iter().map(|mirror| mirror.to.to_string());
     findings.refuse_repeats(&format!("{path}.mirror"), mirrored);
+    findings.refuse_repeats(&format!("{path}.upgrades"), &route.upgrades);
     if let Some(rewrite) = &route.rewrite {
         check_rewrite(
             rewrite,

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 
 use super::{FromClient, FromUpstream, HeadEnd, Sink, Source, ToClient};
-use crate::http::headers::{Closing, takes_trailers, write_interim, write_response};
+use crate::http::headers::{Closing, takes_trailers, write_interim, write_response, write_switch};
+use crate::http::upgrade::Switch;
 use crate::http1::{
     BodyDecoder, BodyFault, Framing, HeadLimits, LineEnds, RequestHead, ResponseHead, Step,
     parse_response, response_framing, take_head, write_chunk_end, write_chunk_start,
@@ -24,6 +25,8 @@ const HEAD_LIMITS: HeadLimits = HeadLimits {
 };
 /// Bodies longer than this are read in large pieces.
 const MUCH: u64 = 16 * 1024;
+/// After a read of this size the next one of a frugal reader is prepared for more.
+const READ_MUCH: usize = 4 * 1024;
 
 /// A body that arrives on a connection.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(in crate::http) struct Received<'a> {
     reader: &'a mut Reader,
     decoder: BodyDecoder,
     amount: Amount,
+    /// Reads as little as what comes, for there may be many that wait for long.
+    is_frugal: bool,
 }
 
 impl<'a> Received<'a> {
@@ -42,7 +47,23 @@ impl<'a> Received<'a> {
                 Framing::Length(length) if length <= MUCH => Amount::Little,
                 _ => Amount::Much,
             },
+            is_frugal: false,
         }
+    }
+
+    fn be_tunnel(&mut self) {
+        self.decoder = BodyDecoder::new(Framing::UntilClose);
+        self.amount = Amount::Little;
+        self.is_frugal = true;
+    }
+
+    /// Prepares the next read by how much the last one got.
+    fn adapt(&mut self, count: usize) {
+        self.amount = if count >= READ_MUCH {
+            Amount::Much
+        } else {
+            Amount::Little
+        };
     }
 
     /// Drops what arrived and nobody wants any more; whether the body is over with that, so that
@@ -61,9 +82,17 @@ impl Source for Received<'_> {
     }
 
     async fn more(&mut self) -> Result<(), BodyFault> {
+        if self.is_frugal && self.amount == Amount::Little {
+            self.reader.shrink();
+        }
         match self.reader.fill(self.amount).await {
             Ok(0) => self.decoder.at_eof(),
-            Ok(_) => Ok(()),
+            Ok(count) => {
+                if self.is_frugal {
+                    self.adapt(count);
+                }
+                Ok(())
+            }
             Err(_) => Err(BodyFault::Truncated),
         }
     }
@@ -90,6 +119,10 @@ impl Source for Received<'_> {
 }
 
 impl FromClient for Received<'_> {
+    fn switch(&mut self) {
+        self.be_tunnel();
+    }
+
     fn is_untouched(&self) -> bool {
         self.reader.buffer.is_empty()
     }
@@ -106,6 +139,8 @@ pub(in crate::http) struct Sent<'a> {
     framing: Framing,
     /// Whether the other side takes trailers.
     trailers: bool,
+    /// Whether the connection's direction ends with it.
+    closes: bool,
 }
 
 impl<'a> Sent<'a> {
@@ -115,6 +150,7 @@ impl<'a> Sent<'a> {
             writer,
             framing,
             trailers: true,
+            closes: false,
         }
     }
 }
@@ -145,7 +181,16 @@ impl Sink for Sent<'_> {
             let trailers = trailers.filter(|_| self.trailers);
             write_trailers(&mut self.writer.pending, trailers.as_ref());
         }
-        self.writer.flush().await
+        self.writer.flush().await?;
+        if self.closes {
+            self.writer.finish().await?;
+        }
+        Ok(())
+    }
+
+    fn switch(&mut self) {
+        self.framing = Framing::UntilClose;
+        self.closes = true;
     }
 
     fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -180,7 +225,15 @@ impl ToClient for Writer {
             writer: self,
             framing,
             trailers: takes_trailers(&request.headers),
+            closes: false,
         }
+    }
+
+    fn switch(&mut self, head: &ResponseHead, to: Switch<'_>) -> Sent<'_> {
+        write_switch(&mut self.pending, head, to);
+        let mut sent = Sent::new(self, Framing::UntilClose);
+        sent.switch();
+        sent
     }
 
     fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
@@ -209,5 +262,11 @@ impl FromUpstream for Reader {
 
     fn body(&mut self, framing: Framing) -> Received<'_> {
         Received::new(self, framing)
+    }
+
+    fn tunnel(&mut self) -> Received<'_> {
+        let mut received = Received::new(self, Framing::UntilClose);
+        received.be_tunnel();
+        received
     }
 }

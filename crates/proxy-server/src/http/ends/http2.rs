@@ -18,6 +18,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 
 use super::{FromClient, FromUpstream, HeadEnd, Sink, Source, ToClient};
 use crate::http::headers::{Closing, interim_fields, response_fields};
+use crate::http::upgrade::Switch;
 use crate::http1::{
     BodyFault, Framing, HeadFault, RequestHead, ResponseHead, Step, without_forbidden,
 };
@@ -43,6 +44,14 @@ enum Next {
 impl Streamed {
     pub(in crate::http) fn new(stream: RecvStream) -> Self {
         Self::response(Some(stream))
+    }
+
+    /// One whose bytes are not of the request, and wait until both sides agreed about them.
+    pub(in crate::http) fn held(stream: RecvStream) -> Self {
+        Self {
+            next: Next::Nothing,
+            ..Self::response(Some(stream))
+        }
     }
 
     fn response(stream: Option<RecvStream>) -> Self {
@@ -135,6 +144,10 @@ impl Source for Streamed {
 }
 
 impl FromClient for Streamed {
+    fn switch(&mut self) {
+        self.next = Next::Data;
+    }
+
     fn is_untouched(&self) -> bool {
         self.data.is_empty()
     }
@@ -151,6 +164,8 @@ pub(in crate::http) struct Streaming<'a> {
     /// `None`: the stream was closed before.
     stream: Option<SendStream<Bytes>>,
     ended: bool,
+    /// The body's end is not that of the stream: both sides may go over to something else.
+    held: bool,
     /// Bytes of body sent.
     sent: &'a mut u64,
     /// What the other side is told if the body does not come to its end.
@@ -158,6 +173,11 @@ pub(in crate::http) struct Streaming<'a> {
 }
 
 impl Streaming<'_> {
+    /// Leaves the stream open behind the body, until [`Sink::switch`].
+    pub(in crate::http) fn hold(&mut self) {
+        self.held = true;
+    }
+
     /// Sends `data`; nothing follows the `last`.
     async fn put(&mut self, mut data: Bytes, last: bool) -> io::Result<()> {
         let stream = self.stream.as_mut().ok_or_else(closed)?;
@@ -214,7 +234,7 @@ impl Sink for Streaming<'_> {
     }
 
     async fn finish(&mut self, trailers: Option<HeaderMap>) -> io::Result<()> {
-        if mem::replace(&mut self.ended, true) {
+        if self.held || mem::replace(&mut self.ended, true) {
             return Ok(());
         }
         let stream = self.stream.as_mut().ok_or_else(closed)?;
@@ -223,6 +243,10 @@ impl Sink for Streaming<'_> {
             _ => stream.send_data(Bytes::new(), true),
         };
         sent.map_err(|_| closed())
+    }
+
+    fn switch(&mut self) {
+        self.held = false;
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -259,6 +283,7 @@ impl Responding {
         let stream = self.stream.send_response(response, whole).ok();
         Streaming {
             ended: whole && stream.is_some(),
+            held: false,
             stream,
             sent: &mut self.sent,
             fault: Reason::INTERNAL_ERROR,
@@ -299,6 +324,7 @@ impl Asked {
         let body = Streaming {
             stream: Some(stream),
             ended: whole,
+            held: false,
             sent,
             fault: Reason::CANCEL,
         };
@@ -353,6 +379,10 @@ impl FromUpstream for Asked {
     fn body(&mut self, framing: Framing) -> Streamed {
         Streamed::response(self.body.take().filter(|_| framing != Framing::Empty))
     }
+
+    fn tunnel(&mut self) -> Streamed {
+        Streamed::response(self.body.take())
+    }
 }
 
 /// What an error means for a request whose response has not begun.
@@ -396,6 +426,18 @@ impl ToClient for Responding {
         response_fields(&mut headers, &request.method, head, closing);
         let whole = whole || request.method == Method::HEAD;
         self.head(head.status, headers, whole)
+    }
+
+    fn switch(&mut self, head: &ResponseHead, to: Switch<'_>) -> Streaming<'_> {
+        let mut headers = HeaderMap::new();
+        interim_fields(&mut headers, head);
+        let mut streaming = self.head(StatusCode::OK, headers, false);
+        // What a connection that broke is told by (RFC 9113, 8.5; RFC 8441, 5).
+        streaming.fault = match to {
+            Switch::Protocol(_) => Reason::CANCEL,
+            Switch::Connect => Reason::CONNECT_ERROR,
+        };
+        streaming
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -32,6 +32,7 @@ fn request(method: Method, fields: &[(&'static str, &str)], framing: Framing) ->
         peer: "1.2.3.4",
         trusted: false,
         request_id: "id",
+        switching: None,
     };
     let mut out = Vec::new();
     write_request(&mut out, &head, &add);

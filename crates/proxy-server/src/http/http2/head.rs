@@ -4,8 +4,9 @@
 //! fields, fields of a connection (stream errors) and `content-length`. Never routes.
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 
 use crate::http1::{FIELDS_MAX, Framing, HeadFault, RequestHead, check_target};
 
@@ -18,8 +19,14 @@ pub(super) fn request_head(
 ) -> (RequestHead, Result<Framing, HeadFault>) {
     let authority = parts.uri.authority().map(|authority| authority.as_str());
     let target = parts.uri.path_and_query().map_or("", |path| path.as_str());
+    // What follows is no body, but bytes of something else.
+    let whole = whole || parts.method == Method::CONNECT;
+    let protocol = parts.extensions.get::<Protocol>();
     let mut head = RequestHead {
-        method: parts.method,
+        method: match protocol {
+            Some(_) => Method::GET,
+            None => parts.method,
+        },
         target: Bytes::copy_from_slice(target.as_bytes()),
         version: Version::HTTP_2,
         headers: parts.headers,
@@ -27,6 +34,7 @@ pub(super) fn request_head(
     let checked = check_size(&head, bytes_max)
         .and_then(|()| check_target(target))
         .and_then(|()| name_host(&mut head.headers, authority))
+        .and_then(|()| protocol.map_or(Ok(()), |name| ask_for(name, &mut head.headers)))
         .and_then(|()| framing(&head.headers, whole));
     if checked.is_ok() {
         join_cookies(&mut head.headers);
@@ -59,6 +67,16 @@ fn name_host(headers: &mut HeaderMap, authority: Option<&str>) -> Result<(), Hea
     let authority = HeaderValue::from_str(authority);
     let authority = authority.map_err(|_| HeadFault::Malformed("the host is malformed"))?;
     headers.insert(header::HOST, authority);
+    Ok(())
+}
+
+/// Asks for a protocol as HTTP/1.1 does (RFC 8441, 5; the method is GET there).
+fn ask_for(protocol: &Protocol, headers: &mut HeaderMap) -> Result<(), HeadFault> {
+    let name = HeaderValue::from_str(protocol.as_str());
+    let name = name.map_err(|_| HeadFault::Malformed("the protocol is malformed"))?;
+    headers.insert(header::UPGRADE, name);
+    let upgrade = HeaderValue::from_static("upgrade");
+    headers.insert(header::CONNECTION, upgrade);
     Ok(())
 }
 

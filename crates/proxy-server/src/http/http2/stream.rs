@@ -64,7 +64,8 @@ async fn answer(
     let mut record = Record::new(started);
 
     let (parts, body) = request.into_parts();
-    let (head, checked) = request_head(parts, body.is_end_stream(), defaults.max_head_bytes);
+    let (whole, body) = arriving(&parts.method, body);
+    let (head, checked) = request_head(parts, whole, defaults.max_head_bytes);
     let framing = *checked.as_ref().unwrap_or(&Framing::Empty);
     let standing = Standing::new(framing, started);
     let outcome = match checked {
@@ -80,7 +81,7 @@ async fn answer(
                 framing,
                 standing: &standing,
             };
-            let mut upload = Upload::new(Streamed::new(body), &standing);
+            let mut upload = Upload::new(body, &standing);
             let answer = &mut ResponseHead::default();
             let to = &mut to;
             let mut client = Client { to, timer, answer };
@@ -117,6 +118,15 @@ async fn answer(
         Fate::Reset { soon }
     } else {
         Fate::Ended
+    }
+}
+
+/// Whether a request has no body, and what arrives of it. That of CONNECT is none, and waits.
+fn arriving(method: &Method, body: RecvStream) -> (bool, Streamed) {
+    let whole = body.is_end_stream();
+    match *method {
+        Method::CONNECT => (whole, Streamed::held(body)),
+        _ => (whole, Streamed::new(body)),
     }
 }
 
