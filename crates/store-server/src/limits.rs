@@ -56,10 +56,12 @@ pub(crate) const REFUSAL_TEXT_MAX: usize = 4096;
 /// way. More get "too many requests". (A proposal of so many has 1 MiB.)
 pub(crate) const KEEP_ALIVES_MAX: usize = 128 * 1024;
 
-/// The time between two proposals of keep-alives through one node: nobody waits for the answer, and
-/// a proposal costs all members the same, whether it keeps one lease or a thousand. Far below the
-/// shortest lease.
-pub(crate) const KEEP_ALIVES_EVERY: Duration = Duration::from_millis(250);
+/// The longest time between two proposals of keep-alives through one node: a proposal costs all
+/// members the same, whether it keeps one lease or a thousand. Far below the shortest lease.
+pub(crate) const KEEP_ALIVES_EVERY: Duration = Duration::from_millis(500);
+
+/// That time is no longer than this part of the shortest lease that was kept alive the last time.
+pub(crate) const KEEP_ALIVES_PART: u32 = 20;
 
 /// What a test or an operator may want otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]

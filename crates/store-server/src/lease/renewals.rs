@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
 use crate::answer::Answer;
-use crate::limits::{KEEP_ALIVES_EVERY, KEEP_ALIVES_MAX, Limits};
+use crate::limits::{KEEP_ALIVES_EVERY, KEEP_ALIVES_MAX, KEEP_ALIVES_PART, Limits};
 use crate::patience::Patience;
 use crate::writes::Writes;
 
@@ -30,7 +31,7 @@ struct Inner {
     limits: Limits,
     /// Those who wait for the proposal that is still to be made.
     next: Mutex<Option<Gathering>>,
-    /// One proposal is under way at a time. When the last one began.
+    /// One proposal is under way at a time. When the next one may begin.
     turn: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -124,10 +125,11 @@ impl Renewals {
 impl Inner {
     async fn round(self: Arc<Self>) -> Result<Arc<Renewed>, Status> {
         let mut turn = self.turn.lock().await;
-        if let Some(last) = *turn {
-            sleep_until(last + KEEP_ALIVES_EVERY).await;
+        if let Some(from) = *turn {
+            sleep_until(from).await;
         }
-        *turn = Some(Instant::now());
+        let began = Instant::now();
+        *turn = Some(began + KEEP_ALIVES_EVERY);
         // From here on nobody can join.
         let gathered = self
             .next
@@ -141,11 +143,37 @@ impl Inner {
             .submit(&Caller::Own, command, Patience::own(&self.limits))
             .await?;
         match written.answer {
-            Answer::KeepAlive(ttls) => Ok(Arc::new(Renewed {
-                ttls,
-                revision: written.revision,
-            })),
+            Answer::KeepAlive(ttls) => {
+                *turn = Some(began + pause(&ttls));
+                Ok(Arc::new(Renewed {
+                    ttls,
+                    revision: written.revision,
+                }))
+            }
             _ => Err(crate::answer::misfit()),
         }
+    }
+}
+
+/// The time between two proposals, when the last one gave leases these seconds, 0 for one that is gone.
+fn pause(ttls: &[i64]) -> Duration {
+    let shortest = ttls.iter().filter(|ttl| **ttl > 0).min();
+    shortest.map_or(KEEP_ALIVES_EVERY, |ttl| {
+        (Duration::from_secs(ttl.unsigned_abs()) / KEEP_ALIVES_PART).min(KEEP_ALIVES_EVERY)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_leases_wait_less_and_none_waits_longer_than_the_limit() {
+        assert_eq!(pause(&[300, 2, 0, 60]), Duration::from_millis(100));
+        assert_eq!(pause(&[300, 5]), Duration::from_millis(250));
+        assert_eq!(pause(&[10]), KEEP_ALIVES_EVERY);
+        assert_eq!(pause(&[i64::MAX]), KEEP_ALIVES_EVERY);
+        assert_eq!(pause(&[0, 0]), KEEP_ALIVES_EVERY);
+        assert_eq!(pause(&[]), KEEP_ALIVES_EVERY);
     }
 }
