@@ -1,15 +1,15 @@
 //! Whether a change of the config may be committed: the judge that the store asks.
 //!
-//! Owns the parsed form of the newest config, kept up to date from image to image, so that the cost
-//! of a check follows the change. Never writes; never looks at keys outside the config.
-
-use std::sync::{Mutex, PoisonError};
+//! Owns what a command would make of the committed config; the cost of a check follows the change.
+//! Never writes; never looks at keys outside the config.
 
 use bytes::Bytes;
-use model::{CONFIG_PREFIX, ConfigRevision, Version};
-use proxy_config::{Change, Checked, ConfigSet, Fault, newer_than};
+use model::{CONFIG_PREFIX, Version};
+use proxy_config::{Change, ConfigSet, Fault, newer_than};
 use store_mvcc::{Command, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp};
 use store_server::{Admission, Refusal};
+
+use crate::committed::Committed;
 
 /// So many faults are told in one refusal; their number is told too.
 const FAULTS_TOLD_MAX: usize = 20;
@@ -17,69 +17,20 @@ const FAULTS_TOLD_MAX: usize = 20;
 /// Admits config changes by linking and compiling what they would result in.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigAdmission {
-    newest: Mutex<Newest>,
+    committed: Committed,
 }
 
-#[derive(Debug, Default)]
-struct Newest {
-    tracked: Tracked,
-    /// What was last found consistent: checks start from there, so that they cost what differs.
-    checked: Checked,
-}
-
-/// The config of an image, parsed.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Tracked {
-    /// The image's config revision.
-    pub(crate) config_revision: ConfigRevision,
-    /// The image's revision.
-    revision: i64,
-    /// Its resources.
-    pub(crate) set: ConfigSet,
-}
-
-impl Tracked {
-    /// Moves on to `image`. Reads only what changed, unless the history in between was compacted.
-    pub(crate) fn follow(&mut self, image: &Image) {
-        if self.config_revision != image.config_revision() || self.revision > image.revision() {
-            match image.changes_since(self.revision + 1) {
-                Ok(changes) if self.revision > 0 && self.revision <= image.revision() => {
-                    for change in changes.flat_map(|changes| changes.rows.iter()) {
-                        let row = &change.row;
-                        if row.key.starts_with(CONFIG_PREFIX.as_bytes()) {
-                            let value = (!row.is_tombstone()).then_some(&row.value[..]);
-                            let mod_revision = row.mod_revision;
-                            self.set.apply([Change {
-                                key: &row.key,
-                                value,
-                                mod_revision,
-                            }]);
-                        }
-                    }
-                }
-                _ => self.set = read_all(image),
-            }
-        }
-        self.config_revision = image.config_revision();
-        self.revision = image.revision();
+impl ConfigAdmission {
+    pub(crate) fn new(committed: Committed) -> Self {
+        Self { committed }
     }
-}
-
-fn read_all(image: &Image) -> ConfigSet {
-    let range = KeyRange::prefix(CONFIG_PREFIX);
-    ConfigSet::from_pairs(
-        image
-            .live(&range)
-            .map(|row| (row.key.clone(), row.value.clone(), row.mod_revision)),
-    )
 }
 
 impl Admission for ConfigAdmission {
     fn admit(&self, image: &Image, command: &Command) -> Result<(), Refusal> {
         check_versions(image, command)?;
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.tracked.follow(image);
-        let base = newest.tracked.set.clone();
+        let mut newest = self.committed.at_least(image);
+        let base = newest.set.clone();
         let results = match command {
             Command::Put(put) => vec![put_into(base, put)?],
             Command::Delete(delete) => vec![delete_from(base, image, delete)],
@@ -92,16 +43,9 @@ impl Admission for ConfigAdmission {
         };
         // Of two that are in each other's way the one that changes is to blame, so the comparison is
         // with what is committed, not with whatever this judge saw last (nothing, at its start).
-        if let Ok(committed) = newest.checked.next(&newest.tracked.set) {
-            newest.checked = committed;
-        }
-        let mut after = None;
         for result in results {
             let checked = newest.checked.next(&result);
-            after = Some(checked.map_err(|faults| told(&faults))?);
-        }
-        if let Some(after) = after {
-            newest.checked = after;
+            newest.expected = Some(checked.map_err(|faults| told(&faults))?);
         }
         Ok(())
     }

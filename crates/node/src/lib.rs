@@ -6,6 +6,7 @@
 mod admission;
 mod answers;
 mod certificates;
+mod committed;
 mod control;
 mod form;
 mod formation;

@@ -23,6 +23,7 @@ use store_server::{Introduction, Judgement, Liveness};
 use tokio::sync::watch;
 
 use crate::certificates::Certificates;
+use crate::committed::Committed;
 use crate::form;
 use crate::options::NodeOptions;
 use crate::reconcile::InForce;
@@ -44,6 +45,7 @@ pub(crate) struct Parts {
     pub(crate) store: watch::Sender<StoreState>,
     pub(crate) mesh: Arc<Mesh>,
     pub(crate) proxy: Arc<ProxyServer>,
+    pub(crate) committed: Committed,
     pub(crate) in_force: watch::Sender<Arc<InForce>>,
     pub(crate) health: watch::Sender<Arc<HealthView>>,
     /// What this node's own probes found.

@@ -16,7 +16,6 @@ use store_mvcc::Image;
 use store_raft::Store;
 use tokio::sync::watch;
 
-use crate::admission::Tracked;
 use crate::last_known_good::{LastKnownGood, LoadError};
 use crate::options::NodeOptions;
 use crate::parts::{Parts, target};
@@ -82,7 +81,6 @@ pub(crate) async fn follow(parts: Arc<Parts>) {
     let mut images = store.images();
     let mut soundness = store.soundness();
     let mut heals = soundness.borrow().heals;
-    let mut tracked = Tracked::default();
     loop {
         let image = images.borrow_and_update().clone();
         if parts.stopping.load(Ordering::Relaxed) {
@@ -99,10 +97,10 @@ pub(crate) async fn follow(parts: Arc<Parts>) {
         // What came from the damaged state is looked at again, whatever its revision.
         let healed = std::mem::replace(&mut heals, soundness.borrow().heals) != heals;
         if healed {
-            tracked = Tracked::default();
+            parts.committed.distrust();
         }
         if is_news(&parts, &image) || (healed && image.config_revision().0 > 0) {
-            tracked = bring_into_force(&parts, tracked, image).await;
+            bring_into_force(&parts, image).await;
         }
         tokio::select! {
             _ = soundness.changed() => {}
@@ -151,22 +149,29 @@ fn is_news(parts: &Parts, image: &Image) -> bool {
     newest > running || (in_force.from_disk && newest == running && newest.0 > 0)
 }
 
-/// Compiles `image` for this node and swaps it in. Returns the followed config for the next one.
-async fn bring_into_force(parts: &Arc<Parts>, tracked: Tracked, image: Image) -> Tracked {
+/// Compiles `image`, or a newer one, for this node and swaps it in.
+async fn bring_into_force(parts: &Arc<Parts>, image: Image) {
     let previous = parts.in_force.borrow().clone();
+    if previous.mesh_id != parts.data.mesh() {
+        parts.committed.distrust();
+    }
     let (target, revision) = (target(&parts.options), image.config_revision());
     // A large config takes a while: not on a thread that others wait for.
-    let before = previous.compiled.clone();
+    let (before, committed) = (previous.compiled.clone(), parts.committed.clone());
     let compiling = tokio::task::spawn_blocking(move || {
-        let mut tracked = tracked;
-        tracked.follow(&image);
-        let compiled = compile(&tracked.set, &target, Some(&before), revision);
-        (tracked, compiled)
+        let newest = committed.at_least(&image).clone();
+        let (before, revision) = (Some(&before), newest.config_revision);
+        if newest.checked.is(&newest.set) {
+            newest.checked.compile(&target, before, revision)
+        } else {
+            compile(&newest.set, &target, before, revision)
+        }
     });
-    let Ok((tracked, compiled)) = compiling.await else {
-        keep_previous(parts, &previous, revision);
-        return Tracked::default();
+    let Ok(compiled) = compiling.await else {
+        parts.committed.distrust();
+        return keep_previous(parts, &previous, revision);
     };
+    let revision = compiled.config.config_revision;
     for fault in &compiled.refused {
         tracing::error!(%revision, %fault, "a resource keeps its previous version");
     }
@@ -182,7 +187,6 @@ async fn bring_into_force(parts: &Arc<Parts>, tracked: Tracked, image: Image) ->
     };
     parts.in_force.send_replace(Arc::new(in_force));
     parts.publish();
-    tracked
 }
 
 /// The compiler itself failed: everything stays as it is, and the node says so.

@@ -23,6 +23,7 @@ use tokio::sync::watch::error::RecvError;
 
 use crate::admission::ConfigAdmission;
 use crate::certificates::Certificates;
+use crate::committed::Committed;
 use crate::options::NodeOptions;
 use crate::parts::{GossipLiveness, Parts, first_facts};
 use crate::scheduled::{self, Tally};
@@ -133,6 +134,7 @@ async fn assemble(options: NodeOptions) -> Result<Assembled, RunError> {
         store: watch::Sender::new(StoreState::Opening),
         mesh,
         proxy,
+        committed: Committed::known(in_force.compiled.checked()),
         in_force: watch::channel(Arc::new(in_force)).0,
         health: watch::channel(Arc::new(HealthView::default())).0,
         standing: watch::channel(None).0,
@@ -225,7 +227,7 @@ async fn keep_store(parts: &Arc<Parts>, ports: &Ports, shutdown: &Shutdown) -> R
 fn serve_store(parts: &Arc<Parts>, ports: &Ports, store: &Store, shutdown: &Shutdown) {
     let server = StoreServer::new(
         store.clone(),
-        Arc::new(ConfigAdmission::default()),
+        Arc::new(ConfigAdmission::new(parts.committed.clone())),
         Arc::new(GossipLiveness::new(Arc::clone(&parts.mesh))),
         parts.options.limits.clone(),
         shutdown.clone(),

@@ -131,7 +131,7 @@ impl Ports {
     pub(crate) fn open(&self, store: &Store, server: &StoreServer) {
         let config = ConfigService {
             server: server.clone(),
-            admission: Arc::new(ConfigAdmission::default()),
+            admission: Arc::new(ConfigAdmission::new(self.parts.committed.clone())),
         };
         let config = ConfigServer::new(config).with_limits(CONTROL_MESSAGES);
         self.answers

@@ -20,6 +20,7 @@ use crate::compiled::{
     Cluster, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges, Limits, NewCookie,
     Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Split, SplitTarget, Upgrades,
 };
+use crate::link::Shared;
 use crate::resource::{
     ClusterSpec, DefaultsSpec, HashSpec, HeadersSpec, LimitsSpec, ProbeSpec, Resource,
     SlowStartSpec, Targets, VirtualHostSpec,
@@ -187,13 +188,14 @@ pub(crate) fn tcp_idle_timeout(given: Option<Time>) -> Option<Duration> {
 pub(crate) fn split(
     targets: &Targets,
     resource: &Resource,
-    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+    clusters: &OrdMap<ResourceName, Shared<Cluster>>,
 ) -> Option<Split> {
     let mut total = 0;
     let mut found = Vec::new();
     for (reference, weight) in targets.iter().filter(|(_, weight)| *weight > 0) {
         let cluster = clusters
             .get(&reference.resolve(resource.namespace()))?
+            .0
             .clone();
         total += weight;
         found.push(SplitTarget {
@@ -212,7 +214,7 @@ pub(crate) fn virtual_host(
     resource: &Resource,
     spec: &VirtualHostSpec,
     base: &Base,
-    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+    clusters: &OrdMap<ResourceName, Shared<Cluster>>,
 ) -> Option<VirtualHost> {
     let mut routes = Vec::with_capacity(spec.routes.len());
     let unchanged: Arc<HeaderChanges> = Arc::default();

@@ -42,7 +42,7 @@ impl Checked {
     /// # Errors
     /// All faults.
     pub fn next(&self, set: &ConfigSet) -> Result<Self, Vec<Fault>> {
-        let (linked, _) = self.linked.advance(set);
+        let linked = self.linked.advance(set);
         let mut faults = linked.faults();
         if set.len() > RESOURCES_MAX {
             let text = format!(
@@ -56,6 +56,23 @@ impl Checked {
         } else {
             Err(faults)
         }
+    }
+
+    /// Whether this is `set`.
+    pub fn is(&self, set: &ConfigSet) -> bool {
+        self.linked.is(set)
+    }
+
+    /// What one node runs of it; as [`compile`], but what is compiled for every node alike is
+    /// shared with this.
+    pub fn compile(
+        &self,
+        target: &Target,
+        previous: Option<&Compiled>,
+        config_revision: ConfigRevision,
+    ) -> Compiled {
+        let previous = previous.filter(|previous| previous.target == *target);
+        project(self.linked.clone(), target, previous, config_revision)
     }
 
     /// What is odd but harmless, such as a route that can never match.
@@ -83,6 +100,12 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// The same for all nodes, if nothing is refused.
+    pub fn checked(&self) -> Option<Checked> {
+        let linked = self.linked.clone();
+        self.refused.is_empty().then_some(Checked { linked })
+    }
+
     /// The resources in force, at their previous version where the newest is refused: what a node
     /// keeps as its last-known-good.
     pub fn in_force(&self) -> &ConfigSet {
@@ -98,10 +121,23 @@ pub fn compile(
     previous: Option<&Compiled>,
     config_revision: ConfigRevision,
 ) -> Compiled {
-    let nothing = Linked::default();
     let previous = previous.filter(|previous| previous.target == *target);
+    let linked = match previous {
+        Some(previous) => previous.linked.advance(set),
+        None => Linked::default().advance(set),
+    };
+    project(linked, target, previous, config_revision)
+}
+
+/// What of `linked` one node runs. `previous` is for the same node.
+fn project(
+    linked: Linked,
+    target: &Target,
+    previous: Option<&Compiled>,
+    config_revision: ConfigRevision,
+) -> Compiled {
+    let nothing = Linked::default();
     let before = previous.map_or(&nothing, |previous| &previous.linked);
-    let (linked, touched) = before.advance(set);
     let mut config = match previous {
         Some(previous) => CompiledConfig::clone(&previous.config),
         None => CompiledConfig::default(),
@@ -113,7 +149,7 @@ pub fn compile(
         linked: &linked,
         before,
         target,
-        touched: &touched,
+        touched: &linked.changed_since(before),
     };
     projection.clusters(&mut config);
     projection.listeners(&mut config);
@@ -150,7 +186,8 @@ impl<'a> Projection<'a> {
     fn clusters(&self, config: &mut CompiledConfig) {
         for id in self.touched(Kind::Cluster) {
             let here = self.here(self.linked, id);
-            let here = here.and_then(|_| self.linked.clusters.get(&id.name));
+            let here =
+                here.and_then(|_| self.linked.clusters.get(&id.name).map(|cluster| &cluster.0));
             match here {
                 Some(cluster) => drop(config.clusters.insert(id.name.clone(), cluster.clone())),
                 None => drop(config.clusters.remove(&id.name)),
@@ -231,7 +268,7 @@ impl<'a> Projection<'a> {
                 name: name.clone(),
             };
             let resource = self.here(self.linked, &id)?;
-            attaches(resource, listener).then(|| host.clone())
+            attaches(resource, listener).then(|| host.0.clone())
         });
         Arc::new(Router::new(attached))
     }
@@ -243,6 +280,7 @@ impl<'a> Projection<'a> {
             state
                 .hosts
                 .get(&id.name)
+                .map(|host| &host.0)
                 .filter(|_| attaches(resource, listener))
         };
         let hosts: Vec<_> = self.touched(Kind::VirtualHost).collect();

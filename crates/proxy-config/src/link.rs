@@ -11,6 +11,7 @@ mod rules;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
 use crate::assemble::{self, Base};
@@ -31,8 +32,8 @@ pub(crate) struct Linked {
     /// What is in force: consistent always.
     pub(crate) in_force: ConfigSet,
     index: Index,
-    pub(crate) clusters: OrdMap<ResourceName, Arc<Cluster>>,
-    pub(crate) hosts: OrdMap<ResourceName, Arc<VirtualHost>>,
+    pub(crate) clusters: OrdMap<ResourceName, Shared<Cluster>>,
+    pub(crate) hosts: OrdMap<ResourceName, Shared<VirtualHost>>,
     pub(crate) defaults: Arc<Defaults>,
     /// Why a resource is not in force as wanted.
     refused: OrdMap<ResourceId, Arc<[Fault]>>,
@@ -47,10 +48,9 @@ struct Blame {
 }
 
 impl Linked {
-    /// Brings `wanted` into force as far as it is consistent. Also returns the resources that are
-    /// compiled anew, or gone.
-    pub(crate) fn advance(&self, wanted: &ConfigSet) -> (Self, BTreeSet<ResourceId>) {
-        let mut candidates: BTreeSet<_> = wanted.changed_since(&self.wanted).into_iter().collect();
+    /// Brings `wanted` into force as far as it is consistent.
+    pub(crate) fn advance(&self, wanted: &ConfigSet) -> Self {
+        let mut candidates: BTreeSet<_> = wanted.changed_since(&self.wanted).collect();
         candidates.extend(self.refused.keys().cloned());
         let mut refused: BTreeMap<ResourceId, Vec<Fault>> = BTreeMap::new();
         candidates.retain(|id| match wanted.entry(id).map(|entry| &entry.content) {
@@ -62,11 +62,11 @@ impl Linked {
         });
         // Every round backs out at least one change; with none left, what was in force stays so.
         loop {
-            let (mut trial, touched, blames) = self.attempt(wanted, &candidates);
+            let (mut trial, blames) = self.attempt(wanted, &candidates);
             if blames.is_empty() {
                 let shared = |(id, faults): (ResourceId, Vec<Fault>)| (id, Arc::from(faults));
                 trial.refused = refused.into_iter().map(shared).collect();
-                return (trial, touched);
+                return trial;
             }
             let before = candidates.len();
             for Blame { on, fault } in blames {
@@ -78,6 +78,23 @@ impl Linked {
                 candidates.clear();
             }
         }
+    }
+
+    /// Whether this is `wanted`, all of it in force.
+    pub(crate) fn is(&self, wanted: &ConfigSet) -> bool {
+        self.refused.is_empty() && wanted.is(&self.wanted)
+    }
+
+    /// The resources that are not compiled as in `older`. The cost follows the difference where one
+    /// came from the other.
+    pub(crate) fn changed_since(&self, older: &Self) -> BTreeSet<ResourceId> {
+        let id = |kind| move |name: ResourceName| ResourceId { kind, name };
+        let clusters = changed(&older.clusters, &self.clusters).map(id(Kind::Cluster));
+        let hosts = changed(&older.hosts, &self.hosts).map(id(Kind::VirtualHost));
+        let mut all: BTreeSet<_> = clusters.chain(hosts).collect();
+        all.extend(self.in_force.changed_since(&older.in_force));
+        // A listener is compiled for its node, of the clusters that it names.
+        self.touched(&all, self.base() == older.base())
     }
 
     /// The faults of what is refused, keys that are none of a resource among them. Each is told
@@ -98,11 +115,7 @@ impl Linked {
     }
 
     /// Brings these changes into force, whatever comes of it.
-    fn attempt(
-        &self,
-        wanted: &ConfigSet,
-        candidates: &BTreeSet<ResourceId>,
-    ) -> (Self, BTreeSet<ResourceId>, Vec<Blame>) {
+    fn attempt(&self, wanted: &ConfigSet, candidates: &BTreeSet<ResourceId>) -> (Self, Vec<Blame>) {
         let mut trial = Self {
             wanted: wanted.clone(),
             ..self.clone()
@@ -139,7 +152,7 @@ impl Linked {
         let resources = checked.iter().filter_map(|id| trial.in_force.resource(id));
         let blames = resources.flat_map(|resource| trial.rules(resource, candidates).check());
         let blames = blames.collect();
-        (trial, touched, blames)
+        (trial, blames)
     }
 
     /// What must be compiled anew after these changes.
@@ -159,11 +172,14 @@ impl Linked {
         match &resource.spec {
             Spec::Cluster(spec) => {
                 let cluster = assemble::cluster(resource, spec, base);
-                self.clusters.insert(resource.name(), Arc::new(cluster));
+                self.clusters
+                    .insert(resource.name(), Shared(Arc::new(cluster)));
             }
             Spec::VirtualHost(spec) => {
                 match assemble::virtual_host(resource, spec, base, &self.clusters) {
-                    Some(host) => drop(self.hosts.insert(resource.name(), Arc::new(host))),
+                    Some(host) => {
+                        self.hosts.insert(resource.name(), Shared(Arc::new(host)));
+                    }
                     // A cluster is missing: the rules say so.
                     None => drop(self.hosts.remove(&resource.name())),
                 }
@@ -197,7 +213,7 @@ impl Linked {
             Fault::new(resource.id().to_string(), format!("routes[{index}]"), &text)
                 .at(resource.location.clone())
         };
-        host.unreachable().into_iter().map(warning).collect()
+        host.0.unreachable().into_iter().map(warning).collect()
     }
 
     fn base(&self) -> Base {
@@ -244,6 +260,34 @@ pub(crate) fn attaches(resource: &Resource, listener: &ResourceName) -> bool {
 }
 
 type IdSet = OrdSet<ResourceId>;
+
+/// What is shared, and equal to itself alone: what is compiled anew differs, whatever came of it.
+#[derive(Debug)]
+pub(crate) struct Shared<T>(pub(crate) Arc<T>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> PartialEq for Shared<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// The keys of what differs.
+pub(crate) fn changed<'a, K: Ord + Clone, V: PartialEq>(
+    older: &'a OrdMap<K, V>,
+    newer: &'a OrdMap<K, V>,
+) -> impl Iterator<Item = K> + 'a {
+    older.diff(newer).map(|item| match item {
+        DiffItem::Add(key, _)
+        | DiffItem::Remove(key, _)
+        | DiffItem::Update { new: (key, _), .. } => key.clone(),
+    })
+}
 
 #[cfg(test)]
 mod tests;

@@ -87,7 +87,7 @@ pub fn parse_value(key: &str, value: &[u8]) -> Result<Resource, Vec<Fault>> {
     };
     let label = id.to_string();
     let reader = Reader { file: None };
-    let resource = match parse_json(value) {
+    let mut resource = match parse_json(value) {
         Ok(tree) => reader.read(tree, &label)?,
         Err(fault) => return Err(vec![reader.syntax(&label, &fault)]),
     };
@@ -98,6 +98,10 @@ pub fn parse_value(key: &str, value: &[u8]) -> Result<Resource, Vec<Fault>> {
             resource.key()
         );
         return Err(vec![Fault::new(label, "", &text)]);
+    }
+    // It stays for long, and may have thousands of routes.
+    if let Spec::VirtualHost(spec) = &mut resource.spec {
+        spec.routes.shrink_to_fit();
     }
     Ok(resource)
 }

@@ -8,9 +8,9 @@ use std::borrow::Borrow;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 
 use crate::fault::Fault;
+use crate::link::changed;
 use crate::parse::parse_value;
 use crate::resource::{Resource, ResourceId};
 
@@ -52,23 +52,44 @@ impl ConfigSet {
     pub fn from_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         pairs: impl IntoIterator<Item = (K, V, i64)>,
     ) -> Self {
+        Self::default().replaced(pairs)
+    }
+
+    /// The set of these keys, values and modification revisions, which shares with this one what
+    /// they have in common.
+    #[must_use]
+    pub fn replaced<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        pairs: impl IntoIterator<Item = (K, V, i64)>,
+    ) -> Self {
         let mut set = Self::default();
         for (key, value, mod_revision) in pairs {
-            set.change(Change {
+            let change = Change {
                 key: key.as_ref(),
                 value: Some(value.as_ref()),
                 mod_revision,
-            });
+            };
+            set.change(change, self);
         }
         set
     }
 
     /// Makes these changes in their order.
     pub fn apply<'a>(&mut self, changes: impl IntoIterator<Item = Change<'a>>) {
-        changes.into_iter().for_each(|change| self.change(change));
+        self.apply_knowing(changes, &Self::default());
     }
 
-    fn change(&mut self, change: Change<'_>) {
+    /// As [`apply`](Self::apply), and shares with `known` what both have then.
+    pub fn apply_knowing<'a>(
+        &mut self,
+        changes: impl IntoIterator<Item = Change<'a>>,
+        known: &Self,
+    ) {
+        let changes = changes.into_iter();
+        changes.for_each(|change| self.change(change, known));
+    }
+
+    fn change(&mut self, change: Change<'_>, known: &Self) {
         let key = String::from_utf8_lossy(change.key);
         let id = ResourceId::from_key(&key);
         let Some(value) = change.value else {
@@ -83,11 +104,11 @@ impl ConfigSet {
             (Some(id), content) => {
                 let content = content.map(Arc::new).map_err(Into::into);
                 // The same value again changes nothing, and so costs nothing later.
-                let known = self.entries.get(&id).map(|entry| &entry.content);
-                let content = match (known, content) {
-                    (Some(Ok(known)), Ok(new)) if **known == *new => Ok(known.clone()),
-                    (_, content) => content,
-                };
+                let content = content.map(|new| {
+                    let known = [self.resource(&id), known.resource(&id)];
+                    let same = known.into_iter().flatten().find(|known| ***known == *new);
+                    same.cloned().unwrap_or(new)
+                });
                 let mod_revision = change.mod_revision;
                 self.entries.insert(
                     id,
@@ -173,13 +194,17 @@ impl ConfigSet {
 
     /// What differs from `older`. The cost follows the difference where one set came from the
     /// other.
-    pub(crate) fn changed_since(&self, older: &Self) -> Vec<ResourceId> {
-        let id = |item| match item {
-            DiffItem::Add(id, _)
-            | DiffItem::Remove(id, _)
-            | DiffItem::Update { new: (id, _), .. } => ResourceId::clone(id),
-        };
-        older.entries.diff(&self.entries).map(id).collect()
+    pub(crate) fn changed_since<'a>(
+        &'a self,
+        older: &'a Self,
+    ) -> impl Iterator<Item = ResourceId> + 'a {
+        changed(&older.entries, &self.entries)
+    }
+
+    /// Whether it says the same as `other`.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.changed_since(other).next().is_none()
+            && changed(&other.strays, &self.strays).next().is_none()
     }
 }
 

@@ -1,13 +1,12 @@
 //! What a route does, as written, to its compiled shape.
 
-use std::sync::Arc;
-
 use imbl::OrdMap;
 
 use super::headers::header_name;
 use super::split;
 use crate::action::{Action, HostChange, PathChange, Redirect, Respond, Rewrite};
 use crate::compiled::{Cluster, Mirror, ResourceName};
+use crate::link::Shared;
 use crate::resource::{
     MatchSpec, MirrorSpec, RedirectSpec, RegexRewriteSpec, Resource, RespondSpec, RouteSpec, Scheme,
 };
@@ -21,7 +20,7 @@ const REDIRECT_CODE: u16 = 301;
 pub(super) fn action(
     route: &RouteSpec,
     resource: &Resource,
-    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+    clusters: &OrdMap<ResourceName, Shared<Cluster>>,
 ) -> Option<Action> {
     if let Some(spec) = &route.redirect {
         return Some(Action::Redirect(redirect(spec, &route.matches)));
@@ -36,12 +35,12 @@ pub(super) fn action(
 pub(super) fn mirrors(
     route: &RouteSpec,
     resource: &Resource,
-    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+    clusters: &OrdMap<ResourceName, Shared<Cluster>>,
 ) -> Option<Box<[Mirror]>> {
     let mirror = |spec: &MirrorSpec| {
         let name = spec.to.resolve(resource.namespace());
         Some(Mirror {
-            cluster: clusters.get(&name)?.clone(),
+            cluster: clusters.get(&name)?.0.clone(),
             percent: spec.percent,
             keep_host: spec.keep_host,
         })

@@ -75,7 +75,7 @@ impl<'a> Rules<'a> {
             }
         }
         if let Some(host) = self.linked.hosts.get(&self.id.name) {
-            for (path, text) in expect::run(spec, self.resource.namespace(), host) {
+            for (path, text) in expect::run(spec, self.resource.namespace(), &host.0) {
                 self.blame(self.id.clone(), &path, &text);
             }
         }

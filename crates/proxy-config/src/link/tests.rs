@@ -24,7 +24,8 @@ fn large(count: usize) -> ConfigSet {
 #[test]
 fn the_cost_of_a_change_follows_the_change() {
     let base = large(2000);
-    let (linked, touched) = Linked::default().advance(&base);
+    let linked = Linked::default().advance(&base);
+    let touched = linked.changed_since(&Linked::default());
     assert_eq!((linked.faults(), touched.len()), (Vec::new(), 4000));
     let mut changed = base;
     let key = b"/skein/config/default/Cluster/c7";
@@ -34,10 +35,10 @@ fn the_cost_of_a_change_follows_the_change() {
         value: Some(value),
         mod_revision: 2,
     }]);
-    let (_, touched) = linked.advance(&changed);
+    let next = linked.advance(&changed);
+    let touched = next.changed_since(&linked);
     let touched: Vec<String> = touched.iter().map(ToString::to_string).collect();
     assert_eq!(touched, ["Cluster/c7", "VirtualHost/h7"]);
     // The same once more.
-    let (linked, _) = linked.advance(&changed);
-    assert_eq!(linked.advance(&changed).1.len(), 0);
+    assert_eq!(next.advance(&changed).changed_since(&next).len(), 0);
 }

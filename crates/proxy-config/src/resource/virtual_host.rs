@@ -49,13 +49,13 @@ pub struct RouteSpec {
     pub to: Option<Targets>,
     /// What is changed of a request before it goes there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rewrite: Option<RewriteSpec>,
+    pub rewrite: Option<Box<RewriteSpec>>,
     /// Another URL that the client shall ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redirect: Option<RedirectSpec>,
+    pub redirect: Option<Box<RedirectSpec>>,
     /// An answer without any upstream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub respond: Option<RespondSpec>,
+    pub respond: Option<Box<RespondSpec>>,
     /// The whole time for a request, retries included. `0s`: no limit. Left out: Defaults'
     /// `route_timeout`, 15s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,7 +75,7 @@ pub struct RouteSpec {
     /// When to try again; `{ times: 0 }`: never. Left out: Defaults' `retry`, twice on
     /// `connect-failure` and `reset`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry: Option<RetrySpec>,
+    pub retry: Option<Box<RetrySpec>>,
     /// What clients may go over to: `websocket`, or another protocol by the name that they ask for it
     /// with, over HTTP/1.1 and over HTTP/2 (RFC 8441), whichever the cluster is spoken to; and `connect`
     /// for the method CONNECT, whose bytes go to an endpoint of `to` as they are, wherever the client

@@ -43,8 +43,8 @@ struct Node {
     exact: Bucket,
     /// Routes whose template takes all that is left.
     rest: Bucket,
-    /// Routes whose regular expression begins with the segments up to here.
-    regexes: Regexes,
+    /// Routes whose regular expression begins with the segments up to here, if any.
+    regexes: Option<Box<Regexes>>,
     children: HashMap<Box<str>, u32>,
     /// The child for a template's variable.
     variable: Option<u32>,
@@ -70,14 +70,21 @@ enum Regex {
 /// Routes with the same path condition. All lists ascend.
 #[derive(Debug, Default)]
 struct Bucket {
-    /// Those without an exact header.
+    /// Those without an exact header or query parameter.
     plain: Vec<u32>,
-    /// Those with one, by the name and value of their first.
-    by_header: Vec<(Box<str>, ByValue)>,
-    /// Those with an exact query parameter instead, likewise.
-    by_query: Vec<(Box<str>, ByValue)>,
+    /// Those with one. Most buckets have none, and there are many buckets.
+    exact: Option<Box<ByName>>,
     /// Nothing after a route that takes all requests of its path can be reached.
     closed: bool,
+}
+
+/// Routes by something that they demand exactly.
+#[derive(Debug, Default)]
+struct ByName {
+    /// By the name and value of their first exact header.
+    header: Vec<(Box<str>, ByValue)>,
+    /// By an exact query parameter instead, likewise.
+    query: Vec<(Box<str>, ByValue)>,
 }
 
 type ByValue = HashMap<Box<str>, Vec<u32>>;
@@ -97,8 +104,22 @@ impl Bucket {
             .iter()
             .find_map(|query| Some((&query.name, query.value.exact()?)));
         match (header, query) {
-            (Some((name, value)), _) => insert(&mut self.by_header, name, value, index),
-            (None, Some((name, value))) => insert(&mut self.by_query, name, value, index),
+            (Some((name, value)), _) => {
+                insert(
+                    &mut self.exact.get_or_insert_default().header,
+                    name,
+                    value,
+                    index,
+                );
+            }
+            (None, Some((name, value))) => {
+                insert(
+                    &mut self.exact.get_or_insert_default().query,
+                    name,
+                    value,
+                    index,
+                );
+            }
             (None, None) => self.plain.push(index),
         }
     }
@@ -106,12 +127,15 @@ impl Bucket {
     /// Calls `visit` with each ascending list of routes that may match.
     fn candidates<'a>(&'a self, request: &RequestView<'_>, visit: &mut dyn FnMut(&'a [u32])) {
         visit(&self.plain);
-        for (name, values) in &self.by_header {
+        let Some(exact) = &self.exact else {
+            return;
+        };
+        for (name, values) in &exact.header {
             if let Some(list) = (request.header)(name).and_then(|value| values.get(&*value)) {
                 visit(list);
             }
         }
-        for (name, values) in &self.by_query {
+        for (name, values) in &exact.query {
             if let Some(list) = query_value(request.query, name).and_then(|it| values.get(&*it)) {
                 visit(list);
             }
@@ -203,7 +227,7 @@ impl RouteTable {
                 }
                 PathCondition::Regex(pattern) => {
                     let regexes = match pattern.head() {
-                        Some(head) => &mut grow(&mut table.nodes, head).regexes,
+                        Some(head) => grow(&mut table.nodes, head).regexes.get_or_insert_default(),
                         None => &mut table.loose,
                     };
                     regexes.routes.push(at);
@@ -211,8 +235,12 @@ impl RouteTable {
             }
         }
         table.loose.complete(&table.routes);
-        for node in &mut table.nodes {
-            node.regexes.complete(&table.routes);
+        for regexes in table
+            .nodes
+            .iter_mut()
+            .filter_map(|node| node.regexes.as_mut())
+        {
+            regexes.complete(&table.routes);
         }
         table.nodes.shrink_to_fit();
         table
@@ -316,8 +344,9 @@ impl RouteTable {
         let mut node = &self.nodes[at as usize];
         loop {
             node.prefix.candidates(request, visit);
-            node.regexes
-                .candidates(&self.routes, (request.path, which), visit);
+            if let Some(regexes) = &node.regexes {
+                regexes.candidates(&self.routes, (request.path, which), visit);
+            }
             let Some(left) = rest else {
                 node.exact.candidates(request, visit);
                 return;

@@ -189,7 +189,7 @@ async fn a_lease_nobody_keeps_ends_and_watchers_see_its_keys_go() {
 async fn one_stream_keeps_many_leases_alive_and_tells_which_are_gone() {
     let mesh = Mesh::form(3).await;
     let node = mesh.node(mesh.follower().await);
-    let (count, ttl) = (100, 8);
+    let (count, ttl) = (100, 4);
     let granting = (1..=count).map(|id| grant(node, id, ttl));
     for granted in futures_util::future::join_all(granting).await {
         granted.unwrap();
@@ -197,7 +197,7 @@ async fn one_stream_keeps_many_leases_alive_and_tells_which_are_gone() {
     let clock = || node.store.image().meta().lease_clock_ms;
     let begun = clock();
     let (requests, mut answers) = keep_alive(node).await;
-    while clock() < begun + 12_000 {
+    while clock() < begun + 6_000 {
         let sending = async {
             for id in 1..=count + 1 {
                 requests.send(LeaseKeepAliveRequest { id }).await.unwrap();
