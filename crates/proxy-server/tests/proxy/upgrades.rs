@@ -471,7 +471,7 @@ async fn a_client_that_breaks_off_breaks_its_upstream_off() {
         .set_linger(Some(std::time::Duration::ZERO))
         .unwrap();
     drop(client);
-    assert!(b"x".starts_with(&*ends.recv().await.unwrap()));
+    assert!(b"x".starts_with(&ends.recv().await.unwrap()));
     assert_eq!(line(&old).await["flags"], "DC");
 
     let new = rig(&backend, WEBSOCKET, "").await;
