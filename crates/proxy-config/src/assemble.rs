@@ -8,6 +8,7 @@ mod headers;
 mod matching;
 mod outlier;
 mod retry;
+mod server_names;
 mod subset;
 pub(crate) mod tls;
 
@@ -30,6 +31,7 @@ use crate::units::Time;
 
 pub(crate) use headers::header_changes;
 use retry::retry;
+pub(crate) use server_names::tls_routes;
 
 /// Envoy's, as are all that have no word of reason.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);

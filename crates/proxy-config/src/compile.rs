@@ -11,6 +11,7 @@ use model::ConfigRevision;
 use crate::assemble;
 use crate::compiled::{
     CompiledConfig, HttpListener, Listener, Protocol, ResourceName, Target, TcpListener,
+    TlsPassthrough,
 };
 use crate::fault::Fault;
 use crate::link::{Linked, attaches};
@@ -246,6 +247,18 @@ impl<'a> Projection<'a> {
                 let to = assemble::split(spec.to.as_ref()?, resource, &self.linked.clusters)?;
                 let idle_timeout = assemble::tcp_idle_timeout(spec.idle_timeout);
                 Protocol::Tcp(TcpListener { to, idle_timeout })
+            }
+            ListenerProtocol::TlsPassthrough => {
+                let clusters = &self.linked.clusters;
+                let to = match &spec.to {
+                    Some(to) => Some(assemble::split(to, resource, clusters)?),
+                    None => None,
+                };
+                Protocol::TlsPassthrough(TlsPassthrough {
+                    routes: assemble::tls_routes(&spec.routes, resource, clusters)?,
+                    to,
+                    idle_timeout: assemble::tcp_idle_timeout(spec.idle_timeout),
+                })
             }
         };
         Some(Listener {

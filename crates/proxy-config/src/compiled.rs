@@ -24,6 +24,7 @@ pub use crate::resource::Percent;
 pub use crate::retry::{AnswerVerdict, BackOff, GrpcStatuses, RetryAnswers, RetryOn, RetryPolicy};
 pub use crate::rewrite::RewriteFault;
 pub use crate::router::{RouteMatch, Router};
+pub use crate::sni::{TlsAsked, TlsRoute, TlsRoutes};
 pub use crate::subset::{Labels, SubsetFallback, Subsets};
 pub use crate::tls::{CertificateSource, ClientCertificate, ClusterTls, ListenerTls, TlsVersion};
 pub use crate::upgrade::Upgrades;
@@ -84,17 +85,21 @@ impl Listener {
     pub fn router(&self) -> Option<&Arc<Router>> {
         match &self.protocol {
             Protocol::Http(http) => Some(&http.router),
-            Protocol::Tcp(_) => None,
+            Protocol::Tcp(_) | Protocol::TlsPassthrough(_) => None,
         }
     }
 
     /// What is spoken there, for people.
     pub fn spoken(&self) -> &'static str {
+        let is_optional = self.tls.as_ref().is_some_and(|tls| tls.is_optional);
         match (&self.protocol, &self.tls) {
+            (Protocol::Http(_), Some(_)) if is_optional => "http, over TLS or plain",
+            (Protocol::Tcp(_), Some(_)) if is_optional => "tcp, over TLS or plain",
             (Protocol::Http(_), None) => "http",
             (Protocol::Http(_), Some(_)) => "http over TLS",
             (Protocol::Tcp(_), None) => "tcp",
             (Protocol::Tcp(_), Some(_)) => "tcp over TLS",
+            (Protocol::TlsPassthrough(_), _) => "TLS, passed on",
         }
     }
 }
@@ -116,6 +121,8 @@ pub enum Protocol {
     Http(HttpListener),
     /// Bytes, passed to one of some clusters.
     Tcp(TcpListener),
+    /// TLS that is passed on as it is, by the name that is asked for.
+    TlsPassthrough(TlsPassthrough),
 }
 
 /// An HTTP listener's routing.
@@ -132,6 +139,17 @@ pub struct HttpListener {
 pub struct TcpListener {
     /// Where connections go.
     pub to: Split,
+    /// A connection without a byte in either direction for so long is closed. `None`: never.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// The targets of a listener that passes TLS on.
+#[derive(Debug)]
+pub struct TlsPassthrough {
+    /// Where connections go by what they ask for.
+    pub routes: TlsRoutes,
+    /// Where those go that no route takes; `None`: they are closed.
+    pub to: Option<Split>,
     /// A connection without a byte in either direction for so long is closed. `None`: never.
     pub idle_timeout: Option<Duration>,
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns which listeners stay open. Never opens or closes one.
 
-use crate::compiled::{CompiledConfig, Listener, Protocol, ResourceName};
+use crate::compiled::{CompiledConfig, Listener, ResourceName};
 
 /// Listeners by what is to be done, each list ordered by name.
 ///
@@ -40,9 +40,6 @@ pub fn diff(old: &CompiledConfig, new: &CompiledConfig) -> ListenerDiff {
 }
 
 fn is_same_socket(one: &Listener, other: &Listener) -> bool {
-    let same_protocol = matches!(
-        (&one.protocol, &other.protocol),
-        (Protocol::Http(_), Protocol::Http(_)) | (Protocol::Tcp(_), Protocol::Tcp(_))
-    );
-    same_protocol && one.bind == other.bind
+    let word = |listener: &Listener| std::mem::discriminant(&listener.protocol);
+    word(one) == word(other) && one.bind == other.bind
 }

@@ -4,6 +4,7 @@
 //! the proxy calls, and asks the caller for the endpoints' health.
 
 mod ask;
+mod connection;
 mod headers;
 mod retry;
 mod text;
@@ -89,7 +90,7 @@ pub struct TriedRoute {
 /// Where a request or connection goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// The route's place in the virtual host's list; `None` for a tcp listener.
+    /// The route's place in the list of its virtual host or listener; `None`: there is none.
     pub route: Option<usize>,
     /// The route's timeout, or the connection's idle timeout; `None`: no limit.
     pub timeout: Option<Time>,
@@ -236,21 +237,8 @@ pub fn explain(
         Ok(listener) => {
             explanation.listener = Some(ExplainedListener::new(listener));
             match &listener.protocol {
-                Protocol::Tcp(tcp) => {
-                    explanation.chosen = Some(Chosen {
-                        route: None,
-                        timeout: tcp.idle_timeout.map(Time),
-                        idle_timeout: None,
-                        max_stream_duration: None,
-                        retry: None,
-                        upgrades: String::new(),
-                        hash: Vec::new(),
-                        headers: ExplainedHeaders::default(),
-                        mirror: Vec::new(),
-                        targets: targets(&tcp.to, None, health),
-                    });
-                    format!("the connection goes to {}", tcp.to)
-                }
+                Protocol::Tcp(tcp) => explanation.pass(tcp, health),
+                Protocol::TlsPassthrough(tls) => explanation.pass_tls(tls, ask, health),
                 Protocol::Http(http) => explanation
                     .walk(config, http, ask, health)
                     .unwrap_or_else(|end| end),

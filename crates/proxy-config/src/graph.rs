@@ -114,6 +114,19 @@ impl Builder {
                 }
             }
             Protocol::Tcp(tcp) => self.split(&id, &tcp.to),
+            Protocol::TlsPassthrough(tls) => {
+                let name = &listener.name;
+                for (index, route) in tls.routes.routes().iter().enumerate() {
+                    let route_id = format!("tls_route:{}/{}/{index}", name.namespace, name.name);
+                    let label = format!("routes[{index}] {route}");
+                    self.node(&route_id, GraphNodeKind::Route, label);
+                    self.edge(&id, &route_id, String::new());
+                    self.split(&route_id, &route.to);
+                }
+                if let Some(to) = &tls.to {
+                    self.split(&id, to);
+                }
+            }
         }
     }
 

@@ -15,6 +15,7 @@ mod mirror;
 mod outlier;
 mod retry;
 pub(crate) mod selector;
+mod server_names;
 mod subsets;
 mod targets;
 mod tls;
@@ -45,10 +46,12 @@ pub use mirror::{MirrorSpec, Percent};
 pub use outlier::OutlierSpec;
 pub use retry::{BackOffSpec, RetrySpec, RetryWord};
 pub use selector::NodeSelector;
+pub use server_names::{TlsMatchSpec, TlsRouteSpec};
 pub use subsets::{FallbackWord, SubsetsSpec};
 pub use targets::Targets;
 pub use tls::{
     CertificateSpec, ClientCertificateMode, ClientCertificateSpec, ClusterTlsSpec, ListenerTlsSpec,
+    TlsMode,
 };
 pub use virtual_host::{Expectation, MatchSpec, RouteSpec, VirtualHostSpec};
 

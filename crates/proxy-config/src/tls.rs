@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 /// How a listener speaks TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTls {
+    /// Whether those are served too that do not begin with TLS.
+    pub is_optional: bool,
     /// At least one; the first one is shown to whoever asks for a name that none has.
     pub certificates: Box<[CertificateSource]>,
     /// Whether such a client is turned away instead.

@@ -4,6 +4,7 @@
 //! knows whether what a word refers to exists.
 
 mod http;
+mod server_name;
 mod tls;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::host::Authority;
 use crate::path::{EscapedSlashes, normalize_path};
 
 pub use http::{HeaderText, HostPort, UpgradeName};
+pub use server_name::ServerName;
 pub(crate) use tls::is_host_name;
 pub use tls::{AlpnName, FilePath, SubjectName};
 

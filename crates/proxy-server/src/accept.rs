@@ -20,6 +20,11 @@ use crate::proxy_protocol::{Beginning, beginning};
 use crate::wire::{HandshakeFault, Stream};
 use crate::worker::Worker;
 
+/// The first byte of a record with a handshake (RFC 8446, 5.1); no request of HTTP begins so.
+const CONTENT_HANDSHAKE: u8 = 22;
+/// Room for the first bytes of a connection: most requests and handshakes need no more.
+const FIRST_BYTES: usize = 2 * 1024;
+
 /// Why there was no TLS connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HandshakeFailure {
@@ -74,6 +79,11 @@ pub(crate) async fn prepare(
     }
     match (&serving.tls, &serving.listener.tls) {
         (Some(listening), Some(tls)) => {
+            let limit = tls.handshake_timeout;
+            if tls.is_optional && !begins_with_tls(&mut stream, &mut ahead, limit, counters).await?
+            {
+                return Some((Stream::with_ahead(stream, ahead), peer));
+            }
             let terms = (listening, tls.handshake_timeout);
             let secured = secure(stream, &ahead, peer, terms, counters).await?;
             Some((secured, peer))
@@ -111,6 +121,27 @@ async fn introduce(
             Beginning::Absent | Beginning::Malformed => return Err(Unintroduced::Refused),
         }
     }
+}
+
+/// Whether a connection begins with TLS, as its first byte tells; `None`: there was none.
+async fn begins_with_tls(
+    stream: &mut TcpStream,
+    ahead: &mut BytesMut,
+    limit: Duration,
+    counters: &ListenerCounters,
+) -> Option<bool> {
+    if ahead.is_empty() {
+        ahead.reserve(FIRST_BYTES);
+        match timeout(limit, stream.read_buf(ahead)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return None,
+            Err(_) => {
+                counters.handshake_failures[HandshakeFailure::Late.index()].increment();
+                return None;
+            }
+        }
+    }
+    Some(ahead.first() == Some(&CONTENT_HANDSHAKE))
 }
 
 /// Makes the connection a TLS one; `None` if that came to nothing.

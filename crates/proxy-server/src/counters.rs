@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::accept::HandshakeFailure;
 use crate::flags::Flag;
+use crate::passthrough::Inspected;
 use crate::refusal::Refusal;
 
 /// A number that one thread changes and any thread reads. Because there is one writer, a change is
@@ -79,6 +80,8 @@ pub(crate) struct ListenerCounters {
     pub(crate) bytes_sent: Counter,
     /// Connections that did not begin with the PROXY protocol as they should.
     pub(crate) proxy_protocol_refused: Counter,
+    /// What the first messages of TLS told that is passed on, by [`Inspected::index`].
+    pub(crate) inspected: [Counter; Inspected::ALL.len()],
     /// TLS connections that came about.
     pub(crate) handshakes: Counter,
     /// Those of them that went on from an earlier one.

@@ -1,4 +1,4 @@
-//! The data plane: worker threads that proxy HTTP/1.1 and TCP by the compiled config.
+//! The data plane: worker threads that proxy HTTP, TCP and TLS by the compiled config.
 //!
 //! Owns sockets, pools and everything on the path of a request. Never parses config, never judges
 //! health, never knows where either comes from.
@@ -7,6 +7,7 @@ mod accept;
 mod access_log;
 mod bind;
 mod certificates;
+mod client_hello;
 mod clock;
 mod counters;
 mod deadline;
@@ -15,6 +16,7 @@ mod http;
 mod http1;
 mod listener;
 mod metrics;
+mod passthrough;
 pub mod probe;
 mod proxy_protocol;
 mod refusal;

@@ -261,7 +261,9 @@ async fn serve_prepared(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream, p
     };
     match slot.serving().listener.protocol {
         Protocol::Http(_) => http::serve(worker, slot, stream, peer).await,
-        Protocol::Tcp(_) => tcp::serve(worker, slot, stream, peer).await,
+        Protocol::Tcp(_) | Protocol::TlsPassthrough(_) => {
+            tcp::serve(worker, slot, stream, peer).await;
+        }
     }
 }
 

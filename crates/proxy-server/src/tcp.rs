@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use proxy_balance::{Ask, Groups};
-use proxy_config::compiled::{AccessLog, Balance, Protocol, TcpListener};
+use proxy_config::compiled::{AccessLog, Balance, Protocol, Split};
 use rand::RngExt as _;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -21,30 +21,49 @@ use crate::counters::Active;
 use crate::deadline::{Progress, Timer};
 use crate::flags::Flag;
 use crate::http::address_key;
-use crate::listener::Slot;
+use crate::listener::{Serving, Slot};
+use crate::passthrough::{UNRECOGNIZED_NAME, route};
 use crate::upstream::{ConnectFault, Connection, Limit, Seen, Upstream, Wanted, connect};
 use crate::wire::{Amount, Reader, Stream, Writer, reset};
 use crate::worker::Worker;
 
 /// A client's connection is tried at so many endpoints at most.
 const TRIES_MAX: usize = 3;
+/// What is told a client that goes nowhere must be taken within this time.
+const PARTING: Duration = Duration::from_secs(1);
 /// After a read of this size the next one is prepared for more.
 const MUCH: usize = 4 * 1024;
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, peer: SocketAddr) {
     let serving = slot.serving();
-    let Protocol::Tcp(listener) = &serving.listener.protocol else {
-        return;
-    };
     let counters = serving.counters(slot.worker);
     counters.connections.increment();
     let _active = Active::count(&counters.connections_active);
     let started = Instant::now();
     let mut timer = Timer::new(started);
     let story = Story::default();
-    let client = stream.split();
-    let flag = join(&worker, (listener, peer), client, &mut timer, &story).await;
+    let (mut reader, writer) = stream.split();
+    let way = match &serving.listener.protocol {
+        // The listener became another one; its old clients come again.
+        Protocol::Http(_) => return,
+        Protocol::Tcp(tcp) => Ok((&tcp.to, tcp.idle_timeout)),
+        Protocol::TlsPassthrough(tls) => {
+            let limit = started + worker.routing().config.defaults.head_timeout;
+            let until = (&mut timer, limit);
+            let (way, name) = route(tls, &mut reader, until, counters).await;
+            story.server_name.replace(name);
+            way.map(|to| (to, tls.idle_timeout))
+        }
+    };
+    let client = (reader, writer);
+    let flag = match way {
+        Ok(way) => join(&worker, (way, peer), client, &mut timer, &story).await,
+        Err(unroutable) => {
+            turn_away(client, &mut timer, unroutable.is_tls).await;
+            unroutable.flag
+        }
+    };
 
     let ended = Instant::now();
     counters.bytes_received.add(story.received.get());
@@ -55,9 +74,23 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, pe
     }
     if worker.routing().config.defaults.access_log == AccessLog::Json {
         let took = ended - started;
-        worker
-            .log
-            .write(story.line(&serving.label, peer, flag, took));
+        worker.log.write(story.line(&serving, peer, flag, took));
+    }
+}
+
+/// Ends a connection that goes nowhere; if it speaks TLS, it is told why.
+async fn turn_away((reader, mut writer): (Reader, Writer), timer: &mut Timer, is_tls: bool) {
+    let is_told = is_tls && {
+        let limit = Instant::now() + PARTING;
+        let told = async {
+            writer.send(UNRECOGNIZED_NAME).await?;
+            writer.flush().await?;
+            writer.finish().await
+        };
+        matches!(timer.until(|| Some(limit), told).await, Ok(Ok(())))
+    };
+    if !is_told {
+        reset(reader, writer);
     }
 }
 
@@ -68,19 +101,25 @@ struct Story {
     sent: Cell<u64>,
     /// The cluster and, once it is chosen, the number of the endpoint.
     upstream: RefCell<Option<(Rc<Upstream>, usize)>>,
+    /// What it asked for, where TLS is passed on.
+    server_name: RefCell<Option<Box<str>>>,
 }
 
 impl Story {
-    fn line(self, listener: &str, peer: SocketAddr, flag: Option<Flag>, took: Duration) -> Line {
+    fn line(self, serving: &Serving, peer: SocketAddr, flag: Option<Flag>, took: Duration) -> Line {
         let wall = SystemTime::now();
         let mut line = Line::new(&timestamp(wall.checked_sub(took).unwrap_or(wall)));
-        line.text("listener", listener);
-        line.text("protocol", "TCP");
+        let is_tls = matches!(serving.listener.protocol, Protocol::TlsPassthrough(_));
+        line.text("listener", &serving.label);
+        line.text("protocol", if is_tls { "TLS" } else { "TCP" });
         line.text("flags", flag.map_or("-", Flag::short));
         line.number("bytes_received", self.received.get());
         line.number("bytes_sent", self.sent.get());
         line.millis("duration_ms", took);
         line.text("peer", &peer.to_string());
+        if let Some(name) = self.server_name.into_inner() {
+            line.text("requested_server_name", &name);
+        }
         if let Some((upstream, endpoint)) = self.upstream.into_inner() {
             line.text("cluster", &upstream.cluster.name.to_string());
             line.text("upstream", &upstream.endpoints[endpoint].label);
@@ -92,14 +131,14 @@ impl Story {
 /// Connects and copies; why it ended, unless both sides ended in good order.
 async fn join(
     worker: &Worker,
-    (listener, peer): (&TcpListener, SocketAddr),
+    ((to, idle_timeout), peer): ((&Split, Option<Duration>), SocketAddr),
     (mut reader, mut writer): (Reader, Writer),
     timer: &mut Timer,
     story: &Story,
 ) -> Option<Flag> {
     let routing = worker.routing();
-    let draw = worker.rng().random_range(0..listener.to.total.max(1));
-    let Some(upstream) = routing.upstream(listener.to.choose(draw)) else {
+    let draw = worker.rng().random_range(0..to.total.max(1));
+    let Some(upstream) = routing.upstream(to.choose(draw)) else {
         return Some(Flag::NoCluster);
     };
     let counters = upstream.counters();
@@ -129,7 +168,7 @@ async fn join(
         let down = async { down.await.map_err(|_| Flag::DownstreamTermination) };
         futures_util::future::try_join(up, down).await
     };
-    let limit = || listener.idle_timeout.map(|idle| progress.limit(idle));
+    let limit = || idle_timeout.map(|idle| progress.limit(idle));
     let ended = timer.until(limit, both).await;
     drop(connection);
     upstream.wake_one();

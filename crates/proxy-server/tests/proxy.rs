@@ -35,6 +35,8 @@ mod listeners;
 mod mirrors;
 #[path = "proxy/outliers.rs"]
 mod outliers;
+#[path = "proxy/passthrough.rs"]
+mod passthrough;
 #[path = "proxy/proxy_protocol.rs"]
 mod proxy_protocol;
 #[path = "proxy/resting.rs"]
@@ -55,6 +57,8 @@ mod tcp;
 mod tls;
 #[path = "proxy/upgrades.rs"]
 mod upgrades;
+#[path = "proxy/tls_optional.rs"]
+mod tls_optional;
 #[path = "proxy/upstream2.rs"]
 mod upstream2;
 #[path = "proxy/upstream_tls.rs"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::time;
 use crate::resource::{
     CertificateSpec, ClientCertificateMode, ClientCertificateSpec, ClusterTlsSpec,
-    ListenerProtocol, ListenerTlsSpec,
+    ListenerProtocol, ListenerTlsSpec, TlsMode,
 };
 use crate::tls::{CertificateSource, ClientCertificate, ClusterTls, ListenerTls};
 use crate::upstream_http::UpstreamHttp;
@@ -19,10 +19,11 @@ const HTTP_ALPN: &[&str] = &["h2", "http/1.1"];
 pub(crate) fn listener(spec: &ListenerTlsSpec, protocol: ListenerProtocol) -> ListenerTls {
     let spoken = match protocol {
         ListenerProtocol::Http => HTTP_ALPN,
-        ListenerProtocol::Tcp => &[],
+        ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => &[],
     };
     let spoken = spoken.iter().map(|name| Box::from(*name)).collect();
     ListenerTls {
+        is_optional: spec.mode == TlsMode::Optional,
         certificates: spec.certificates.iter().map(certificate).collect(),
         strict_sni: spec.strict_sni,
         client: spec.client_certificate.as_ref().map(client),

@@ -22,8 +22,8 @@ pub struct Ask {
 /// The text is not a URL that can be explained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskFault {
-    /// Another scheme than http or tcp.
-    #[error("`{0}` is not a URL; write http://host:port/path, tcp://host:port or /path")]
+    /// Another scheme than http, tcp or tls.
+    #[error("`{0}` is not a URL; write http://host:port/path, tcp://host:port, tls://host or /path")]
     Url(String),
     /// The port is no number from 1 to 65535.
     #[error("`{0}` has no valid port; write a number from 1 to 65535 behind the host")]
@@ -39,8 +39,8 @@ impl Ask {
         (!again).then_some(value.as_str())
     }
 
-    /// A `GET` of `url`: `http://host[:port]/path`, `host[:port]/path`, `tcp://host:port`, or a path
-    /// alone for the first http listener.
+    /// A `GET` of `url`: `http://host[:port]/path`, `host[:port]/path`, `tcp://host:port`,
+    /// `tls://host[:port]`, or a path alone for the first http listener.
     ///
     /// # Errors
     /// The text is none of these.
@@ -48,6 +48,7 @@ impl Ask {
         let (rest, default_port) = match url.split_once("://") {
             Some(("http", rest)) => (rest, Some(80)),
             Some(("tcp", rest)) => (rest, None),
+            Some(("tls", rest)) => (rest, Some(443)),
             Some(_) => return Err(AskFault::Url(url.to_owned())),
             None if url.starts_with('/') => (url, None),
             None => (url, Some(80)),
@@ -105,6 +106,8 @@ mod tests {
             ("http://[::1]/x", Some(80), "[::1]", "/x"),
             ("http://[::1]:82?q", Some(82), "[::1]:82", "/?q"),
             ("tcp://10.0.0.1:9000", Some(9000), "10.0.0.1:9000", "/"),
+            ("tls://a.test", Some(443), "a.test", "/"),
+            ("tls://a.test:8443", Some(8443), "a.test:8443", "/"),
             ("/x", None, "localhost", "/x"),
         ] {
             let ask = Ask::get(url).unwrap();

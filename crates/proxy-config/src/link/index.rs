@@ -114,7 +114,10 @@ fn references(resource: &Resource) -> Vec<ResourceId> {
             all.dedup();
             all
         }
-        Spec::Listener(spec) => spec.to.iter().flat_map(clusters).collect(),
+        Spec::Listener(spec) => {
+            let routes = spec.routes.iter().map(|route| &route.to);
+            spec.to.iter().chain(routes).flat_map(clusters).collect()
+        }
         Spec::Defaults(_) | Spec::Cluster(_) => Vec::new(),
     }
 }

@@ -85,6 +85,9 @@ impl<'a> Rules<'a> {
         if let Some(targets) = &spec.to {
             self.check_targets(targets, "to");
         }
+        for (index, route) in spec.routes.iter().enumerate() {
+            self.check_targets(&route.to, &format!("routes[{index}].to"));
+        }
         for other in self.linked.index.on_port(spec.bind.port) {
             let Some(listener) = self.linked.in_force.resource(other) else {
                 continue;

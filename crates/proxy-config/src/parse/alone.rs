@@ -6,6 +6,7 @@ mod action;
 mod balance;
 mod connections;
 mod headers;
+mod listener;
 mod matching;
 mod outlier;
 mod retry;
@@ -20,8 +21,7 @@ use crate::fault::suggest;
 use crate::host::{Authority, normalize_host, split_host};
 use crate::path::{EscapedSlashes, normalize_path};
 use crate::resource::{
-    ClusterSpec, DefaultsSpec, Expectation, HeadersSpec, ListenerProtocol, ListenerSpec, ProbeSpec,
-    Resource, RouteSpec, Spec, VirtualHostSpec,
+    ClusterSpec, DefaultsSpec, Expectation, ProbeSpec, Resource, RouteSpec, Spec, VirtualHostSpec,
 };
 use crate::tree::Place;
 use crate::units::{Size, Time};
@@ -55,7 +55,7 @@ pub(super) fn check(resource: &Resource) -> Vec<Finding> {
         }
         Spec::Cluster(spec) => check_cluster(spec, &mut findings),
         Spec::VirtualHost(spec) => check_virtual_host(spec, &mut findings),
-        Spec::Listener(spec) => check_listener(spec, &mut findings),
+        Spec::Listener(spec) => listener::check(spec, &mut findings),
     }
     findings.0
 }
@@ -188,32 +188,6 @@ fn check_probe(probe: &ProbeSpec, findings: &mut Findings) {
     findings.refuse_zero_time("probe.timeout", probe.timeout);
     findings.refuse_zero("probe.unhealthy_after", probe.unhealthy_after);
     findings.refuse_zero("probe.healthy_after", probe.healthy_after);
-}
-
-fn check_listener(spec: &ListenerSpec, findings: &mut Findings) {
-    headers::check(&spec.headers, "headers", findings);
-    if let Some(tls) = &spec.tls {
-        tls::check_listener(tls, spec.protocol, findings);
-    }
-    match spec.protocol {
-        ListenerProtocol::Tcp => {
-            findings.refuse_if(spec.to.is_none(), "to", || {
-                "a tcp listener needs to know where connections go; add `to: <cluster>`".into()
-            });
-            let edits = spec.headers != HeadersSpec::default();
-            findings.refuse_if(edits, "headers", || {
-                "a tcp listener sees no headers; leave it out".into()
-            });
-        }
-        ListenerProtocol::Http => {
-            findings.refuse_if(spec.to.is_some(), "to", || {
-                "an http listener has no `to`; attach a VirtualHost to it".into()
-            });
-            findings.refuse_if(spec.idle_timeout.is_some(), "idle_timeout", || {
-                "this is for tcp listeners; set `idle_timeout` in Defaults".into()
-            });
-        }
-    }
 }
 
 fn check_virtual_host(spec: &VirtualHostSpec, findings: &mut Findings) {

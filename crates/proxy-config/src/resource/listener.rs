@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HeadersSpec, ListenerTlsSpec, Targets, is_default};
+use super::{HeadersSpec, ListenerTlsSpec, Targets, TlsRouteSpec, is_default};
 use crate::compiled::ProxyProtocol;
 use crate::units::Time;
 use crate::words::Bind;
@@ -24,10 +24,16 @@ pub struct ListenerSpec {
     /// anybody. It must come within Defaults' `head_timeout`. Left out: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
-    /// Where connections go: for `tcp` only, and needed there.
+    /// For `tls_passthrough` only: where connections go by what they ask for. The nearest name wins,
+    /// wherever it is written: a name itself, then the longest `*.x`, then routes without names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<TlsRouteSpec>,
+    /// Where connections go: for `tcp`, and needed there; for `tls_passthrough`, where those go that
+    /// no route takes, which are closed otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Targets>,
-    /// For `tcp` only: a connection without a byte for so long is closed. `0s`: never. Left out: 1h.
+    /// For `tcp` and `tls_passthrough`: a connection without a byte for so long is closed. `0s`:
+    /// never. Left out: 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Time>,
     /// What is changed of headers on this listener, for `http` only: before all other changes.
@@ -39,8 +45,11 @@ pub struct ListenerSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ListenerProtocol {
-    /// HTTP/1.1; VirtualHosts attach to it.
+    /// HTTP/1.1 and HTTP/2, whichever a client begins with; VirtualHosts attach to it.
     Http,
     /// Bytes, passed on as they are.
     Tcp,
+    /// TLS that is not ended here: where a connection goes is read from its first message, and every
+    /// byte is passed on as it is. It must arrive within Defaults' `head_timeout`, in 16 KiB.
+    TlsPassthrough,
 }

@@ -16,6 +16,10 @@ pub struct ListenerTlsSpec {
     /// it asks for, then one with a wildcard for it, then the first of this list. Files that change
     /// are taken over while the node runs.
     pub certificates: Vec<CertificateSpec>,
+    /// `optional`: who does not begin with TLS is served without it, on the same port; only for
+    /// protocols in which the client speaks first. Left out: required.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: TlsMode,
     /// `true`: who asks for no name, or for one that no certificate has, is turned away.
     #[serde(default, skip_serializing_if = "is_default")]
     pub strict_sni: bool,
@@ -29,9 +33,20 @@ pub struct ListenerTlsSpec {
     /// nothing for tcp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpn: Option<Vec<AlpnName>>,
-    /// The time for a handshake; left out: 10s.
+    /// The time for a handshake, and for the first byte where TLS is `optional`; left out: 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handshake_timeout: Option<Time>,
+}
+
+/// Whether clients have to speak TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsMode {
+    /// They have to.
+    #[default]
+    Required,
+    /// They may: the first byte of a connection tells.
+    Optional,
 }
 
 /// How the endpoints of a cluster are called. Their certificates are always checked.

@@ -12,6 +12,7 @@ mod headers;
 mod linking;
 mod mirroring;
 mod outliers;
+mod passthrough;
 mod reference;
 mod retrying;
 mod rewriting;

@@ -10,6 +10,7 @@ use super::{Labels, Of, Sources, encode_counter, encode_each, total};
 use crate::accept::HandshakeFailure;
 use crate::certificates::Certificates;
 use crate::counters::ListenerCounters;
+use crate::passthrough::Inspected;
 
 const HANDSHAKES: &[Of<ListenerCounters>] = &[
     (
@@ -54,6 +55,7 @@ pub(super) fn encode(
             }
         }
     }
+    encode_inspected(encoder, sources)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());
     let mut lasting = Vec::new();
@@ -97,6 +99,26 @@ pub(super) fn encode(
         let labels = [("listener", &**listener)];
         let refused = i64::from(*refused);
         metric.encode_family(&labels)?.encode_gauge(&refused)?;
+    }
+    Ok(())
+}
+
+/// What the first messages told of TLS that is passed on.
+fn encode_inspected(encoder: &mut DescriptorEncoder<'_>, sources: &Sources) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(
+        "listener_tls_inspector",
+        "First messages of TLS that is passed on, by what they told",
+        None,
+        MetricType::Counter,
+    )?;
+    for (listener, workers) in &sources.listeners {
+        for inspected in Inspected::ALL {
+            let count = total(workers, |c| &c.inspected[inspected.index()]);
+            if count > 0 {
+                let labels: Labels<'_> = [("listener", listener), ("result", inspected.label())];
+                encode_counter(&mut metric, &labels, count)?;
+            }
+        }
     }
     Ok(())
 }
