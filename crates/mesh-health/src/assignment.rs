@@ -37,6 +37,12 @@ impl Assignment {
         Self { clusters }
     }
 
+    /// Leaves an endpoint to this node alone: what is there is not what others see.
+    pub fn keep_own(&mut self, node: NodeId, endpoint: EndpointKey) {
+        let endpoints = self.clusters.entry(endpoint.cluster).or_default();
+        endpoints.insert(endpoint.address, vec![node]);
+    }
+
     /// The endpoints that `node` probes.
     pub fn share(&self, node: NodeId) -> impl Iterator<Item = EndpointKey> + '_ {
         self.clusters.iter().flat_map(move |(cluster, endpoints)| {

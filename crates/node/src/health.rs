@@ -35,7 +35,7 @@ pub(crate) async fn share(parts: Arc<Parts>, mut prober: Prober) {
             .is_some_and(|(for_config, among)| Arc::ptr_eq(for_config, &config) && *among == live);
         if !stands {
             let probes = probes(&config);
-            assignment = Assignment::new(&live, probes.keys().cloned());
+            assignment = assign(&probes, &live, parts.node_id);
             let share = assignment.share(parts.node_id);
             prober.assign(
                 share
@@ -78,6 +78,21 @@ async fn news<A, B, C>(
     }
 }
 
+/// Who probes what. A Unix socket is each node's own: what one finds there says nothing to others.
+fn assign(
+    probes: &BTreeMap<EndpointKey, Probe>,
+    live: &BTreeSet<NodeId>,
+    own: NodeId,
+) -> Assignment {
+    let (sockets, shared): (Vec<_>, Vec<_>) =
+        probes.iter().partition(|(_, probe)| probe.socket.is_some());
+    let mut assignment = Assignment::new(live, shared.into_iter().map(|(key, _)| key.clone()));
+    for (key, _) in sockets {
+        assignment.keep_own(own, key.clone());
+    }
+    assignment
+}
+
 /// Every probed endpoint of the config.
 fn probes(config: &CompiledConfig) -> BTreeMap<EndpointKey, Probe> {
     let mut probes = BTreeMap::new();
@@ -90,7 +105,12 @@ fn probes(config: &CompiledConfig) -> BTreeMap<EndpointKey, Probe> {
                 cluster: Arc::clone(&cluster.key),
                 address: endpoint.address,
             };
-            probes.insert(key, probe.clone());
+            let socket = endpoint.socket.clone();
+            let probe = Probe {
+                socket,
+                ..probe.clone()
+            };
+            probes.insert(key, probe);
         }
     }
     probes
@@ -108,6 +128,38 @@ pub(crate) fn verdict(health: Health) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sockets_are_probed_by_every_node_for_itself() {
+        let text = "{kind: Cluster, name: a, endpoints: ['unix:/run/a', '10.0.0.1:80'], probe: {tcp: true}}";
+        let set = proxy_config::parse_documents("in", text).unwrap();
+        let target = proxy_config::compiled::Target {
+            node: "n".parse().unwrap(),
+            labels: BTreeMap::new(),
+            proxy_ip: [127, 0, 0, 1].into(),
+        };
+        let set = set.into_iter().collect();
+        let compiled = proxy_config::compile(&set, &target, None, model::ConfigRevision(1));
+        let probes = probes(&compiled.config);
+        let live: BTreeSet<_> = (1..=9).map(NodeId).collect();
+        let share = |node| {
+            assign(&probes, &live, NodeId(node))
+                .share(NodeId(node))
+                .collect()
+        };
+        let shares: Vec<Vec<EndpointKey>> = (1..=9).map(share).collect();
+        let is_socket = |key: &&EndpointKey| probes[key].socket.is_some();
+        let sockets = shares
+            .iter()
+            .map(|share| share.iter().filter(is_socket).count());
+        assert_eq!(sockets.collect::<Vec<_>>(), [1; 9]);
+        let shared = shares
+            .iter()
+            .flatten()
+            .filter(|key| !is_socket(key))
+            .count();
+        assert_eq!(shared, 3);
+    }
 
     #[tokio::test]
     async fn while_the_node_drains_the_loop_neither_spins_nor_ends() {

@@ -108,7 +108,8 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         .map(|tls| Arc::new(tls::cluster(tls, spec.http)));
     let name = resource.name();
     let endpoint = |endpoint: &crate::resource::EndpointSpec| Endpoint {
-        address: endpoint.address().0,
+        address: endpoint.address().identity(),
+        socket: endpoint.address().socket().cloned(),
         weight: endpoint.weight(),
         zone: endpoint.zone().map(|zone| zone.shared().clone()),
         priority: endpoint.priority(),
@@ -165,6 +166,7 @@ fn probe(spec: &ProbeSpec) -> Probe {
     Probe {
         kind,
         tls: None,
+        socket: None,
         every: time(spec.every, PROBE_EVERY),
         timeout: time(spec.timeout, PROBE_TIMEOUT),
         unhealthy_after: spec.unhealthy_after.unwrap_or(UNHEALTHY_AFTER),

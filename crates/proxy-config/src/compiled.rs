@@ -301,8 +301,10 @@ pub struct Cluster {
 /// One upstream address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where it listens.
+    /// Where it listens; for a Unix socket, an address that stands for it.
     pub address: SocketAddr,
+    /// The path of the Unix socket, if it is one.
+    pub socket: Option<Arc<str>>,
     /// Its share, relative to the others'; at least 1.
     pub weight: u32,
     /// The zone that it is in.
@@ -313,6 +315,16 @@ pub struct Endpoint {
     pub labels: Labels,
 }
 
+impl Endpoint {
+    /// Where it listens, for people.
+    pub fn label(&self) -> String {
+        match &self.socket {
+            Some(path) => format!("unix:{path}"),
+            None => self.address.to_string(),
+        }
+    }
+}
+
 /// An active health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
@@ -320,6 +332,8 @@ pub struct Probe {
     pub kind: ProbeKind,
     /// How TLS is spoken below that, if it is.
     pub tls: Option<Arc<ClusterTls>>,
+    /// The Unix socket to ask in place of an address.
+    pub socket: Option<Arc<str>>,
     /// The time between two probes of one prober.
     pub every: Duration,
     /// The time for an answer.

@@ -406,7 +406,7 @@ fn targets(
 ) -> Vec<ExplainedTarget> {
     let endpoint =
         |cluster: &Cluster, chosen: Option<&Labels>, endpoint: &Endpoint| ExplainedEndpoint {
-            address: endpoint.address.to_string(),
+            address: endpoint.label(),
             weight: endpoint.weight,
             zone: endpoint.zone.as_deref().map(str::to_owned),
             priority: endpoint.priority,

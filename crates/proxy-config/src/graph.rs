@@ -173,12 +173,8 @@ impl Builder {
         let id = format!("cluster:{}", cluster.key);
         if self.node(&id, GraphNodeKind::Cluster, cluster.name.to_string()) {
             for endpoint in &cluster.endpoints {
-                let endpoint_id = format!("endpoint:{}/{}", cluster.key, endpoint.address);
-                self.node(
-                    &endpoint_id,
-                    GraphNodeKind::Endpoint,
-                    endpoint.address.to_string(),
-                );
+                let endpoint_id = format!("endpoint:{}/{}", cluster.key, endpoint.label());
+                self.node(&endpoint_id, GraphNodeKind::Endpoint, endpoint.label());
                 self.edge(&id, &endpoint_id, String::new());
             }
         }

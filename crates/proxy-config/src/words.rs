@@ -3,6 +3,7 @@
 //! Owns that a value of these types is well-formed: what holds one need not check again. Never
 //! knows whether what a word refers to exists.
 
+mod address;
 mod http;
 mod server_name;
 mod tls;
@@ -16,6 +17,7 @@ use crate::compiled::ResourceName;
 use crate::host::Authority;
 use crate::path::{EscapedSlashes, normalize_path};
 
+pub use address::Address;
 pub use http::{HeaderText, HostPort, UpgradeName};
 pub use server_name::ServerName;
 pub(crate) use tls::is_host_name;
@@ -227,34 +229,6 @@ text_form!(
     "`:port` for the node's proxy address, or `ip:port`.",
     "^.*:[0-9]+$"
 );
-
-/// The address of an endpoint: IP and port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Address(pub SocketAddr);
-
-impl FromStr for Address {
-    type Err = WordFault;
-
-    fn from_str(text: &str) -> Result<Self, WordFault> {
-        match text.parse::<SocketAddr>() {
-            Ok(address) if address.port() > 0 && !address.ip().is_unspecified() => {
-                Ok(Self(address))
-            }
-            _ => Err(WordFault(format!(
-                "{text:?} is not an address to connect to; write ip:port such as 10.0.0.1:8000 \
-                 (host names are not supported yet)"
-            ))),
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-text_form!(Address, "An address, as ip:port.", "^.*:[0-9]+$");
 
 /// A path to match: begins with `/`, has no query, and is in the form to which requests are
 /// normalised (else it could never match).

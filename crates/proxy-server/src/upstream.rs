@@ -78,7 +78,7 @@ impl Upstream {
                 known.find(|known| known.address == endpoint.address)
             });
             kept.cloned()
-                .unwrap_or_else(|| Rc::new(Endpoint::new(endpoint.address, unmeasured)))
+                .unwrap_or_else(|| Rc::new(Endpoint::new(endpoint, unmeasured)))
         });
         let endpoints = endpoints.collect();
         // Workers must not march in step, or all of them would start at the same endpoint.

@@ -19,9 +19,11 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 mod stream;
 mod tls;
+mod unix;
 
 pub(crate) use stream::{Alpn, Stream};
 pub(crate) use tls::HandshakeFault;
+pub(crate) use unix::connect_unix;
 
 use stream::Transport;
 use tls::{RECORD_BYTES_LITTLE, Tls};

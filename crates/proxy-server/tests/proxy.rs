@@ -59,6 +59,8 @@ mod tls;
 mod upgrades;
 #[path = "proxy/tls_optional.rs"]
 mod tls_optional;
+#[path = "proxy/unix_sockets.rs"]
+mod unix_sockets;
 #[path = "proxy/upstream2.rs"]
 mod upstream2;
 #[path = "proxy/upstream_tls.rs"]

@@ -66,7 +66,11 @@ impl Mesh for MeshService {
                 let health = health.health(&cluster.key, endpoint.address);
                 EndpointHealth {
                     verdict: crate::health::verdict(health),
-                    unhealthy_by: self.accusers(&peers, &cluster.key, endpoint.address),
+                    unhealthy_by: match endpoint.socket {
+                        None => self.accusers(&peers, &cluster.key, endpoint.address),
+                        // Others speak of sockets of their own.
+                        Some(_) => self.accusers(&Peers::default(), &cluster.key, endpoint.address),
+                    },
                     ejected: self.ejection(&cluster.key, endpoint.address),
                 }
             });

@@ -41,6 +41,7 @@ fn address(index: usize) -> SocketAddr {
 
 fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
     let endpoint = |(index, &weight)| Endpoint {
+        socket: None,
         address: address(index),
         weight,
         zone: None,

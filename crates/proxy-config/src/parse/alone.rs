@@ -151,6 +151,14 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     }
     if let Some(tls) = &spec.tls {
         tls::check_cluster(tls, findings);
+        let nameless = tls.sni.is_none() && tls.subject_alt_names.is_empty();
+        let has_socket = spec
+            .endpoints
+            .iter()
+            .any(|e| e.address().socket().is_some());
+        findings.refuse_if(nameless && has_socket, "tls.sni", || {
+            "a Unix socket has no name that a certificate could be for; give one".into()
+        });
     }
 }
 

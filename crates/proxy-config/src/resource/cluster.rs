@@ -17,7 +17,8 @@ use crate::words::{Address, Name, ProbePath};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterSpec {
-    /// The endpoints: `ip:port`, or with weight and zone.
+    /// The endpoints: `ip:port`, or `unix:/path` for a socket of the node, or with weight and zone.
+    /// What is at a path may be another server on each node: it is judged by each node for itself.
     pub endpoints: Vec<EndpointSpec>,
     /// Which HTTP the endpoints are spoken to, whatever the clients speak; left out: `h1`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -136,10 +137,10 @@ fn is_one(number: &u32) -> bool {
 
 impl EndpointSpec {
     /// Where it listens.
-    pub fn address(&self) -> Address {
+    pub fn address(&self) -> &Address {
         match self {
-            Self::Address(address) => *address,
-            Self::Fields(fields) => fields.address,
+            Self::Address(address) => address,
+            Self::Fields(fields) => &fields.address,
         }
     }
 

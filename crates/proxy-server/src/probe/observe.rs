@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::callers::Callers;
-use crate::wire::{HandshakeFault, Stream};
+use crate::wire::{HandshakeFault, Stream, connect_unix};
 
 /// The most bytes of answer that are read: heads are far shorter.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -68,7 +68,10 @@ pub(super) async fn observe(
     callers: &Callers,
 ) -> Result<(), ProbeFault> {
     let attempt = async {
-        let stream = other_end(TcpStream::connect(address).await?)?;
+        let stream = match &probe.socket {
+            Some(path) => connect_unix(path).await?,
+            None => other_end(TcpStream::connect(address).await?)?,
+        };
         let stream = match &probe.tls {
             None => Stream::from(stream),
             Some(tls) => {
@@ -80,11 +83,11 @@ pub(super) async fn observe(
         match &probe.kind {
             ProbeKind::Tcp => Ok(()),
             ProbeKind::Grpc { service, host } => {
-                let default = address.to_string();
+                let default = default_host(address, probe);
                 grpc::ask(stream, service, host.as_deref().unwrap_or(&default)).await
             }
             ProbeKind::Http { path, host } => {
-                let default = address.to_string();
+                let default = default_host(address, probe);
                 ask(stream, path, host.as_deref().unwrap_or(&default)).await
             }
         }
@@ -92,6 +95,14 @@ pub(super) async fn observe(
     tokio::time::timeout(probe.timeout, attempt)
         .await
         .unwrap_or(Err(ProbeFault::TimedOut))
+}
+
+/// The host of who has none of its own.
+fn default_host(address: SocketAddr, probe: &Probe) -> String {
+    match probe.socket {
+        Some(_) => "localhost".to_owned(),
+        None => address.to_string(),
+    }
 }
 
 /// `stream`, unless it is connected to itself.
@@ -164,6 +175,7 @@ mod tests {
     fn http() -> Probe {
         Probe {
             tls: None,
+            socket: None,
             kind: ProbeKind::Http {
                 path: "/healthz".into(),
                 host: None,

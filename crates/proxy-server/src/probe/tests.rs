@@ -12,6 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn tcp(unhealthy_after: u32) -> Probe {
     Probe {
         tls: None,
+        socket: None,
         kind: ProbeKind::Tcp,
         every: Duration::from_millis(20),
         timeout: Duration::from_secs(5),

@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep};
 
 use super::limits::Permit;
 use super::pool::{Life, OpenConnection};
-use super::{Connection, Upstream};
+use super::{Connection, Endpoint, Upstream};
 use crate::deadline::{Timer, earlier};
-use crate::wire::{Alpn, HandshakeFault, Stream};
+use crate::wire::{Alpn, HandshakeFault, Stream, connect_unix};
 
 /// A request that waits at the limit looks this often whether another worker freed a place. Places
 /// that this worker frees wake it at once.
@@ -153,8 +153,8 @@ async fn open(
     counters.connections.increment();
     let patience = Instant::now() + upstream.cluster.connect_timeout;
     let due = earlier(limit.0, Some(patience));
-    let address = upstream.endpoints[endpoint].address;
-    let stream = match timer.until(|| due, reach(upstream, address)).await {
+    let reached = reach(upstream, &upstream.endpoints[endpoint]);
+    let stream = match timer.until(|| due, reached).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(fault)) => {
             counters.connect_failures.increment();
@@ -181,17 +181,13 @@ async fn open(
     })
 }
 
-/// A connection to this address, ready for the first byte of a request.
-async fn reach(upstream: &Upstream, address: SocketAddr) -> Result<Stream, ConnectFault> {
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(ConnectFault::Failed)?;
-    // Answers a request in one piece; without it small pieces of a body would wait for
-    // acknowledgements.
-    stream.set_nodelay(true).map_err(ConnectFault::Failed)?;
-    if let Some(keepalive) = &upstream.cluster.connections.tcp_keepalive {
-        keep_alive(&stream, keepalive).map_err(ConnectFault::Failed)?;
-    }
+/// A connection to this endpoint, ready for the first byte of a request.
+async fn reach(upstream: &Upstream, endpoint: &Endpoint) -> Result<Stream, ConnectFault> {
+    let stream = match &endpoint.socket {
+        Some(path) => connect_unix(path).await,
+        None => connect_tcp(upstream, endpoint.address).await,
+    };
+    let stream = stream.map_err(ConnectFault::Failed)?;
     let Some(tls) = &upstream.cluster.tls else {
         return Ok(stream.into());
     };
@@ -200,11 +196,11 @@ async fn reach(upstream: &Upstream, address: SocketAddr) -> Result<Stream, Conne
         return Err(ConnectFault::Tls(None));
     };
     let handshake = async {
-        let session = calling.session(tls.sni.as_deref(), address.ip())?;
+        let session = calling.session(tls.sni.as_deref(), endpoint.address.ip())?;
         Stream::secure(stream, &[], session).await
     };
     let secured = handshake.await.map_err(|fault| {
-        tracing::debug!(%address, %fault, "a TLS handshake with an upstream failed");
+        tracing::debug!(endpoint = &*endpoint.label, %fault, "a TLS handshake with an upstream failed");
         ConnectFault::Tls(match fault {
             HandshakeFault::Breach(breach) => Some(breach.class()),
             HandshakeFault::Unbegun | HandshakeFault::Closed(_) => None,
@@ -216,6 +212,17 @@ async fn reach(upstream: &Upstream, address: SocketAddr) -> Result<Stream, Conne
         return Err(ConnectFault::Tls(Some(BreachClass::Alpn)));
     }
     Ok(secured)
+}
+
+async fn connect_tcp(upstream: &Upstream, address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Answers a request in one piece; without it small pieces of a body would wait for
+    // acknowledgements.
+    stream.set_nodelay(true)?;
+    if let Some(keepalive) = &upstream.cluster.connections.tcp_keepalive {
+        keep_alive(&stream, keepalive)?;
+    }
+    Ok(stream)
 }
 
 /// Lets the kernel ask the other side while it is silent.

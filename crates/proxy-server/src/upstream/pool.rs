@@ -6,10 +6,11 @@
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_balance::Ewma;
-use proxy_config::compiled::Connections;
+use proxy_config::compiled::{self, Connections};
 use tokio::time::Instant;
 
 use super::http2::Streams;
@@ -24,6 +25,8 @@ const IDLE_MAX: usize = 512;
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) address: SocketAddr,
+    /// The path of the Unix socket, if it is one.
+    pub(crate) socket: Option<Arc<str>>,
     /// The address as text, for the access log.
     pub(crate) label: Box<str>,
     active: Cell<u32>,
@@ -94,12 +97,12 @@ impl Life {
 /// Counts an open connection.
 #[derive(Debug)]
 pub(super) struct OpenConnection {
-    shared: std::sync::Arc<super::ClusterShared>,
+    shared: Arc<super::ClusterShared>,
     worker: usize,
 }
 
 impl OpenConnection {
-    pub(super) fn new(shared: std::sync::Arc<super::ClusterShared>, worker: usize) -> Self {
+    pub(super) fn new(shared: Arc<super::ClusterShared>, worker: usize) -> Self {
         let open = Self { shared, worker };
         open.counter().increment();
         open
@@ -127,10 +130,11 @@ impl Drop for InUse {
 }
 
 impl Endpoint {
-    pub(crate) fn new(address: SocketAddr, ewma: Ewma) -> Self {
+    pub(crate) fn new(endpoint: &compiled::Endpoint, ewma: Ewma) -> Self {
         Self {
-            address,
-            label: address.to_string().into(),
+            address: endpoint.address,
+            socket: endpoint.socket.clone(),
+            label: endpoint.label().into(),
             active: Cell::new(0),
             ewma: Cell::new(ewma),
             eligible_since: Cell::new(None),

@@ -132,6 +132,7 @@ mod tests {
         });
         let probe = Probe {
             tls: None,
+            socket: None,
             kind: ProbeKind::Grpc {
                 service: "a.B".into(),
                 host: None,
