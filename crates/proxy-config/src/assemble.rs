@@ -37,6 +37,7 @@ pub(crate) use server_names::tls_routes;
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+const UDP_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const PANIC_THRESHOLD: u8 = 50;
 const RING_SIZE: u32 = 1024;
 const AGGRESSION: u32 = 1;
@@ -186,6 +187,11 @@ fn limits(spec: &LimitsSpec) -> Limits {
 /// The idle timeout of a TCP listener.
 pub(crate) fn tcp_idle_timeout(given: Option<Time>) -> Option<Duration> {
     limit(given, IDLE_TIMEOUT)
+}
+
+/// The idle timeout of a UDP listener.
+pub(crate) fn udp_idle_timeout(given: Option<Time>) -> Option<Duration> {
+    limit(given, UDP_IDLE_TIMEOUT)
 }
 
 /// The choice among clusters that are all there. Those with weight 0 get nothing, and no place.

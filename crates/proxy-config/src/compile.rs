@@ -11,7 +11,7 @@ use model::ConfigRevision;
 use crate::assemble;
 use crate::compiled::{
     CompiledConfig, HttpListener, Listener, Protocol, ResourceName, Target, TcpListener,
-    TlsPassthrough,
+    TlsPassthrough, UdpListener,
 };
 use crate::fault::Fault;
 use crate::link::{Linked, attaches};
@@ -247,6 +247,11 @@ impl<'a> Projection<'a> {
                 let to = assemble::split(spec.to.as_ref()?, resource, &self.linked.clusters)?;
                 let idle_timeout = assemble::tcp_idle_timeout(spec.idle_timeout);
                 Protocol::Tcp(TcpListener { to, idle_timeout })
+            }
+            ListenerProtocol::Udp => {
+                let to = assemble::split(spec.to.as_ref()?, resource, &self.linked.clusters)?;
+                let idle_timeout = assemble::udp_idle_timeout(spec.idle_timeout);
+                Protocol::Udp(UdpListener { to, idle_timeout })
             }
             ListenerProtocol::TlsPassthrough => {
                 let clusters = &self.linked.clusters;

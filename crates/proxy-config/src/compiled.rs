@@ -85,8 +85,13 @@ impl Listener {
     pub fn router(&self) -> Option<&Arc<Router>> {
         match &self.protocol {
             Protocol::Http(http) => Some(&http.router),
-            Protocol::Tcp(_) | Protocol::TlsPassthrough(_) => None,
+            Protocol::Tcp(_) | Protocol::Udp(_) | Protocol::TlsPassthrough(_) => None,
         }
+    }
+
+    /// Whether it takes datagrams, which have ports of their own.
+    pub fn is_udp(&self) -> bool {
+        matches!(self.protocol, Protocol::Udp(_))
     }
 
     /// What is spoken there, for people.
@@ -99,6 +104,7 @@ impl Listener {
             (Protocol::Http(_), Some(_)) => "http over TLS",
             (Protocol::Tcp(_), None) => "tcp",
             (Protocol::Tcp(_), Some(_)) => "tcp over TLS",
+            (Protocol::Udp(_), _) => "udp",
             (Protocol::TlsPassthrough(_), _) => "TLS, passed on",
         }
     }
@@ -121,6 +127,8 @@ pub enum Protocol {
     Http(HttpListener),
     /// Bytes, passed to one of some clusters.
     Tcp(TcpListener),
+    /// Datagrams, in sessions.
+    Udp(UdpListener),
     /// TLS that is passed on as it is, by the name that is asked for.
     TlsPassthrough(TlsPassthrough),
 }
@@ -140,6 +148,15 @@ pub struct TcpListener {
     /// Where connections go.
     pub to: Split,
     /// A connection without a byte in either direction for so long is closed. `None`: never.
+    pub idle_timeout: Option<Duration>,
+}
+
+/// A UDP listener's target.
+#[derive(Debug)]
+pub struct UdpListener {
+    /// Where sessions go.
+    pub to: Split,
+    /// A session without a datagram in either direction for so long is over. `None`: never.
     pub idle_timeout: Option<Duration>,
 }
 

@@ -297,8 +297,6 @@ fn unknown_field(name: &str, known: &[&str]) -> String {
 /// Words of later versions, so that who knows Envoy or the road map gets a straight answer.
 fn later(word: &str) -> bool {
     const WORDS: &[&str] = &[
-        "udp",
-        "tls_passthrough",
         "filters",
         "direct_response",
         "outlier",

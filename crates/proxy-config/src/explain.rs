@@ -237,7 +237,8 @@ pub fn explain(
         Ok(listener) => {
             explanation.listener = Some(ExplainedListener::new(listener));
             match &listener.protocol {
-                Protocol::Tcp(tcp) => explanation.pass(tcp, health),
+                Protocol::Tcp(tcp) => explanation.pass(&tcp.to, tcp.idle_timeout, health),
+                Protocol::Udp(udp) => explanation.pass(&udp.to, udp.idle_timeout, health),
                 Protocol::TlsPassthrough(tls) => explanation.pass_tls(tls, ask, health),
                 Protocol::Http(http) => explanation
                     .walk(config, http, ask, health)
@@ -254,13 +255,16 @@ fn listener<'a>(config: &'a CompiledConfig, ask: &Ask) -> Result<&'a Listener, S
     let found = match (&ask.listener, ask.port) {
         (Some(name), _) => all()
             .find(|listener| listener.name.to_string() == *name || *listener.name.name == **name),
-        (None, Some(port)) => all().find(|listener| listener.bind.port() == port),
+        (None, Some(port)) => {
+            all().find(|listener| listener.bind.port() == port && listener.is_udp() == ask.udp)
+        }
         (None, None) => all().find(|listener| listener.router().is_some()),
     };
     found.ok_or_else(|| {
         let known: Vec<_> = all().map(|l| format!("{} ({})", l.name, l.bind)).collect();
         let wanted = match (&ask.listener, ask.port) {
             (Some(name), _) => format!("is called {name}"),
+            (None, Some(port)) if ask.udp => format!("has port {port} of UDP"),
             (None, Some(port)) => format!("has port {port}"),
             (None, None) => "speaks http".to_owned(),
         };

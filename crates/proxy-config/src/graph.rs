@@ -114,6 +114,7 @@ impl Builder {
                 }
             }
             Protocol::Tcp(tcp) => self.split(&id, &tcp.to),
+            Protocol::Udp(udp) => self.split(&id, &udp.to),
             Protocol::TlsPassthrough(tls) => {
                 let name = &listener.name;
                 for (index, route) in tls.routes.routes().iter().enumerate() {

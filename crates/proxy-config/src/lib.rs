@@ -66,6 +66,6 @@ pub use tree::INPUT_BYTES_MAX;
 pub use units::{Size, Time, UnitFault};
 pub use words::{
     Address, AlpnName, Bind, DEFAULT_NAMESPACE, FilePath, GrpcName, HeaderName, HeaderText,
-    HostPort, Method, Name, PathText, ProbePath, Reference, ServerName, SubjectName,
-    UpgradeName, WordFault,
+    HostPort, Method, Name, PathText, ProbePath, Reference, ServerName, SubjectName, UpgradeName,
+    WordFault,
 };

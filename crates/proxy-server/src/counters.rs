@@ -82,6 +82,7 @@ pub(crate) struct ListenerCounters {
     pub(crate) proxy_protocol_refused: Counter,
     /// What the first messages of TLS told that is passed on, by [`Inspected::index`].
     pub(crate) inspected: [Counter; Inspected::ALL.len()],
+    pub(crate) udp: UdpCounters,
     /// TLS connections that came about.
     pub(crate) handshakes: Counter,
     /// Those of them that went on from an earlier one.
@@ -93,6 +94,17 @@ pub(crate) struct ListenerCounters {
     /// By [`Refusal::index`].
     pub(crate) refused: [Counter; Refusal::ALL.len()],
     pub(crate) time: Histogram,
+}
+
+/// What one worker counted of datagrams at one listener; its sessions are connections.
+#[derive(Debug, Default)]
+pub(crate) struct UdpCounters {
+    pub(crate) received: Counter,
+    pub(crate) sent: Counter,
+    /// Those that no session could be had for, or that a client did not take.
+    pub(crate) dropped: Counter,
+    /// Sessions that fell silent.
+    pub(crate) idle: Counter,
 }
 
 /// What one worker counted at one cluster.
@@ -121,6 +133,8 @@ pub(crate) struct ClusterCounters {
     /// Copies of requests that were sent here, and that were not.
     pub(crate) mirrors: Counter,
     pub(crate) mirror_overflows: Counter,
+    /// Datagrams that could not be sent at once.
+    pub(crate) datagrams_dropped: Counter,
     /// By the hundreds digit, from 1xx.
     pub(crate) responses: [Counter; 5],
     pub(crate) time: Histogram,

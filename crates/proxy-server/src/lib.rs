@@ -22,6 +22,7 @@ mod proxy_protocol;
 mod refusal;
 mod server;
 mod tcp;
+mod udp;
 mod upkeep;
 mod upstream;
 mod wire;

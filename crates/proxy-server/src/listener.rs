@@ -94,6 +94,12 @@ impl Slot {
         self.is_cut.get()
     }
 
+    /// It closed then.
+    pub(crate) fn begin_drain(&self, now: Instant) {
+        self.drain_began.set(Some(now));
+        self.drain.notify_waiters();
+    }
+
     /// Whether the listener closed.
     pub(crate) fn is_draining(&self) -> bool {
         self.drain_began.get().is_some()
@@ -120,8 +126,7 @@ pub(crate) async fn run(
     let close = accept(&worker, &slot, &socket, &mut connections, close).await;
     take_queue(&worker, &slot, socket, &mut connections);
     let now = Instant::now();
-    slot.drain_began.set(Some(now));
-    slot.drain.notify_waiters();
+    slot.begin_drain(now);
     let _ = close.closed.send(());
     let ends = now + close.limit;
     if timeout_at(ends, all_ended(&mut connections)).await.is_ok() {
@@ -261,6 +266,8 @@ async fn serve_prepared(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream, p
     };
     match slot.serving().listener.protocol {
         Protocol::Http(_) => http::serve(worker, slot, stream, peer).await,
+        // The socket is one of TCP; the listener became another one.
+        Protocol::Udp(_) => {}
         Protocol::Tcp(_) | Protocol::TlsPassthrough(_) => {
             tcp::serve(worker, slot, stream, peer).await;
         }
@@ -268,7 +275,7 @@ async fn serve_prepared(worker: Rc<Worker>, slot: Rc<Slot>, stream: TcpStream, p
 }
 
 /// A connection ended. A panic there is a fault of ours and has cost that connection only.
-fn note(ended: Result<(), JoinError>) {
+pub(crate) fn note(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {

@@ -4,6 +4,7 @@
 
 mod outlier;
 mod tls;
+mod udp;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -85,6 +86,7 @@ impl Collector for ProxyMetrics {
         encode_listeners(&mut encoder, &sources)?;
         encode_clusters(&mut encoder, &sources)?;
         tls::encode(&mut encoder, &sources, &self.certificates)?;
+        udp::encode(&mut encoder, &sources)?;
         let help = "Time that a worker was at work, not waiting for anything to do";
         let mut metric =
             encoder.encode_descriptor("worker_busy_seconds", help, None, MetricType::Counter)?;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
 use crate::access_log::LogQueue;
-use crate::bind::{BindError, bind};
+use crate::bind::{BindError, Bound, Place, Transport, bind};
 use crate::certificates::{Certificates, ListenersTls};
 use crate::listener::Serving;
 use crate::metrics::ProxyMetrics;
@@ -85,15 +85,15 @@ pub struct ProxyServer {
 struct Active {
     name: ResourceName,
     /// As the config has it.
-    asked: SocketAddr,
+    asked: Place,
     /// As the sockets have it.
-    address: SocketAddr,
+    place: Place,
     listener: Arc<Listener>,
     tls: Option<Arc<Listening>>,
 }
 
 /// Sockets to hand to the workers.
-type Opened = Vec<(SocketAddr, Vec<TcpListener>)>;
+type Opened = Vec<(Place, Vec<Bound>)>;
 
 impl ProxyServer {
     /// Starts the workers. Nothing is served before the first [`ProxyServer::apply`].
@@ -144,7 +144,8 @@ impl ProxyServer {
             self.load_clusters(&config, &snapshot).await;
             self.upkeep.adopt(&config, &snapshot.clusters).await;
             let close = plan.closing(&bound);
-            self.command_apply(&snapshot, opened, &close).await;
+            self.command_apply(&snapshot, opened, (&close, &plan.wanted()))
+                .await;
             bound.clone_from(&plan.active);
             // An address may have been in the way of one that is wanted (`0.0.0.0` and `127.0.0.1`
             // with one port); now that it is closed, those can be bound.
@@ -257,7 +258,7 @@ impl ProxyServer {
                 counters,
                 tls: active.tls.clone(),
             };
-            serving.insert(active.address, entry);
+            serving.insert(active.place, entry);
         }
         sources.listeners = listeners;
         sources.config = config.clone();
@@ -273,18 +274,19 @@ impl ProxyServer {
         &self,
         snapshot: &Arc<Snapshot>,
         mut opened: Opened,
-        close: &[SocketAddr],
+        (close, wanted): (&[Place], &[Place]),
     ) {
         let mut waits = Vec::new();
         for (index, worker) in self.workers.iter().enumerate() {
             let share = opened
                 .iter_mut()
-                .filter_map(|(address, sockets)| sockets.pop().map(|socket| (*address, socket)));
+                .filter_map(|(place, sockets)| sockets.pop().map(|socket| (*place, socket)));
             let (done, told) = oneshot::channel();
             let apply = Apply {
                 snapshot: snapshot.clone(),
                 open: share.collect(),
                 close: close.to_vec(),
+                wanted: wanted.to_vec(),
                 done,
             };
             if worker.send(Command::Apply(apply)).await.is_ok() {
@@ -326,41 +328,45 @@ impl Plan {
             tls,
         };
         for (name, listener) in &config.listeners {
-            let asked = listener.bind;
-            plan.asked.push((name.clone(), asked));
+            let address = listener.bind;
+            let asked = place(listener);
+            plan.asked.push((name.clone(), address));
             let twin = plan
                 .active
                 .iter()
-                .find(|a| a.asked == asked && asked.port() != 0);
+                .find(|a| a.asked == asked && address.port() != 0);
             if let Some(twin) = twin {
                 let by = twin.name.to_string();
-                let error = BindError::Conflict { address: asked, by };
-                plan.failed.push((name.clone(), asked, error));
+                let error = BindError::Conflict { address, by };
+                plan.failed.push((name.clone(), address, error));
                 continue;
             }
             if let Some(Err(fault)) = plan.tls.get(name) {
                 let error = BindError::Tls(fault.clone());
-                plan.fail(name, asked, error, before, |old| old.clone());
+                plan.fail(name, address, error, before, |old| old.clone());
                 continue;
             }
             let kept = before
                 .iter()
-                .find(|known| known.asked == asked && (asked.port() != 0 || known.name == *name));
+                .find(|known| known.asked == asked && (address.port() != 0 || known.name == *name));
             if let Some(kept) = kept {
-                plan.serve(name, listener, kept.address);
+                plan.serve(name, listener, kept.place);
                 continue;
             }
+            // One that was closed before may still answer its clients from there.
+            let may_go = |a: &Active| a.place.overlaps(asked);
+            let may_go = asked.transport == Transport::Udp || before.iter().any(may_go);
             match bind(asked, workers) {
-                Ok((address, sockets)) => {
-                    plan.opened.push((address, sockets));
-                    plan.serve(name, listener, address);
+                Ok((place, sockets)) => {
+                    plan.opened.push((place, sockets));
+                    plan.serve(name, listener, place);
                 }
-                Err(BindError::InUse(_)) if before.iter().any(|a| overlap(a.address, asked)) => {
+                Err(BindError::InUse(_)) if may_go => {
                     plan.blocked.push((name.clone(), listener.clone()));
                 }
                 Err(error) => {
                     let tls = plan.listener_tls(name);
-                    plan.fail(name, asked, error, before, |old| Active {
+                    plan.fail(name, address, error, before, |old| Active {
                         listener: listener.clone(),
                         tls,
                         ..old.clone()
@@ -371,11 +377,11 @@ impl Plan {
         plan
     }
 
-    fn serve(&mut self, name: &ResourceName, listener: &Arc<Listener>, address: SocketAddr) {
+    fn serve(&mut self, name: &ResourceName, listener: &Arc<Listener>, at: Place) {
         self.active.push(Active {
             name: name.clone(),
-            asked: listener.bind,
-            address,
+            asked: place(listener),
+            place: at,
             listener: listener.clone(),
             tls: self.listener_tls(name),
         });
@@ -406,30 +412,33 @@ impl Plan {
         self.failed.push((name.clone(), asked, error));
         let old = before.iter().find(|known| known.name == *name);
         if let Some(old) = old
-            && !self
-                .active
-                .iter()
-                .any(|active| active.address == old.address)
+            && !self.active.iter().any(|active| active.place == old.place)
         {
             self.active.push(goes_on(old));
         }
     }
 
-    /// The addresses that were served before and are not any more.
-    fn closing(&self, before: &[Active]) -> Vec<SocketAddr> {
-        let stays = |address| self.active.iter().any(|active| active.address == address);
-        let addresses = before.iter().map(|known| known.address);
-        addresses.filter(|address| !stays(*address)).collect()
+    /// Where was served before and is not any more.
+    fn closing(&self, before: &[Active]) -> Vec<Place> {
+        let stays = |place| self.active.iter().any(|active| active.place == place);
+        let places = before.iter().map(|known| known.place);
+        places.filter(|place| !stays(*place)).collect()
+    }
+
+    /// What is blocked wants these places, whoever still answers from there.
+    fn wanted(&self) -> Vec<Place> {
+        let blocked = self.blocked.iter();
+        blocked.map(|(_, listener)| place(listener)).collect()
     }
 
     /// Binds what was blocked, each once.
     fn open_blocked(&mut self, workers: usize) -> Opened {
         let mut opened = Vec::new();
         for (name, listener) in std::mem::take(&mut self.blocked) {
-            match bind(listener.bind, workers) {
-                Ok((address, sockets)) => {
-                    opened.push((address, sockets));
-                    self.serve(&name, &listener, address);
+            match bind(place(&listener), workers) {
+                Ok((place, sockets)) => {
+                    opened.push((place, sockets));
+                    self.serve(&name, &listener, place);
                 }
                 Err(error) => self.failed.push((name, listener.bind, error)),
             }
@@ -443,7 +452,7 @@ impl Plan {
             let active = self.active.iter().find(|active| active.name == *name);
             let result = match (failed, active) {
                 (Some((_, _, error)), _) => Err(error.clone()),
-                (None, Some(active)) => Ok(active.address),
+                (None, Some(active)) => Ok(active.place.address),
                 (None, None) => Err(BindError::InUse(*bind)),
             };
             ListenerOutcome {
@@ -456,9 +465,14 @@ impl Plan {
     }
 }
 
-/// Whether two addresses cannot be bound at the same time.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    a.port() == b.port()
-        && a.is_ipv4() == b.is_ipv4()
-        && (a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified())
+/// Where a listener wants to be.
+fn place(listener: &Listener) -> Place {
+    let transport = match listener.is_udp() {
+        true => Transport::Udp,
+        false => Transport::Tcp,
+    };
+    Place {
+        transport,
+        address: listener.bind,
+    }
 }

@@ -46,7 +46,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, pe
     let (mut reader, writer) = stream.split();
     let way = match &serving.listener.protocol {
         // The listener became another one; its old clients come again.
-        Protocol::Http(_) => return,
+        Protocol::Http(_) | Protocol::Udp(_) => return,
         Protocol::Tcp(tcp) => Ok((&tcp.to, tcp.idle_timeout)),
         Protocol::TlsPassthrough(tls) => {
             let limit = started + worker.routing().config.defaults.head_timeout;

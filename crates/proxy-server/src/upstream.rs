@@ -5,6 +5,7 @@
 
 mod choice;
 mod connect;
+mod datagrams;
 mod ejections;
 mod http2;
 mod limits;
@@ -22,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(crate) use connect::{ConnectFault, Limit, Wanted, connect};
+pub(crate) use datagrams::{Datagrams, open as open_datagrams};
 pub(crate) use ejections::Ejections;
 pub(crate) use http2::{Place, place};
 pub(crate) use limits::{ClusterShared, Permit};

@@ -7,7 +7,6 @@ mod routing;
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +14,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::RuntimeMetrics;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -24,8 +23,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 pub(crate) use routing::{Routing, Snapshot};
 
 use crate::access_log::{AccessLog, LogQueue};
+use crate::bind::{Bound, Place, Transport};
 use crate::clock::WallClock;
 use crate::listener::{self, Close, Slot};
+use crate::udp;
 
 /// So many commands may wait for a worker; whoever sends more waits.
 pub(crate) const COMMANDS_MAX: usize = 16;
@@ -48,10 +49,12 @@ pub(crate) enum Command {
 #[derive(Debug)]
 pub(crate) struct Apply {
     pub(crate) snapshot: Arc<Snapshot>,
-    /// New sockets, by the address that they are bound to.
-    pub(crate) open: Vec<(SocketAddr, StdTcpListener)>,
-    /// The addresses of sockets to close.
-    pub(crate) close: Vec<SocketAddr>,
+    /// New sockets, by where they are bound.
+    pub(crate) open: Vec<(Place, Bound)>,
+    /// Where sockets are to close.
+    pub(crate) close: Vec<Place>,
+    /// Where others are to be: what was closed there has to end.
+    pub(crate) wanted: Vec<Place>,
     /// Told when it is in force here.
     pub(crate) done: oneshot::Sender<()>,
 }
@@ -189,13 +192,13 @@ struct Listeners {
     worker: Rc<Worker>,
     open: Vec<Open>,
     /// Closed ones whose connections are still draining.
-    draining: Vec<JoinHandle<()>>,
+    draining: Vec<(Place, JoinHandle<()>)>,
     /// Whether there was a change that not everybody has heard of.
     are_changed: bool,
 }
 
 struct Open {
-    address: SocketAddr,
+    place: Place,
     slot: Rc<Slot>,
     close: oneshot::Sender<Close>,
     task: JoinHandle<()>,
@@ -216,67 +219,83 @@ impl Listeners {
             snapshot,
             open,
             close,
+            wanted,
             done,
         } = apply;
         let previous = self.worker.routing();
         let routing = Routing::new(&snapshot, self.worker.index, &previous);
         *self.worker.routing.borrow_mut() = Rc::new(routing);
         for known in &self.open {
-            if let Some(serving) = snapshot.serving.get(&known.address) {
+            if let Some(serving) = snapshot.serving.get(&known.place) {
                 known.slot.replace(serving.clone());
             }
         }
-        for (address, socket) in open {
-            self.open(&snapshot, address, socket);
+        for (place, socket) in open {
+            self.open(&snapshot, place, socket);
         }
-        self.draining.retain(|task| !task.is_finished());
+        self.draining.retain(|(_, task)| !task.is_finished());
         let limit = snapshot.config.defaults.drain_timeout;
-        self.close(|address| close.contains(&address), limit).await;
+        self.close(|place| close.contains(&place), limit).await;
+        self.vacate(&wanted).await;
         self.are_changed = true;
         let _ = done.send(());
     }
 
-    fn open(&mut self, snapshot: &Snapshot, address: SocketAddr, socket: StdTcpListener) {
-        let Some(serving) = snapshot.serving.get(&address) else {
+    fn open(&mut self, snapshot: &Snapshot, place: Place, socket: Bound) {
+        let Some(serving) = snapshot.serving.get(&place) else {
             return;
-        };
-        let socket = match TcpListener::from_std(socket) {
-            Ok(socket) => socket,
-            Err(error) => {
-                tracing::error!(%error, %address, "a worker cannot watch its socket");
-                return;
-            }
         };
         let slot = Rc::new(Slot::new(self.worker.index, serving.clone()));
         let (close, closing) = oneshot::channel();
-        let run = listener::run(self.worker.clone(), slot.clone(), socket, closing);
-        self.open.push(Open {
-            address,
-            slot,
-            close,
-            task: spawn_local(run),
-        });
+        let (worker, share) = (self.worker.clone(), slot.clone());
+        let task = match socket {
+            Bound::Tcp(socket) => TcpListener::from_std(socket)
+                .map(|socket| spawn_local(listener::run(worker, share, socket, closing))),
+            Bound::Udp(socket) => UdpSocket::from_std(socket)
+                .map(|socket| spawn_local(udp::run(worker, share, socket, closing))),
+        };
+        match task {
+            Ok(task) => self.open.push(Open {
+                place,
+                slot,
+                close,
+                task,
+            }),
+            Err(error) => tracing::error!(%error, %place, "a worker cannot watch its socket"),
+        }
     }
 
-    /// Closes the sockets at these addresses; their connections drain on.
-    async fn close(&mut self, chosen: impl Fn(SocketAddr) -> bool, limit: Duration) {
+    /// Ends the sessions of closed listeners that keep others from these places.
+    async fn vacate(&mut self, wanted: &[Place]) {
+        let is_wanted = |place: Place| wanted.iter().any(|other| other.overlaps(place));
+        for (place, task) in &mut self.draining {
+            if place.transport == Transport::Udp && is_wanted(*place) {
+                task.abort();
+                let _ = task.await;
+            }
+        }
+        self.draining.retain(|(_, task)| !task.is_finished());
+    }
+
+    /// Closes the sockets at these places; their connections drain on.
+    async fn close(&mut self, chosen: impl Fn(Place) -> bool, limit: Duration) {
         let (closing, open) = self
             .open
             .drain(..)
-            .partition(|known: &Open| chosen(known.address));
+            .partition(|known: &Open| chosen(known.place));
         self.open = open;
         for known in closing {
             let (closed, told) = oneshot::channel();
             if known.close.send(Close { limit, closed }).is_ok() {
                 let _ = told.await;
             }
-            self.draining.push(known.task);
+            self.draining.push((known.place, known.task));
         }
     }
 
     async fn drain(mut self, limit: Duration) {
         self.close(|_| true, limit).await;
-        for task in self.draining {
+        for (_, task) in self.draining {
             let _ = task.await;
         }
     }

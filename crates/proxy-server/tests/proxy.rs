@@ -55,12 +55,14 @@ mod subsets;
 mod tcp;
 #[path = "proxy/tls.rs"]
 mod tls;
-#[path = "proxy/upgrades.rs"]
-mod upgrades;
 #[path = "proxy/tls_optional.rs"]
 mod tls_optional;
+#[path = "proxy/udp.rs"]
+mod udp;
 #[path = "proxy/unix_sockets.rs"]
 mod unix_sockets;
+#[path = "proxy/upgrades.rs"]
+mod upgrades;
 #[path = "proxy/upstream2.rs"]
 mod upstream2;
 #[path = "proxy/upstream_tls.rs"]

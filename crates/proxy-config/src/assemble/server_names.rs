@@ -1,18 +1,17 @@
 //! The field `routes` of a listener that passes TLS on, as written to as compiled.
 
-use std::sync::Arc;
-
 use imbl::OrdMap;
 
 use super::split;
 use crate::compiled::{Cluster, ResourceName, TlsRoute, TlsRoutes};
+use crate::link::Shared;
 use crate::resource::{Resource, TlsRouteSpec};
 
 /// The routes, if all their clusters are there.
 pub(crate) fn tls_routes(
     specs: &[TlsRouteSpec],
     resource: &Resource,
-    clusters: &OrdMap<ResourceName, Arc<Cluster>>,
+    clusters: &OrdMap<ResourceName, Shared<Cluster>>,
 ) -> Option<TlsRoutes> {
     let mut routes = Vec::with_capacity(specs.len());
     for spec in specs {

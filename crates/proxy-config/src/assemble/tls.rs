@@ -19,7 +19,7 @@ const HTTP_ALPN: &[&str] = &["h2", "http/1.1"];
 pub(crate) fn listener(spec: &ListenerTlsSpec, protocol: ListenerProtocol) -> ListenerTls {
     let spoken = match protocol {
         ListenerProtocol::Http => HTTP_ALPN,
-        ListenerProtocol::Tcp | ListenerProtocol::TlsPassthrough => &[],
+        ListenerProtocol::Tcp | ListenerProtocol::Udp | ListenerProtocol::TlsPassthrough => &[],
     };
     let spoken = spoken.iter().map(|name| Box::from(*name)).collect();
     ListenerTls {

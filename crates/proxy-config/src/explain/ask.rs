@@ -17,13 +17,18 @@ pub struct Ask {
     pub method: String,
     /// The headers by name.
     pub headers: Vec<(String, String)>,
+    /// Whether the port is one of UDP.
+    #[serde(default)]
+    pub udp: bool,
 }
 
 /// The text is not a URL that can be explained.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskFault {
-    /// Another scheme than http, tcp or tls.
-    #[error("`{0}` is not a URL; write http://host:port/path, tcp://host:port, tls://host or /path")]
+    /// Another scheme than http, tcp, udp or tls.
+    #[error(
+        "`{0}` is not a URL; write http://host:port/path, tcp://host:port, udp://host:port, tls://host or /path"
+    )]
     Url(String),
     /// The port is no number from 1 to 65535.
     #[error("`{0}` has no valid port; write a number from 1 to 65535 behind the host")]
@@ -40,14 +45,14 @@ impl Ask {
     }
 
     /// A `GET` of `url`: `http://host[:port]/path`, `host[:port]/path`, `tcp://host:port`,
-    /// `tls://host[:port]`, or a path alone for the first http listener.
+    /// `udp://host:port`, `tls://host[:port]`, or a path alone for the first http listener.
     ///
     /// # Errors
     /// The text is none of these.
     pub fn get(url: &str) -> Result<Self, AskFault> {
         let (rest, default_port) = match url.split_once("://") {
             Some(("http", rest)) => (rest, Some(80)),
-            Some(("tcp", rest)) => (rest, None),
+            Some(("tcp" | "udp", rest)) => (rest, None),
             Some(("tls", rest)) => (rest, Some(443)),
             Some(_) => return Err(AskFault::Url(url.to_owned())),
             None if url.starts_with('/') => (url, None),
@@ -84,6 +89,7 @@ impl Ask {
             path,
             method: "GET".to_owned(),
             headers: Vec::new(),
+            udp: url.starts_with("udp://"),
         })
     }
 }
@@ -106,6 +112,7 @@ mod tests {
             ("http://[::1]/x", Some(80), "[::1]", "/x"),
             ("http://[::1]:82?q", Some(82), "[::1]:82", "/?q"),
             ("tcp://10.0.0.1:9000", Some(9000), "10.0.0.1:9000", "/"),
+            ("udp://10.0.0.1:53", Some(53), "10.0.0.1:53", "/"),
             ("tls://a.test", Some(443), "a.test", "/"),
             ("tls://a.test:8443", Some(8443), "a.test:8443", "/"),
             ("/x", None, "localhost", "/x"),

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::{Ask, Chosen, ExplainedHeaders, Explanation, TriedRoute, targets};
-use crate::compiled::{Cluster, Endpoint, Split, TcpListener, TlsAsked, TlsPassthrough};
+use crate::compiled::{Cluster, Endpoint, Split, TlsAsked, TlsPassthrough};
 use crate::explain::EndpointHealth;
 use crate::host::{Domain, normalize_host};
 use crate::units::Time;
@@ -13,10 +13,15 @@ use crate::units::Time;
 type HealthOf<'a> = &'a dyn Fn(&Cluster, &Endpoint) -> EndpointHealth;
 
 impl Explanation {
-    /// Follows a connection through a tcp listener; the outcome.
-    pub(super) fn pass(&mut self, tcp: &TcpListener, health: HealthOf<'_>) -> String {
-        self.chosen = Some(chosen(None, &tcp.to, tcp.idle_timeout, health));
-        format!("the connection goes to {}", tcp.to)
+    /// Follows a connection, or a session, that all go the same way; the outcome.
+    pub(super) fn pass(
+        &mut self,
+        to: &Split,
+        idle_timeout: Option<Duration>,
+        health: HealthOf<'_>,
+    ) -> String {
+        self.chosen = Some(chosen(None, to, idle_timeout, health));
+        format!("the connection goes to {to}")
     }
 
     /// Follows a TLS connection by the name that it asks for; the outcome.
@@ -30,7 +35,8 @@ impl Explanation {
             Ok(name) => name.into_owned(),
             Err(fault) => return format!("closed: the name that it asks for: {fault}"),
         };
-        let has_name = |names: &[Domain]| names.is_empty() || names.iter().any(|n| n.matches(&name));
+        let has_name =
+            |names: &[Domain]| names.is_empty() || names.iter().any(|n| n.matches(&name));
         for (index, route) in tls.routes.routes().iter().enumerate() {
             if !route.alpn.is_empty() && has_name(&route.server_names) {
                 self.tried.push(TriedRoute {

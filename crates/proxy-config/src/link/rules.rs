@@ -84,6 +84,9 @@ impl<'a> Rules<'a> {
     fn check_listener(&mut self, spec: &ListenerSpec) {
         if let Some(targets) = &spec.to {
             self.check_targets(targets, "to");
+            if spec.protocol == ListenerProtocol::Udp {
+                self.check_datagrams(targets);
+            }
         }
         for (index, route) in spec.routes.iter().enumerate() {
             self.check_targets(&route.to, &format!("routes[{index}].to"));
@@ -95,7 +98,9 @@ impl<'a> Rules<'a> {
             let Spec::Listener(theirs) = &listener.spec else {
                 continue;
             };
+            let is_udp = |spec: &ListenerSpec| spec.protocol == ListenerProtocol::Udp;
             let meets = *other != self.id
+                && is_udp(spec) == is_udp(theirs)
                 && spec.bind.conflicts(&theirs.bind)
                 && may_meet(self.nodes(), listener.metadata.nodes.as_ref());
             if meets {
@@ -133,6 +138,35 @@ impl<'a> Rules<'a> {
                 self.blame_reference(&id, path, &text);
             }
             Some(_) => {}
+        }
+    }
+
+    /// Clusters of which something is wanted that datagrams cannot have.
+    fn check_datagrams(&mut self, targets: &Targets) {
+        for (reference, _) in targets.iter() {
+            let name = reference.resolve(self.resource.namespace());
+            let id = ResourceId {
+                kind: Kind::Cluster,
+                name,
+            };
+            let cluster = self.linked.in_force.resource(&id);
+            let Some(Spec::Cluster(cluster)) = cluster.map(|resource| &resource.spec) else {
+                continue;
+            };
+            let has_socket = cluster
+                .endpoints
+                .iter()
+                .any(|e| e.address().socket().is_some());
+            let wants = match (&cluster.tls, has_socket) {
+                (Some(_), _) => Some("has `tls`"),
+                (None, true) => Some("has Unix sockets"),
+                (None, false) => None,
+            };
+            if let Some(wants) = wants {
+                let text =
+                    format!("{id} {wants}, and a udp listener sends datagrams; name another");
+                self.blame_reference(&id, "to", &text);
+            }
         }
     }
 

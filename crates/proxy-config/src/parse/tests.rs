@@ -118,8 +118,8 @@ fn what_is_missing_or_blank_is_told() {
         ("kind: Cluster\n  name: a\n", "not valid YAML"),
         ("kind: !!python/object x\n", "has no meaning here"),
         (
-            "kind: Listener\nname: a\nbind: ':53'\nprotocol: udp\n",
-            "`udp` is not supported yet",
+            "kind: Cluster\nname: a\nendpoints: [10.0.0.1:80]\nfilters: []\n",
+            "`filters` is not supported yet",
         ),
         (
             "kind: Cluster\nname: a\nendpoints: [10.0.0.1:80]\nproxy_protocol: v1\n",

@@ -28,12 +28,12 @@ pub struct ListenerSpec {
     /// wherever it is written: a name itself, then the longest `*.x`, then routes without names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<TlsRouteSpec>,
-    /// Where connections go: for `tcp`, and needed there; for `tls_passthrough`, where those go that
+    /// Where connections go: for `tcp` and `udp`, and needed there; for `tls_passthrough`, where those go that
     /// no route takes, which are closed otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Targets>,
-    /// For `tcp` and `tls_passthrough`: a connection without a byte for so long is closed. `0s`:
-    /// never. Left out: 1h.
+    /// For all but `http`: a connection or session without a byte for so long is closed. `0s`: never.
+    /// Left out: 1h, and 1m for `udp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_timeout: Option<Time>,
     /// What is changed of headers on this listener, for `http` only: before all other changes.
@@ -49,6 +49,9 @@ pub enum ListenerProtocol {
     Http,
     /// Bytes, passed on as they are.
     Tcp,
+    /// Datagrams: those of one client go to one endpoint, until neither sends any for the
+    /// `idle_timeout`. A cluster's `limits.connections` bounds such sessions.
+    Udp,
     /// TLS that is not ended here: where a connection goes is read from its first message, and every
     /// byte is passed on as it is. It must arrive within Defaults' `head_timeout`, in 16 KiB.
     TlsPassthrough,

@@ -427,6 +427,7 @@ fn behaviour(compiled: &Compiled) -> String {
         out += &format!("{name} {} ", listener.bind);
         match &listener.protocol {
             Protocol::Tcp(tcp) => out += &format!("tcp {:?}", tcp.to),
+            Protocol::Udp(udp) => out += &format!("udp {:?}", udp.to),
             Protocol::TlsPassthrough(tls) => out += &format!("tls {:?}", tls.routes),
             Protocol::Http(http) => {
                 for domain in ["d0", "d1", "d2", "d3", "e0", "e1", "e2", "e3"] {

@@ -6,6 +6,7 @@
 mod balancing;
 mod compiling;
 mod connections;
+mod datagrams;
 mod examples;
 mod explaining;
 mod headers;

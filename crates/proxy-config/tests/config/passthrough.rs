@@ -26,7 +26,7 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
         ),
         (
             listener("to: a, headers: {request: {remove: [x]}}"),
-            "headers: only an http listener sees headers",
+            "headers: a tls_passthrough listener sees no headers",
         ),
         (
             listener("routes: [{match: {}, to: a}]"),
@@ -79,9 +79,19 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
         let told = texts(&faults);
         assert!(told.iter().any(|it| it.contains(fault)), "{fault}: {told:#?}");
     }
-    let missing = with(&set(CLUSTERS), &listener("to: a, routes: [{match: {alpn: [x]}, to: c}]"));
+}
+
+#[test]
+fn a_route_needs_its_cluster() {
+    let missing = with(
+        &set(CLUSTERS),
+        &listener("to: a, routes: [{match: {alpn: [x]}, to: c}]"),
+    );
     let told = texts(&check(&missing).unwrap_err());
-    assert!(told[0].contains("routes[0].to: there is no Cluster `c`"), "{told:?}");
+    assert!(
+        told[0].contains("routes[0].to: there is no Cluster `c`"),
+        "{told:?}"
+    );
 }
 
 fn routes() -> String {
@@ -120,21 +130,36 @@ fn a_name_leads_to_a_cluster_and_explain_says_so() {
     assert!(text.contains("=> closed: no route has its name"), "{text}");
 
     let drawn = graph(&config).to_text();
-    assert!(drawn.contains("listener t TLS, passed on 127.0.0.11:443"), "{drawn}");
-    assert!(drawn.contains("route routes[1] w.x.test, alpn h2 or h3"), "{drawn}");
+    assert!(
+        drawn.contains("listener t TLS, passed on 127.0.0.11:443"),
+        "{drawn}"
+    );
+    assert!(
+        drawn.contains("route routes[1] w.x.test, alpn h2 or h3"),
+        "{drawn}"
+    );
     assert!(drawn.contains("cluster b (3/4)"), "{drawn}");
 
     // What no route takes has a place of its own.
-    let set = with(&set(CLUSTERS), &routes().replace("routes:", "to: b, routes:"));
+    let set = with(
+        &set(CLUSTERS),
+        &routes().replace("routes:", "to: b, routes:"),
+    );
     let config = compiled(&set).config;
     let text = explain(&config, &Ask::get("tls://other.test").unwrap(), &health).to_string();
-    assert!(text.contains("no route has its name, the connection goes to b"), "{text}");
+    assert!(
+        text.contains("no route has its name, the connection goes to b"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_cluster_that_changes_reaches_the_routes() {
     let before = with(&set(CLUSTERS), &routes());
-    let after = with(&before, "{kind: Cluster, name: a, endpoints: [10.0.0.9:443]}");
+    let after = with(
+        &before,
+        "{kind: Cluster, name: a, endpoints: [10.0.0.9:443]}",
+    );
     let first = compiled(&before);
     let target = crate::node("n1", &[]);
     let next = proxy_config::compile(&after, &target, Some(&first), model::ConfigRevision(2));

@@ -148,6 +148,11 @@ impl Endpoint {
         self.active.get()
     }
 
+    /// Whether the balancer may choose it, as far as is known now.
+    pub(crate) fn may_be_chosen(&self) -> bool {
+        self.eligible_since.get().is_some()
+    }
+
     /// Counts one more until the result is dropped.
     pub(crate) fn enter(self: &Rc<Self>) -> InUse {
         self.active.set(self.active.get() + 1);

@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use proxy_config::compiled::{Cluster, CompiledConfig};
 use tokio::time::Instant;
 
+use crate::bind::Place;
 use crate::listener::Serving;
 use crate::upkeep::Clusters;
 use crate::upstream::Upstream;
@@ -22,8 +22,8 @@ pub(crate) struct Snapshot {
     pub(crate) config: Arc<CompiledConfig>,
     /// By the clusters' keys.
     pub(crate) clusters: Arc<Clusters>,
-    /// By the address that is bound.
-    pub(crate) serving: BTreeMap<SocketAddr, Serving>,
+    /// By where it is bound.
+    pub(crate) serving: BTreeMap<Place, Serving>,
 }
 
 /// The clusters of a worker.

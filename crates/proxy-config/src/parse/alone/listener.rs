@@ -18,19 +18,38 @@ pub(super) fn check(spec: &ListenerSpec, findings: &mut Findings) {
     let is_http = spec.protocol == ListenerProtocol::Http;
     let is_passthrough = spec.protocol == ListenerProtocol::TlsPassthrough;
     let edits = spec.headers != HeadersSpec::default();
+    let word = match spec.protocol {
+        ListenerProtocol::Http => "http",
+        ListenerProtocol::Tcp => "tcp",
+        ListenerProtocol::Udp => "udp",
+        ListenerProtocol::TlsPassthrough => "tls_passthrough",
+    };
     findings.refuse_if(edits && !is_http, "headers", || {
-        "only an http listener sees headers; leave it out".into()
+        format!("a {word} listener sees no headers; leave it out")
     });
-    findings.refuse_if(!spec.routes.is_empty() && !is_passthrough, "routes", || {
-        match is_http {
+    findings.refuse_if(
+        !spec.routes.is_empty() && !is_passthrough,
+        "routes",
+        || match is_http {
             true => "an http listener has no routes; attach a VirtualHost to it".into(),
             false => "only a tls_passthrough listener has routes; use `to`".into(),
-        }
-    });
+        },
+    );
     match spec.protocol {
         ListenerProtocol::Tcp => {
             findings.refuse_if(spec.to.is_none(), "to", || {
                 "a tcp listener needs to know where connections go; add `to: <cluster>`".into()
+            });
+        }
+        ListenerProtocol::Udp => {
+            findings.refuse_if(spec.to.is_none(), "to", || {
+                "a udp listener needs to know where datagrams go; add `to: <cluster>`".into()
+            });
+            findings.refuse_if(spec.tls.is_some(), "tls", || {
+                "TLS needs connections; leave it out, or use another protocol".into()
+            });
+            findings.refuse_if(spec.proxy_protocol.is_some(), "proxy_protocol", || {
+                "datagrams have no PROXY header; leave it out".into()
             });
         }
         ListenerProtocol::TlsPassthrough => {
@@ -38,9 +57,14 @@ pub(super) fn check(spec: &ListenerSpec, findings: &mut Findings) {
                 "TLS that is passed on is not ended here; leave `tls` out, or use `protocol: tcp`"
                     .into()
             });
-            findings.refuse_if(spec.to.is_none() && spec.routes.is_empty(), "routes", || {
-                "nothing goes anywhere; give `routes`, or `to: <cluster>` for all connections".into()
-            });
+            findings.refuse_if(
+                spec.to.is_none() && spec.routes.is_empty(),
+                "routes",
+                || {
+                    "nothing goes anywhere; give `routes`, or `to: <cluster>` for all connections"
+                        .into()
+                },
+            );
             check_routes(&spec.routes, findings);
         }
         ListenerProtocol::Http => {
@@ -66,9 +90,11 @@ fn check_routes(routes: &[TlsRouteSpec], findings: &mut Findings) {
         findings.refuse_if(names.is_empty() && alpn.is_empty(), path.clone(), || {
             "it matches everything; give `server_names`, or use the listener's `to`".into()
         });
-        findings.refuse_if(names.len() > NAMES_MAX, format!("{path}.server_names"), || {
-            format!("there are more than {NAMES_MAX} names; use several routes, or wildcards")
-        });
+        findings.refuse_if(
+            names.len() > NAMES_MAX,
+            format!("{path}.server_names"),
+            || format!("there are more than {NAMES_MAX} names; use several routes, or wildcards"),
+        );
         findings.refuse_repeats(&format!("{path}.server_names"), names);
         findings.refuse_repeats(&format!("{path}.alpn"), alpn);
         for (at, name) in names.iter().enumerate() {
