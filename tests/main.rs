@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod auth;
+mod changing;
 mod config;
 mod demo;
 mod differential;
