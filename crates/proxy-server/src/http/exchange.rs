@@ -85,7 +85,7 @@ pub(super) async fn exchange<'l, C: ToClient, B: FromClient>(
         None => new_request_id(worker.rng().random()),
     };
     let defaults = &scene.routing.config.defaults;
-    let target = match Target::of(head, defaults.escaped_slashes) {
+    let target = match Target::of(head, defaults.escaped_slashes, scene.is_tls) {
         Ok(target) => target,
         Err(fault) => return Outcome::Answer(Reason::Head(fault)),
     };

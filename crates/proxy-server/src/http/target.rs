@@ -22,8 +22,12 @@ pub(super) struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Reads the target and the Host header. An absolute target wins over Host, which must be there
-    /// all the same.
-    pub(super) fn of(head: &'a RequestHead, escaped: EscapedSlashes) -> Result<Self, HeadFault> {
+    /// all the same. `is_tls`: the client came by TLS.
+    pub(super) fn of(
+        head: &'a RequestHead,
+        escaped: EscapedSlashes,
+        is_tls: bool,
+    ) -> Result<Self, HeadFault> {
         let named = host_header(head)?;
         let target = head.target();
         if head.method == Method::CONNECT {
@@ -34,7 +38,7 @@ impl<'a> Target<'a> {
         }
         let (host, rest) = if target.starts_with('/') {
             (named, target)
-        } else if let Some(absolute) = strip_scheme(target) {
+        } else if let Some(absolute) = strip_scheme(target, is_tls) {
             let end = absolute.find(['/', '?']).unwrap_or(absolute.len());
             absolute.split_at(end)
         } else if target == "*" && head.method == Method::OPTIONS {
@@ -83,11 +87,15 @@ fn host_header(head: &RequestHead) -> Result<&str, HeadFault> {
     }
 }
 
-/// What follows `http://`. Not `https://`: the connection was not that, and believing it would let
+/// What follows `http://`, or `https://` where the connection is that: believing it elsewhere would let
 /// a client choose what the upstream thinks.
-fn strip_scheme(target: &str) -> Option<&str> {
-    let scheme = target.get(..7)?;
-    scheme.eq_ignore_ascii_case("http://").then(|| &target[7..])
+fn strip_scheme(target: &str, is_tls: bool) -> Option<&str> {
+    let known = ["http://", "https://"].into_iter();
+    let mut known = known.take(if is_tls { 2 } else { 1 });
+    known.find_map(|scheme| {
+        let (begin, rest) = target.split_at_checked(scheme.len())?;
+        begin.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
 }
 
 #[cfg(test)]
@@ -118,11 +126,19 @@ mod tests {
             ("http://other?y", "other", "/", "?y"),
         ] {
             let head = head(Method::GET, target, &["h:80"]);
-            let read = Target::of(&head, EscapedSlashes::Refuse).unwrap();
+            let read = Target::of(&head, EscapedSlashes::Refuse, false).unwrap();
             assert_eq!((read.host, &*read.path, read.query), (host, path, query));
         }
+        let secure = head(Method::GET, "HTTPS://other:1/x", &["h"]);
+        let read = Target::of(&secure, EscapedSlashes::Refuse, true).unwrap();
+        assert_eq!((read.host, &*read.path), ("other:1", "/x"));
         let all = head(Method::OPTIONS, "*", &["h"]);
-        assert_eq!(Target::of(&all, EscapedSlashes::Refuse).unwrap().path, "*");
+        assert_eq!(
+            Target::of(&all, EscapedSlashes::Refuse, false)
+                .unwrap()
+                .path,
+            "*"
+        );
     }
 
     #[test]
@@ -145,7 +161,7 @@ mod tests {
             ("/a%2fb", &["a"]),
         ] {
             let refused = head(Method::GET, target, hosts);
-            let refused = Target::of(&refused, EscapedSlashes::Refuse);
+            let refused = Target::of(&refused, EscapedSlashes::Refuse, false);
             assert!(refused.is_err(), "{target} {hosts:?}: {refused:?}");
         }
     }
