@@ -3,8 +3,10 @@
 //! Owns the connection of the try and what its end means for the request. Whether there is another
 //! try is `exchange`'s.
 
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Method, Request, Uri, Version};
@@ -137,10 +139,11 @@ pub(super) async fn attempt<C: ToClient, B: FromClient>(
     record: &mut Record<'_>,
 ) -> Tried {
     let _in_use = upstream.endpoints[endpoint].enter();
-    let opened = open(job, client.timer, upstream, endpoint).await;
-    let opened = match opened {
-        Ok(opened) => opened,
-        Err(fault) => {
+    let opening = open(job, client.timer, upstream, endpoint);
+    let opened = match unless_gone(client.to, &mut upload.body, opening).await {
+        None => return Tried::Gone,
+        Some(Ok(opened)) => opened,
+        Some(Err(fault)) => {
             let tried = connect_failed(&fault);
             if matches!(tried, Tried::Failed(..)) {
                 upstream.failed(endpoint, Seen::Local, Duration::default);
@@ -185,6 +188,27 @@ pub(super) async fn attempt<C: ToClient, B: FromClient>(
         upstream.failed(endpoint, seen, || now - began);
     }
     tried.unwrap_or(Tried::Answered(record.connection))
+}
+
+/// Waits for `work`, unless the client leaves meanwhile.
+pub(super) async fn unless_gone<W: Future>(
+    to: &mut impl ToClient,
+    from: &mut impl FromClient,
+    work: W,
+) -> Option<W::Output> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = work.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        let is_gone = to.poll_gone(cx).is_ready() || from.poll_gone(cx).is_ready();
+        if is_gone {
+            Poll::Ready(None)
+        } else {
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 /// Where a try can send its request.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::affinity::{Affinity, Subject};
 use super::answer::Reason;
-use super::attempt::{Client, Job, Tried, attempt};
+use super::attempt::{Client, Job, Tried, attempt, unless_gone};
 use super::edits::Edits;
 use super::ends::{FromClient, ToClient};
 use super::forwarded::{incoming_request_id, new_request_id};
@@ -299,10 +299,12 @@ pub(super) async fn run<C: ToClient, B: FromClient>(
             Tried::Gone => return Outcome::Gone,
             Tried::Again => {
                 failed.push(endpoint);
-                if !pause(job, client.timer, retries).await {
-                    return Outcome::Answer(Reason::ResponseTimeout);
+                let pause = pause(job, client.timer, retries);
+                match unless_gone(client.to, &mut upload.body, pause).await {
+                    None => return Outcome::Gone,
+                    Some(false) => return Outcome::Answer(Reason::ResponseTimeout),
+                    Some(true) => continue,
                 }
-                continue;
             }
             Tried::Stale(failure, reason) => {
                 stale += 1;
@@ -320,9 +322,14 @@ pub(super) async fn run<C: ToClient, B: FromClient>(
         // What was not sent can go elsewhere at once.
         let elsewhere = failed.len() < upstream.endpoints.len();
         let unsent = matches!(failure, Failure::Unsent | Failure::Refused);
-        let at_once = unsent && elsewhere;
-        if !at_once && !pause(job, client.timer, retries).await {
-            return Outcome::Answer(Reason::ResponseTimeout);
+        if unsent && elsewhere {
+            continue;
+        }
+        let pause = pause(job, client.timer, retries);
+        match unless_gone(client.to, &mut upload.body, pause).await {
+            None => return Outcome::Gone,
+            Some(false) => return Outcome::Answer(Reason::ResponseTimeout),
+            Some(true) => {}
         }
     }
 }

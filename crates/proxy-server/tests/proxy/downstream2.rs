@@ -381,3 +381,61 @@ async fn the_preface_is_known_in_pieces_too() {
     client.send("PROPFIND / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(client.response().await.status, 200);
 }
+
+/// A request of each version is begun, `ready` is awaited, and its client leaves.
+async fn leave(rig: &Rig, what: &str, ready: impl AsyncFn(&Rig)) {
+    let client = Client::connect(rig.address("edge")).await;
+    let (_response, mut stream) = client.begin(ask("GET", "/"), true).await;
+    ready(rig).await;
+    stream.send_reset(Reason::CANCEL);
+    eventually(what, || rig.log.lines().len() == 1).await;
+    rig.counts("http_downstream_rq_active", "", 0.0).await;
+    let mut old = rig.connect().await;
+    old.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    ready(rig).await;
+    drop(old);
+    eventually(what, || rig.log.lines().len() == 2).await;
+    for line in rig.log.lines() {
+        assert_eq!(
+            (&line["flags"], &line["status"]),
+            (&"DC".into(), &0.into()),
+            "{what}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_its_request_is_sent_is_noticed_at_once() {
+    let backend = Backend::http(|_| {
+        b"HTTP/1.1 503 Later\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n".into()
+    })
+    .await;
+    let defaults = "---\nkind: Defaults\nname: default\naccess_log: json\n";
+    // While it waits for the next try.
+    let retry = "retry: { when: [5xx], times: 1, retry_after: 60s }\n    timeout: 0s";
+    let yaml = config(retry, "", &[backend.address]);
+    let rig = Rig::start(&format!("{yaml}{defaults}")).await;
+    leave(&rig, "pauses", async |rig| {
+        let paused = rig.log.lines().len() + 1;
+        rig.counts("cluster_upstream_rq_retry_total", "", paused as f64)
+            .await;
+    })
+    .await;
+    // While it waits for a connection.
+    let stuck = Backend::raw(|stream, _| async move {
+        let _stream = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    for http in ["", "http: h2\n"] {
+        let cluster = format!("{http}tls: {{ sni: a }}\nconnect_timeout: 60s");
+        let yaml = config("timeout: 0s", &cluster, &[stuck.address]);
+        let rig = Rig::start(&format!("{yaml}{defaults}")).await;
+        leave(&rig, "connects", async |rig| {
+            let begun = rig.log.lines().len() + 1;
+            rig.counts("cluster_upstream_cx_total", "", begun as f64)
+                .await;
+        })
+        .await;
+    }
+}
