@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::action::{Action, Asked, HostChange, PathChange, Redirect, Respond, Rewrite};
 pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
-pub use crate::connections::{Connections, TcpKeepalive};
+pub use crate::connections::{ConnectionKeepalive, Connections, TcpKeepalive};
 pub use crate::header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
 pub use crate::mirror::Mirror;
 pub use crate::outlier::{FailurePercentage, Outlier, SuccessRate};

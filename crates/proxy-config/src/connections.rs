@@ -13,6 +13,17 @@ pub struct Connections {
     pub max_duration: Option<Duration>,
     /// The kernel asks a silent other side whether it is still there; `None`: never.
     pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Who speaks HTTP/2 is asked by PING; `None`: never.
+    pub keepalive: Option<ConnectionKeepalive>,
+}
+
+/// When the other side is asked by PING whether it is still there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionKeepalive {
+    /// So long after the last answer.
+    pub interval: Duration,
+    /// So long it has to answer.
+    pub timeout: Duration,
 }
 
 /// When the kernel asks, where it is not by its own defaults.

@@ -143,6 +143,9 @@ pub struct ExplainedTarget {
     /// A connection that is so old takes no further request.
     #[serde(default)]
     pub max_connection_duration: Option<Time>,
+    /// It is asked by PING so often whether it is still there, and has so long to answer.
+    #[serde(default)]
+    pub connection_keepalive: Option<(Time, Time)>,
     /// Below this share of healthy endpoints, in percent, all are used.
     pub panic_threshold: u8,
     /// How long endpoints take to come to their whole share; `None`: they have it at once.
@@ -430,6 +433,8 @@ fn targets(
             connect_timeout: Time(cluster.connect_timeout),
             max_requests_per_connection: cluster.connections.max_requests,
             max_connection_duration: cluster.connections.max_duration.map(Time),
+            connection_keepalive: (cluster.connections.keepalive)
+                .map(|it| (Time(it.interval), Time(it.timeout))),
             panic_threshold: cluster.panic_threshold,
             slow_start: cluster.slow_start.map(|slow_start| Time(slow_start.window)),
             prefer_zone: cluster.prefer_zone,

@@ -36,7 +36,7 @@ use crate::words::Name;
 
 pub use action::{RedirectSpec, RegexRewriteSpec, RespondSpec, RewriteSpec, Scheme};
 pub use cluster::{ClusterSpec, EndpointSpec, LimitsSpec, ProbeSpec, SlowStartSpec};
-pub use connections::{ConnectionsSpec, TcpKeepaliveSpec};
+pub use connections::{ConnectionKeepaliveSpec, ConnectionsSpec, TcpKeepaliveSpec};
 pub use defaults::DefaultsSpec;
 pub use hash::{CookieName, CookieSpec, HashSpec};
 pub use headers::{HeaderEditsSpec, HeadersSpec};

@@ -106,6 +106,12 @@ impl fmt::Display for ExplainedTarget {
         if let Some(most) = self.max_connection_duration {
             write!(f, ", connections for at most {most}")?;
         }
+        if let Some((interval, timeout)) = self.connection_keepalive {
+            write!(
+                f,
+                ", a PING every {interval} that is answered within {timeout}"
+            )?;
+        }
         if let Some(window) = self.slow_start {
             write!(f, ", slow start {window}")?;
         }

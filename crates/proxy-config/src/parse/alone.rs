@@ -144,7 +144,7 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     findings.refuse_percent("panic_threshold", spec.panic_threshold);
     headers::check(&spec.headers, "headers", findings);
     balance::check_cluster(spec, findings);
-    connections::check(&spec.connections, findings);
+    connections::check(&spec.connections, spec.http, findings);
     subset::check_cluster(spec, findings);
     if let Some(spec) = &spec.outlier {
         outlier::check(spec, findings);

@@ -10,18 +10,31 @@ use crate::units::Time;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionsSpec {
-    /// An HTTP/1.1 connection is closed after so many requests; left out: however many. `1`: a new
-    /// one for each.
+    /// A connection is closed after so many requests; left out: however many. `1`: a new one for
+    /// each.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<u32>,
-    /// A pooled HTTP/1.1 connection that is so old is closed as soon as no request is on it; left
-    /// out: however old. So that load finds endpoints behind one address which came later.
+    /// A connection that is so old takes no further request, and is closed as soon as none is on it;
+    /// left out: however old. So that load finds endpoints behind one address which came later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connection_duration: Option<Time>,
     /// The kernel asks a silent endpoint whether it is still there; left out: never. `{}`: at the
     /// times that the system is set to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_keepalive: Option<TcpKeepaliveSpec>,
+    /// For `http: h2`: an endpoint is asked by PING whether it is still there; left out: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_keepalive: Option<ConnectionKeepaliveSpec>,
+}
+
+/// When an endpoint that speaks HTTP/2 is asked by PING whether it is still there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionKeepaliveSpec {
+    /// So long after the connection was made, or after the last answer.
+    pub interval: Time,
+    /// Without an answer for so long, the connection is over, with all that is on it.
+    pub timeout: Time,
 }
 
 /// When the kernel asks a silent endpoint; what is left out is as the system is set to.

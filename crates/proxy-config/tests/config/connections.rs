@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proxy_config::compiled::{Connections, TcpKeepalive};
+use proxy_config::compiled::{ConnectionKeepalive, Connections, TcpKeepalive};
 use proxy_config::{Ask, EndpointHealth, explain, parse_documents};
 
 use crate::{BASE, compiled, named, set, texts, with};
@@ -31,12 +31,31 @@ fn connections_have_no_limits_unless_they_are_given_and_explain_tells_them() {
             interval: Some(Duration::from_secs(15)),
             probes: Some(3),
         }),
+        keepalive: None,
     };
     assert_eq!(given.config.clusters[&named("b")].connections, expected);
     let ask = Ask::get("http://shop.test/").unwrap();
     let told = explain(&given.config, &ask, &|_, _| EndpointHealth::default()).to_string();
     let part = ", at most 1000 requests per connection, connections for at most 10m\n";
     assert!(told.contains(part), "{told}\nshould have {part}");
+}
+
+#[test]
+fn an_endpoint_of_http2_may_be_asked_whether_it_is_there() {
+    let pings = "http: h2, connections: {connection_keepalive: {interval: 30s, timeout: 5s}}";
+    let given = compiled(&with(&set(BASE), &cluster(pings)));
+    let expected = ConnectionKeepalive {
+        interval: Duration::from_secs(30),
+        timeout: Duration::from_secs(5),
+    };
+    let connections = &given.config.clusters[&named("b")].connections;
+    assert_eq!(connections.keepalive, Some(expected));
+    let ask = Ask::get("http://shop.test/").unwrap();
+    let told = explain(&given.config, &ask, &|_, _| EndpointHealth::default()).to_string();
+    assert!(
+        told.contains(", a PING every 30s that is answered within 5s"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -49,6 +68,18 @@ fn faults_are_told_at_their_place() {
         (
             "max_connection_duration: 0s",
             "connections.max_connection_duration: no time at all",
+        ),
+        (
+            "connection_keepalive: {interval: 30s, timeout: 5s}",
+            "connections.connection_keepalive: HTTP/1.1 has no PING; use `tcp_keepalive`, or `http: h2`",
+        ),
+        (
+            "connection_keepalive: {interval: 0s, timeout: 5s}}, http: h2, limits: {",
+            "connections.connection_keepalive.interval: no time at all",
+        ),
+        (
+            "connection_keepalive: {interval: 1s, timeout: 0s}}, http: h2, limits: {",
+            "connections.connection_keepalive.timeout: no time at all",
         ),
         (
             "tcp_keepalive: {keepalive_time: 1500ms}",

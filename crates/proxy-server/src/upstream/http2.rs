@@ -4,7 +4,7 @@
 //! of them: told to go away, ended, or unused for too long. Never looks into a stream.
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -12,14 +12,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
+use h2::{Ping, PingPong};
+use proxy_config::compiled::ConnectionKeepalive;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Upstream;
 use super::connect::{ConnectFault, Limit, Wanted, connect};
 use super::limits::Permit;
-use super::pool::{Connection, OpenConnection};
+use super::pool::{Connection, Life, OpenConnection};
 use crate::deadline::{Timer, earlier};
 use crate::wire::{Stream, whole};
 
@@ -56,6 +58,7 @@ struct Open {
     send: RefCell<SendRequest<Bytes>>,
     streams: Cell<usize>,
     served: Cell<bool>,
+    life: Cell<Life>,
     idle_since: Cell<Instant>,
     changed: Rc<Notify>,
     /// The other side told what it takes, or never will.
@@ -97,12 +100,17 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    fn new(open: &Rc<Open>) -> Self {
+    /// One more; and whether the connection may have yet another one.
+    fn new(open: &Rc<Open>) -> (Self, bool) {
         open.streams.set(open.streams.get() + 1);
-        Self {
+        let mut life = open.life.get();
+        let goes_on = life.begins();
+        open.life.set(life);
+        let place = Self {
             reused: open.served.replace(true),
             open: open.clone(),
-        }
+        };
+        (place, goes_on)
     }
 
     /// Whether other protocols can be spoken on streams (RFC 8441), once the other side told.
@@ -135,9 +143,14 @@ impl Streams {
     /// A place on a connection that is there.
     fn place(&self) -> Option<Place> {
         let mut open = self.open.borrow_mut();
-        open.retain(|open| open.is_usable());
-        let with_room = open.iter().find(|open| open.has_room())?;
-        Some(Place::new(with_room))
+        open.retain(|open| open.is_usable() && !open.life.get().is_over());
+        let at = open.iter().position(|open| open.has_room())?;
+        let (place, goes_on) = Place::new(&open[at]);
+        if !goes_on {
+            // It ends when its streams have.
+            open.remove(at);
+        }
+        Some(place)
     }
 
     /// Whether those on their way will have room for one more request.
@@ -151,7 +164,7 @@ impl Streams {
     pub(super) fn sweep(&self, now: Instant, limit: Duration) {
         let keeps = |open: &Rc<Open>| {
             let rests = open.streams.get() == 0 && now - open.idle_since.get() >= limit;
-            !rests && open.is_usable()
+            !rests && open.is_usable() && !open.life.get().is_old(now)
         };
         self.open.borrow_mut().retain(keeps);
     }
@@ -185,6 +198,15 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// Wakes all who wait when it is dropped, even if whoever worked for them gave up.
+struct Told<'a>(&'a Notify);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.notify_waiters();
+    }
+}
+
 /// A place for a stream to the endpoint of this number: on a connection that is there, on one that
 /// is on its way, or on a new one.
 pub(crate) async fn place(
@@ -209,10 +231,9 @@ pub(crate) async fn place(
         };
         let waits = streams.will_have_room() || (!streams.open.borrow().is_empty() && full());
         if !waits {
-            let opened = open(upstream, endpoint, timer, limit).await;
             // Whoever waits for it has its place there, or must open one.
-            streams.changed.notify_waiters();
-            return opened;
+            let _told = Told(&streams.changed);
+            return open(upstream, endpoint, timer, limit).await;
         }
         let Some(_pending) = upstream.shared.pending(&upstream.cluster.limits) else {
             upstream.counters().pending_overflows.increment();
@@ -249,6 +270,7 @@ async fn open(
         writer,
         _permit,
         _active,
+        life,
         ..
     } = connection;
     let handshake = builder().handshake(whole(reader, writer));
@@ -264,26 +286,38 @@ async fn open(
     };
     let (changed, told) = (streams.changed.clone(), Rc::<Notify>::default());
     let news = (changed.clone(), told.clone());
-    spawn_local(drive(driver, news, (_permit, _active)));
+    let keepalive = upstream.cluster.connections.keepalive;
+    spawn_local(drive(driver, keepalive, news, (_permit, _active)));
     let open = Rc::new(Open {
         send: RefCell::new(send),
         streams: Cell::new(0),
         served: Cell::new(false),
+        life: Cell::new(life),
         idle_since: Cell::new(Instant::now()),
         changed,
         told,
     });
-    let place = Place::new(&open);
-    streams.open.borrow_mut().push(open);
+    let (place, goes_on) = Place::new(&open);
+    if goes_on {
+        streams.open.borrow_mut().push(open);
+    }
     Ok(place)
 }
 
 /// Lets a connection go on to its end.
 async fn drive(
     mut connection: h2::client::Connection<Stream, Bytes>,
+    keepalive: Option<ConnectionKeepalive>,
     (changed, told): (Rc<Notify>, Rc<Notify>),
     _counted: (Permit, OpenConnection),
 ) {
+    let pings = connection.ping_pong();
+    let silent = async {
+        match (pings, keepalive) {
+            (Some(pings), Some(keepalive)) => silence(pings, keepalive).await,
+            _ => pending().await,
+        }
+    };
     let mut untold = true;
     let ended = poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx);
@@ -294,11 +328,33 @@ async fn drive(
         }
         ended
     });
-    if let Err(error) = ended.await {
-        tracing::debug!(%error, "a connection of HTTP/2 to an upstream broke");
+    tokio::select! {
+        biased;
+        ended = ended => if let Err(error) = ended {
+            tracing::debug!(%error, "a connection of HTTP/2 to an upstream broke");
+        },
+        () = silent => {
+            tracing::debug!("an upstream does not answer to PING; its connection is closed");
+        }
     }
+    // What is on it hears that it broke.
+    drop(connection);
     changed.notify_waiters();
     told.notify_waiters();
+}
+
+/// Asks the other side again and again whether it is still there, until it does not answer in time.
+async fn silence(mut pings: PingPong, keepalive: ConnectionKeepalive) {
+    loop {
+        sleep(keepalive.interval).await;
+        let answered = pings.ping(Ping::opaque());
+        match timeout(keepalive.timeout, answered).await {
+            Ok(Ok(_)) => {}
+            // The connection broke, and tells so itself.
+            Ok(Err(_)) => return pending().await,
+            Err(_) => return,
+        }
+    }
 }
 
 fn builder() -> Builder {

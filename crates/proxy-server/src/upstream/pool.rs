@@ -84,12 +84,18 @@ impl Life {
         self.requests != Some(0) && !self.is_old(now)
     }
 
-    fn is_old(self, now: Instant) -> bool {
+    /// Takes in that a request begins on it, beside others. Whether one more may.
+    pub(super) fn begins(&mut self) -> bool {
+        self.requests = self.requests.map(|left| left.saturating_sub(1));
+        self.requests != Some(0)
+    }
+
+    pub(super) fn is_old(self, now: Instant) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
 
     /// The clock is read only where there is a limit.
-    fn is_over(self) -> bool {
+    pub(super) fn is_over(self) -> bool {
         self.until.is_some() && self.is_old(Instant::now())
     }
 }

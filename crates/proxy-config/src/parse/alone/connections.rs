@@ -1,6 +1,7 @@
 //! The rules for connections to endpoints.
 
 use super::Findings;
+use crate::compiled::UpstreamHttp;
 use crate::resource::ConnectionsSpec;
 use crate::units::Time;
 
@@ -8,7 +9,7 @@ use crate::units::Time;
 const SECONDS: std::ops::RangeInclusive<u64> = 1..=32_767;
 const PROBES: std::ops::RangeInclusive<u32> = 1..=127;
 
-pub(super) fn check(spec: &ConnectionsSpec, findings: &mut Findings) {
+pub(super) fn check(spec: &ConnectionsSpec, http: UpstreamHttp, findings: &mut Findings) {
     findings.refuse_zero(
         "connections.max_requests_per_connection",
         spec.max_requests_per_connection,
@@ -17,6 +18,15 @@ pub(super) fn check(spec: &ConnectionsSpec, findings: &mut Findings) {
         "connections.max_connection_duration",
         spec.max_connection_duration,
     );
+    if let Some(keepalive) = &spec.connection_keepalive {
+        let path = "connections.connection_keepalive";
+        findings.refuse_if(http == UpstreamHttp::H1, path, || {
+            "HTTP/1.1 has no PING; use `tcp_keepalive`, or `http: h2` if the endpoints speak it"
+                .into()
+        });
+        findings.refuse_zero_time(format!("{path}.interval"), Some(keepalive.interval));
+        findings.refuse_zero_time(format!("{path}.timeout"), Some(keepalive.timeout));
+    }
     let Some(keepalive) = &spec.tcp_keepalive else {
         return;
     };
