@@ -1,5 +1,8 @@
 //! Calls of gRPC: what comes through, and how Skein answers them itself.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use h2::server;
 use http::Response;
 
@@ -69,6 +72,36 @@ async fn an_answer_without_a_body_stays_one() {
     assert_eq!(trailers_only(&answer), ("7", "no"));
     eventually("a line", || rig.log.lines().len() == 1).await;
     assert_eq!(rig.log.lines()[0]["grpc_status"], 7);
+}
+
+#[tokio::test]
+async fn a_status_without_a_body_is_tried_again_if_the_route_says_so() {
+    for (condition, code, tries) in [("unavailable", "14", 3), ("internal", "14", 1)] {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let answers = move |(request, mut respond): Call, _| {
+            let count = counted.clone();
+            async move {
+                let _ = read_all(&mut request.into_body()).await;
+                let again = count.fetch_add(1, Ordering::Relaxed) < 2;
+                let status = if again { code } else { "0" };
+                let mut response = Response::new(());
+                *response.headers_mut() = fields(&[
+                    ("content-type", "application/grpc"),
+                    ("grpc-status", status),
+                ]);
+                respond.send_response(response, true).unwrap();
+            }
+        };
+        let backend = upstream(server::Builder::new(), answers).await;
+        let retry = format!("retry: {{ when: [{condition}], times: 2 }}");
+        let rig = rig(&backend, &retry).await;
+        let client = Client::connect(rig.address("edge")).await;
+        let answer = client.post(call(), b"x", None).await.unwrap();
+        let status = if tries == 3 { "0" } else { code };
+        assert_eq!(trailers_only(&answer).0, status, "{condition}");
+        assert_eq!(count.load(Ordering::Relaxed), tries);
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the config changes of headers, on every level, as both neighbours see it.
 
 use crate::rig::{Backend, Rig, ok};
+use crate::streams;
 
 /// A config with changes of all levels: (listener, virtual host, route, cluster).
 fn config((edge, host, route, cluster): (&str, &str, &str, &str), backend: &Backend) -> String {
@@ -181,4 +182,37 @@ async fn answers_of_our_own_are_changed_once_a_route_took_the_request() {
             _ => assert_eq!(response.header("proxy-status"), ["hidden"]),
         }
     }
+}
+
+#[tokio::test]
+async fn a_client_of_http2_sees_and_sends_the_same_changes() {
+    let backend = Backend::http(|_| {
+        b"HTTP/1.1 200 OK\r\nserver: s\r\nconnection: x-hop\r\nx-hop: 1\r\ncontent-length: 2\r\n\r\nok"
+            .into()
+    })
+    .await;
+    let levels = (
+        "request: { set: { x-who: edge, x-by: '%PROTOCOL%' } }",
+        "request: { add: { x-list: host } }, response: { set: { x-back: '%RESPONSE_CODE%' } }",
+        "request: { remove: [x-gone] }, response: { remove: [server] }",
+        "request: { set: { x-who: '%UPSTREAM_CLUSTER%' } }",
+    );
+    let rig = Rig::start(&config(levels, &backend)).await;
+    let client = streams::Client::connect(rig.address("edge")).await;
+    let request = streams::ask("POST", "/")
+        .header("x-list", "me")
+        .header("x-gone", "1");
+    let answer = client.post(request, b"body", None).await.unwrap();
+    assert_eq!((answer.text(), answer.header("x-back")), ("ok", "200"));
+    assert_eq!((answer.header("server"), answer.header("x-hop")), ("", ""));
+    let seen = &backend.seen()[0];
+    for (name, values) in [
+        ("x-who", vec!["web"]),
+        ("x-by", vec!["HTTP/2"]),
+        ("x-list", vec!["me", "host"]),
+        ("x-gone", vec![]),
+    ] {
+        assert_eq!(seen.header(name), values, "{name}: {}", seen.head);
+    }
+    assert_eq!(seen.body, b"body");
 }

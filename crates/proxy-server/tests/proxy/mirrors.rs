@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::AsyncReadExt;
 
 use crate::rig::{Backend, Rig, eventually, ok, read_request};
+use crate::streams;
 
 /// A listener whose one route goes to the first of these, with copies to the second.
 fn config(route: &str, cluster: &str, web: &Backend, copies: &Backend) -> String {
@@ -125,4 +126,39 @@ async fn what_is_too_large_is_not_copied_and_a_share_of_nothing_is_nothing() {
     assert!(copies.seen()[0].head.starts_with("GET /last "));
     rig.counts("cluster_upstream_rq_mirror_total", "copies", 1.0)
         .await;
+}
+
+#[tokio::test]
+async fn requests_of_http2_are_copied_to_both_versions() {
+    let web = Backend::saying("ok").await;
+    let (told, mut heard) = tokio::sync::mpsc::channel(4);
+    let new = streams::upstream(h2::server::Builder::new(), move |(request, respond), _| {
+        let told = told.clone();
+        async move {
+            let (parts, mut body) = request.into_parts();
+            let (body, trailers) = streams::read_all(&mut body).await.unwrap();
+            streams::say(respond, "no");
+            told.send((parts, body, trailers)).await.unwrap();
+        }
+    })
+    .await;
+    let old = Backend::saying("no").await;
+    let trailers = streams::fields(&[("x-sum", "7")]);
+    for (copies, cluster) in [(&new, "http: h2"), (&old, "")] {
+        let rig = Rig::start(&config("mirror: [{ to: copies }]", cluster, &web, copies)).await;
+        let client = streams::Client::connect(rig.address("edge")).await;
+        let request = streams::ask("POST", "/p?q");
+        let answer = client.post(request, b"abc", Some(trailers.clone())).await;
+        assert_eq!(answer.unwrap().text(), "ok");
+        rig.counts("cluster_upstream_rq_mirror_total", "copies", 1.0)
+            .await;
+        rig.counts("cluster_upstream_rq_active", "copies", 0.0)
+            .await;
+    }
+    let (parts, body, sent) = heard.recv().await.unwrap();
+    assert_eq!(parts.uri, "http://a-shadow/p?q");
+    assert_eq!((body, sent), (b"abc".to_vec(), Some(trailers)));
+    seen(&old, 1).await;
+    assert_eq!(old.seen()[0].body, b"abc");
+    assert_eq!(old.seen()[0].header("host"), ["a-shadow"]);
 }

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use crate::rig::{Backend, PATIENCE, Rig, config, fresh_address, ok, status};
+use crate::streams::{self, Call};
 
 const ACTIVE: &str = "cluster_outlier_detection_ejections_active";
 const ENFORCED: &str = "cluster_outlier_detection_ejections_enforced_total";
@@ -172,4 +173,41 @@ async fn a_tcp_endpoint_that_refuses_is_ejected() {
         }
     }
     rig.counts(ENFORCED, "consecutive_5xx", 1.0).await;
+}
+
+#[tokio::test]
+async fn upstreams_of_http2_are_judged_by_their_answers_and_resets() {
+    let refusing = |(_request, mut respond): Call, _| async move {
+        respond.send_reset(h2::Reason::INTERNAL_ERROR);
+    };
+    let failing = |(_request, mut respond): Call, _| async move {
+        let mut answer = http::Response::new(());
+        *answer.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        let _ = respond.send_response(answer, true);
+    };
+    let builder = h2::server::Builder::new;
+    for sick in [
+        streams::upstream(builder(), refusing).await,
+        streams::upstream(builder(), failing).await,
+    ] {
+        let well = streams::upstream(builder(), |(_request, respond): Call, _| async move {
+            streams::say(respond, "well");
+        })
+        .await;
+        let endpoints = [sick.address, well.address];
+        let outlier = "consecutive_5xx: 3, max_ejection_percent: 50";
+        let yaml = format!("{}\nhttp: h2\n", yaml(outlier, &endpoints));
+        let rig = Rig::start(&yaml).await;
+        ask_until(&rig, ACTIVE, "", 1.0).await;
+        rig.counts(ENFORCED, "consecutive_5xx", 1.0).await;
+        assert!(rig.proxy.ejection("default/web", sick.address).is_some());
+        // Both workers know with their next turn.
+        let deadline = Instant::now() + PATIENCE;
+        let mut in_a_row = 0;
+        while in_a_row < 10 {
+            assert!(Instant::now() < deadline, "it never left");
+            let is_well = rig.get("/").await.status == 200;
+            in_a_row = if is_well { in_a_row + 1 } else { 0 };
+        }
+    }
 }
