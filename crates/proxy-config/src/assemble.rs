@@ -18,8 +18,9 @@ use std::time::Duration;
 use imbl::OrdMap;
 
 use crate::compiled::{
-    Cluster, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges, Limits, NewCookie,
-    Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Split, SplitTarget, Upgrades,
+    Cluster, ClusterTls, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges, Limits,
+    NewCookie, Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Split, SplitTarget,
+    Upgrades, UpstreamHttp,
 };
 use crate::link::Shared;
 use crate::resource::{
@@ -122,10 +123,10 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         endpoints: spec.endpoints.iter().map(endpoint).collect(),
         http: spec.http,
         balance: spec.balance,
-        probe: spec.probe.as_ref().map(|spec| Probe {
-            tls: tls.clone(),
-            ..probe(spec)
-        }),
+        probe: spec
+            .probe
+            .as_ref()
+            .map(|given| probe_of(given, spec, tls.as_ref())),
         tls,
         limits: limits(&spec.limits),
         connect_timeout: time(spec.connect_timeout, base.connect_timeout),
@@ -141,6 +142,22 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         overprovisioning_factor: spec.overprovisioning_factor.unwrap_or(OVERPROVISIONING),
         headers: header_changes(&spec.headers),
     }
+}
+
+/// The probe of a cluster that is called with this TLS. What a probe speaks does not follow from what
+/// requests do.
+fn probe_of(given: &ProbeSpec, cluster: &ClusterSpec, tls: Option<&Arc<ClusterTls>>) -> Probe {
+    let probe = probe(given);
+    let spoken = match probe.kind {
+        ProbeKind::Http { .. } => UpstreamHttp::H1,
+        ProbeKind::Grpc { .. } => UpstreamHttp::H2,
+        ProbeKind::Tcp => cluster.http,
+    };
+    let tls = match &cluster.tls {
+        Some(spec) if spoken != cluster.http => Some(Arc::new(tls::cluster(spec, spoken))),
+        _ => tls.cloned(),
+    };
+    Probe { tls, ..probe }
 }
 
 fn slow_start(spec: &SlowStartSpec) -> SlowStart {

@@ -12,6 +12,9 @@ pub enum UpstreamHttp {
     H1,
     /// HTTP/2, known beforehand: up to 100 requests at a time on a connection. gRPC needs it.
     H2,
+    /// As an endpoint and Skein agree in the TLS handshake (ALPN): HTTP/2 if it speaks that, else
+    /// HTTP/1.1. Needs `tls`.
+    Auto,
 }
 
 impl UpstreamHttp {
@@ -20,6 +23,7 @@ impl UpstreamHttp {
         match self {
             Self::H1 => "h1",
             Self::H2 => "h2",
+            Self::Auto => "auto",
         }
     }
 }

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub(crate) use connect::{ConnectFault, Limit, Wanted, connect};
 pub(crate) use datagrams::{Datagrams, open as open_datagrams};
 pub(crate) use ejections::Ejections;
-pub(crate) use http2::{Place, place};
+pub(crate) use http2::{Agreed, Place, place};
 pub(crate) use limits::{ClusterShared, Permit};
 pub(crate) use marks::{Bell, Marks, Seen};
 pub(crate) use members::Members;

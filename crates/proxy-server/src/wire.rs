@@ -202,6 +202,14 @@ impl Reader {
         is_quiet && self.buffer.is_empty()
     }
 
+    /// What the ends agreed to speak, if they said so.
+    pub(crate) fn alpn(&self) -> Option<Alpn> {
+        match &self.half {
+            ReadHalf::Tcp(_) => None,
+            ReadHalf::Tls(tls) => tls.borrow().alpn(),
+        }
+    }
+
     /// Gives the memory of a buffer that a body made large back, while nothing is in it.
     pub(crate) fn shrink(&mut self) {
         if self.buffer.is_empty() && self.buffer.capacity() > 2 * READ_BYTES_MIN {

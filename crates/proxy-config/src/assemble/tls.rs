@@ -37,6 +37,7 @@ pub(super) fn cluster(spec: &ClusterTlsSpec, http: UpstreamHttp) -> ClusterTls {
     let spoken: &[&str] = match http {
         UpstreamHttp::H1 => &[],
         UpstreamHttp::H2 => &["h2"],
+        UpstreamHttp::Auto => HTTP_ALPN,
     };
     let spoken = spoken.iter().map(|name| Box::from(*name)).collect();
     ClusterTls {

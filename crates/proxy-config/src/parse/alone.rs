@@ -16,6 +16,7 @@ mod tls;
 use std::collections::HashSet;
 use std::hash::Hash;
 
+use crate::compiled::UpstreamHttp;
 use crate::decode::Finding;
 use crate::fault::suggest;
 use crate::host::{Authority, normalize_host, split_host};
@@ -149,6 +150,10 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     if let Some(spec) = &spec.outlier {
         outlier::check(spec, findings);
     }
+    let is_open = spec.http == UpstreamHttp::Auto && spec.tls.is_none();
+    findings.refuse_if(is_open, "http", || {
+        "which HTTP is spoken is agreed on in the TLS handshake; add `tls`, or give h1 or h2".into()
+    });
     if let Some(tls) = &spec.tls {
         tls::check_cluster(tls, findings);
         let nameless = tls.sni.is_none() && tls.subject_alt_names.is_empty();

@@ -22,7 +22,7 @@ pub struct ConnectionsSpec {
     /// times that the system is set to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_keepalive: Option<TcpKeepaliveSpec>,
-    /// For `http: h2`: an endpoint is asked by PING whether it is still there; left out: never.
+    /// For `http: h2` and `auto`: an endpoint of HTTP/2 is asked by PING whether it is still there; left out: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_keepalive: Option<ConnectionKeepaliveSpec>,
 }

@@ -61,6 +61,10 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
             "subject_alt_names[0]: \"*\" is not a name in a certificate",
         ),
         (
+            "{kind: Cluster, name: a, http: auto, endpoints: ['10.0.0.1:80']}".into(),
+            "http: which HTTP is spoken is agreed on in the TLS handshake; add `tls`, or give h1",
+        ),
+        (
             cluster("{ sni: 10.0.0.1 }"),
             "tls.sni: not the name of a host",
         ),
@@ -79,6 +83,31 @@ fn what_cannot_be_meant_is_refused_where_it_stands() {
             told.iter().any(|told| told.contains(fault)),
             "{told:#?} should have {fault}"
         );
+    }
+}
+
+#[test]
+fn what_is_agreed_on_follows_from_what_is_spoken() {
+    let offered = |http: &str, probe: &str| {
+        let text = format!("{}http: {http}\nprobe: {{ {probe} }}\n", cluster("{}"));
+        let set = parse_documents("test", &text).unwrap();
+        let compiled = compiled(&set.into_iter().collect());
+        let cluster = compiled.config.clusters.values().next().unwrap();
+        let probe = cluster.probe.as_ref().unwrap();
+        let all = [cluster.tls.as_ref(), probe.tls.as_ref()];
+        all.map(|tls| tls.unwrap().alpn.join(" "))
+    };
+    for (http, probe, expected) in [
+        ("h1", "tcp: true", ["", ""]),
+        ("h2", "tcp: true", ["h2", "h2"]),
+        ("auto", "tcp: true", ["h2 http/1.1", "h2 http/1.1"]),
+        // A probe speaks what it speaks.
+        ("auto", "http: /", ["h2 http/1.1", ""]),
+        ("h2", "http: /", ["h2", ""]),
+        ("h1", "grpc: ''", ["", "h2"]),
+        ("auto", "grpc: ''", ["h2 http/1.1", "h2"]),
+    ] {
+        assert_eq!(offered(http, probe), expected, "{http} {probe}");
     }
 }
 

@@ -28,7 +28,7 @@ use crate::deadline::{Timer, earlier};
 use crate::http1::{Framing, RequestHead, ResponseHead};
 use crate::listener::Slot;
 use crate::upstream::{
-    ConnectFault, Connection, Limit, Place, Seen, Upstream, Wanted, connect, place,
+    Agreed, ConnectFault, Connection, Limit, Place, Seen, Upstream, Wanted, connect, place,
 };
 use crate::worker::Worker;
 
@@ -236,9 +236,13 @@ async fn open(
         UpstreamHttp::H1 => connect(upstream, endpoint, Wanted::Any, timer, limit)
             .await
             .map(Opened::Http1),
-        UpstreamHttp::H2 => Box::pin(place(upstream, endpoint, timer, limit))
-            .await
-            .map(Opened::Http2),
+        UpstreamHttp::H2 | UpstreamHttp::Auto => {
+            let place = Box::pin(place(upstream, endpoint, timer, limit)).await?;
+            Ok(match place {
+                Agreed::Http1(connection) => Opened::Http1(connection),
+                Agreed::Http2(place) => Opened::Http2(place),
+            })
+        }
     }
 }
 

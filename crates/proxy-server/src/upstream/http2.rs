@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use h2::{Ping, PingPong};
-use proxy_config::compiled::ConnectionKeepalive;
+use proxy_config::compiled::{ConnectionKeepalive, UpstreamHttp};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
@@ -23,7 +23,7 @@ use super::connect::{ConnectFault, Limit, Wanted, connect};
 use super::limits::Permit;
 use super::pool::{Connection, Life, OpenConnection};
 use crate::deadline::{Timer, earlier};
-use crate::wire::{Stream, whole};
+use crate::wire::{Alpn, Stream, whole};
 
 /// A connection gets so many streams at a time, or as many as the other side takes if that is less.
 const STREAMS_MAX: usize = 100;
@@ -153,11 +153,11 @@ impl Streams {
         Some(place)
     }
 
-    /// Whether those on their way will have room for one more request.
-    fn will_have_room(&self) -> bool {
+    /// Whether those on their way, each for so many requests more, will have room for one.
+    fn will_have_room(&self, each: usize) -> bool {
         let open = self.open.borrow();
         let untold = open.iter().filter(|open| open.is_untold()).count();
-        self.waiting.get() < (self.opening.get() + untold) * STREAMS_MAX
+        self.waiting.get() < (self.opening.get() + untold) * each
     }
 
     /// Gives no more streams to those that have had none for so long, or that ended.
@@ -207,6 +207,14 @@ impl Drop for Told<'_> {
     }
 }
 
+/// What a request can be sent on.
+#[derive(Debug)]
+pub(crate) enum Agreed {
+    /// The endpoint does not speak HTTP/2; only where that is to be agreed on.
+    Http1(Connection),
+    Http2(Place),
+}
+
 /// A place for a stream to the endpoint of this number: on a connection that is there, on one that
 /// is on its way, or on a new one.
 pub(crate) async fn place(
@@ -214,13 +222,21 @@ pub(crate) async fn place(
     endpoint: usize,
     timer: &mut Timer,
     limit: Limit,
-) -> Result<Place, ConnectFault> {
-    let streams = &upstream.endpoints[endpoint].streams;
+) -> Result<Agreed, ConnectFault> {
+    let known = &upstream.endpoints[endpoint];
+    let streams = &known.streams;
+    let most = upstream.cluster.connections.max_requests;
+    // Whoever opens it takes the first place.
+    let each = most.map_or(STREAMS_MAX, |most| STREAMS_MAX.min(most as usize - 1));
     let patience = Instant::now() + upstream.cluster.connect_timeout;
     let due = earlier(limit.0, Some(patience));
     loop {
+        if known.speaks_http1.get() {
+            let connection = connect(upstream, endpoint, Wanted::Any, timer, limit).await?;
+            return agree(upstream, endpoint, connection, timer, limit).await;
+        }
         if let Some(place) = streams.place() {
-            return Ok(place);
+            return Ok(Agreed::Http2(place));
         }
         // At the limit of connections, a stream that ends makes room as well.
         let full = || {
@@ -229,11 +245,13 @@ pub(crate) async fn place(
                 .connection(&upstream.cluster.limits)
                 .is_none()
         };
-        let waits = streams.will_have_room() || (!streams.open.borrow().is_empty() && full());
+        let waits = streams.will_have_room(each) || (!streams.open.borrow().is_empty() && full());
         if !waits {
             // Whoever waits for it has its place there, or must open one.
             let _told = Told(&streams.changed);
-            return open(upstream, endpoint, timer, limit).await;
+            let _opening = Counted::new(&streams.opening);
+            let connection = connect(upstream, endpoint, Wanted::Fresh, timer, limit).await?;
+            return agree(upstream, endpoint, connection, timer, limit).await;
         }
         let Some(_pending) = upstream.shared.pending(&upstream.cluster.limits) else {
             upstream.counters().pending_overflows.increment();
@@ -255,16 +273,34 @@ pub(crate) async fn place(
     }
 }
 
-/// Opens a connection and takes its first place.
-async fn open(
+/// Takes the first place on a connection, unless the endpoint agreed to HTTP/1.1.
+async fn agree(
     upstream: &Upstream,
     endpoint: usize,
+    connection: Connection,
+    timer: &mut Timer,
+    limit: Limit,
+) -> Result<Agreed, ConnectFault> {
+    let known = &upstream.endpoints[endpoint];
+    let is_old = upstream.cluster.http == UpstreamHttp::Auto
+        && connection.reader.alpn() != Some(Alpn::Http2);
+    known.speaks_http1.set(is_old);
+    if is_old {
+        return Ok(Agreed::Http1(connection));
+    }
+    begin(upstream, &known.streams, connection, timer, limit)
+        .await
+        .map(Agreed::Http2)
+}
+
+/// Begins HTTP/2 on a connection, and takes its first place.
+async fn begin(
+    upstream: &Upstream,
+    streams: &Streams,
+    connection: Connection,
     timer: &mut Timer,
     limit: Limit,
 ) -> Result<Place, ConnectFault> {
-    let streams = &upstream.endpoints[endpoint].streams;
-    let _opening = Counted::new(&streams.opening);
-    let connection = connect(upstream, endpoint, Wanted::Fresh, timer, limit).await?;
     let Connection {
         reader,
         writer,

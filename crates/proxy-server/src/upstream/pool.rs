@@ -38,6 +38,8 @@ pub(crate) struct Endpoint {
     idle: RefCell<Vec<Idle>>,
     /// Where HTTP/2 is spoken to it.
     pub(super) streams: Streams,
+    /// Where it is agreed on: the last time it was HTTP/1.1.
+    pub(super) speaks_http1: Cell<bool>,
 }
 
 #[derive(Debug)]
@@ -146,6 +148,7 @@ impl Endpoint {
             eligible_since: Cell::new(None),
             idle: RefCell::new(Vec::new()),
             streams: Streams::default(),
+            speaks_http1: Cell::new(false),
         }
     }
 

@@ -240,6 +240,7 @@ async fn http2_is_spoken_to_who_agrees_to_it() {
             let mut connection = h2::server::handshake(stream).await.unwrap();
             while let Some(Ok((request, mut respond))) = connection.accept().await {
                 assert_eq!(request.version(), http::Version::HTTP_2);
+                assert_eq!(request.uri().scheme_str(), Some("https"));
                 respond
                     .send_response(http::Response::new(()), true)
                     .unwrap();
@@ -258,6 +259,55 @@ async fn http2_is_spoken_to_who_agrees_to_it() {
         response.status == 503 && why.contains("does not speak the HTTP"),
         "{why}"
     );
+}
+
+#[tokio::test]
+async fn which_http_is_spoken_can_be_agreed_on() {
+    let ca = Authority::new();
+    let own = ca.issue("own", &["api.example"]);
+    let agrees = ca.server_of(&own, &["h2", "http/1.1"]);
+    let new = Backend::raw(move |stream, number| {
+        let accept = agrees.accept(stream);
+        async move {
+            let Ok(stream) = accept.await else { return };
+            let mut connection = h2::server::handshake(stream).await.unwrap();
+            while let Some(Ok((_request, mut respond))) = connection.accept().await {
+                let answer = http::Response::new(());
+                let mut body = respond.send_response(answer, false).unwrap();
+                body.send_data(format!("h2 {number}").into(), true).unwrap();
+            }
+        }
+    })
+    .await;
+    let tls = format!("tls: {{ {}, sni: api.example }}", trusting(&ca));
+    let mut rig = Rig::start(&config("", &format!("http: auto\n{tls}"), &[new.address])).await;
+    let mut client = rig.connect().await;
+    for _ in 0..3 {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert_eq!(client.response().await.text(), "h2 0");
+    }
+    rig.counts("cluster_upstream_cx_total", "", 1.0).await;
+    // Who says nothing, and who says HTTP/1.1, is spoken to by that; many at once, too.
+    for acceptor in [ca.server(&own, false), ca.server_of(&own, &["http/1.1"])] {
+        let old = saying_hi(acceptor).await;
+        rig.apply(&config("", &format!("http: auto\n{tls}"), &[old.address]))
+            .await;
+        let mut client = rig.connect().await;
+        for _ in 0..3 {
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+            assert_eq!(client.response().await.text(), "hi");
+        }
+        assert!(old.seen().iter().all(|seen| seen.connection == 0));
+        let client = crate::streams::Client::connect(rig.address("edge")).await;
+        let mut answers = Vec::new();
+        for _ in 0..20 {
+            let ask = crate::streams::ask("GET", "/");
+            answers.push(client.begin(ask, true).await.0);
+        }
+        for answer in answers {
+            assert_eq!(crate::streams::answer(answer).await.unwrap().text(), "hi");
+        }
+    }
 }
 
 #[tokio::test]
