@@ -119,7 +119,8 @@ async fn a_socket_without_a_server_is_a_failure_to_connect_until_there_is_one() 
     std::fs::remove_file(&path).unwrap();
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     fails().await;
-    assert!(rig.metric("http_downstream_rq_flags_total", "\"UF\"") >= 3.0);
+    rig.counts("http_downstream_rq_flags_total", "\"UF\"", 3.0)
+        .await;
     std::fs::remove_file(&path).unwrap();
     let _server = Server::saying(&path, "hi");
     assert_eq!(rig.get("/").await.text(), "hi");
