@@ -114,7 +114,7 @@ impl Upstream {
     pub(crate) fn release(&self, endpoint: &Endpoint, mut connection: Connection, now: Instant) {
         let spent = !connection.life.goes_on(now);
         if spent || self.shared.starving() > self.waiting.get() {
-            drop(connection);
+            connection.give_up();
         } else {
             endpoint.put(connection, now);
         }

@@ -301,6 +301,14 @@ impl Writer {
         }
     }
 
+    /// Says the end of a connection that is given up while nothing flows, without waiting: what the
+    /// socket does not take at once is left out.
+    pub(crate) fn say_end(&self) {
+        if let WriteHalf::Tls(tls) = &self.half {
+            tls.borrow_mut().say_end();
+        }
+    }
+
     /// Whether an end has to be said: one without [`Writer::finish`] looks like a cut.
     pub(crate) fn says_its_end(&self) -> bool {
         matches!(self.half, WriteHalf::Tls(_))

@@ -61,6 +61,17 @@ pub(crate) struct Connection {
     pub(super) _active: OpenConnection,
 }
 
+impl Connection {
+    /// Closes it while nothing flows.
+    pub(super) fn give_up(self) {
+        self.say_end();
+    }
+
+    fn say_end(&self) {
+        self.writer.say_end();
+    }
+}
+
 /// How long a connection may be used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Life {
@@ -137,6 +148,12 @@ impl Drop for InUse {
     }
 }
 
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 impl Endpoint {
     pub(crate) fn new(endpoint: &compiled::Endpoint, ewma: Ewma) -> Self {
         Self {
@@ -177,6 +194,7 @@ impl Endpoint {
                 connection.reused = true;
                 return Some(connection);
             }
+            connection.give_up();
         }
     }
 
@@ -189,6 +207,8 @@ impl Endpoint {
                 connection,
                 since: now,
             });
+        } else {
+            connection.give_up();
         }
     }
 
@@ -198,7 +218,11 @@ impl Endpoint {
         if !idle.is_empty() {
             idle.retain(|Idle { connection, since }| {
                 let young = now - *since < limit && !connection.life.is_old(now);
-                young && connection.reader.is_quiet()
+                let stays = young && connection.reader.is_quiet();
+                if !stays {
+                    connection.say_end();
+                }
+                stays
             });
         }
         self.streams.sweep(now, limit);
@@ -206,7 +230,9 @@ impl Endpoint {
 
     /// Closes all idle connections.
     pub(crate) fn clear(&self) {
-        self.idle.borrow_mut().clear();
+        for idle in self.idle.borrow_mut().drain(..) {
+            idle.connection.give_up();
+        }
         self.streams.clear();
     }
 
@@ -216,7 +242,7 @@ impl Endpoint {
         if idle.is_empty() {
             return self.streams.close_idle();
         }
-        idle.remove(0);
+        idle.remove(0).connection.give_up();
         true
     }
 }

@@ -180,6 +180,18 @@ impl Tls {
         self.session.end();
     }
 
+    /// The same, and writes it if the socket takes it at once.
+    pub(super) fn say_end(&mut self) {
+        self.session.end();
+        while self.session.has_records() {
+            match self.session.write_records(&mut AtOnce(&self.socket)) {
+                Ok(1..) => {}
+                // The other side reads a cut, as if this end had died.
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
     /// Writes once of what waits.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let socket = &mut self.socket;
@@ -204,6 +216,23 @@ impl Tls {
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+/// The socket for those who do not wait.
+struct AtOnce<'a>(&'a TcpStream);
+
+impl io::Write for AtOnce<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.0.try_write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -346,6 +346,48 @@ async fn probes_speak_tls_too() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_that_is_given_up_ends_as_tls_does() {
+    let ca = Authority::new();
+    let own = ca.issue("own", &["api.example"]);
+    let acceptor = ca.server(&own, false);
+    let (ended, mut ends) = tokio::sync::mpsc::channel(8);
+    let backend = Backend::raw(move |stream, _| {
+        let (accept, ended) = (acceptor.accept(stream), ended.clone());
+        async move {
+            let mut stream = accept.await.unwrap();
+            loop {
+                let mut room = [0; 4096];
+                match stream.read(&mut room).await {
+                    // Without `close_notify` this would be an error.
+                    Ok(0) => return ended.try_send(Ok(())).unwrap(),
+                    Ok(_) => stream.write_all(&ok("hi")).await.unwrap(),
+                    Err(error) => return ended.try_send(Err(error.to_string())).unwrap(),
+                }
+            }
+        }
+    })
+    .await;
+    let settings = format!("{}, sni: api.example", trusting(&ca));
+    let mut rig = Rig::start(&calling(&settings, &backend)).await;
+    assert_eq!(rig.get("/").await.text(), "hi");
+    // The endpoint goes, and its idle connections with it.
+    let other = Backend::saying("other").await;
+    rig.apply(&config("", "", &[other.address])).await;
+    assert_eq!(ends.recv().await, Some(Ok(())));
+    // One that served as often as it may.
+    let spent = "\nconnections: { max_requests_per_connection: 1 }";
+    let cluster = format!("tls: {{ {settings} }}{spent}");
+    rig.apply(&config("", &cluster, &[backend.address])).await;
+    assert_eq!(rig.get("/").await.text(), "hi");
+    assert_eq!(ends.recv().await, Some(Ok(())));
+    // One that nobody used for long.
+    let cluster = format!("tls: {{ {settings} }}\nidle_timeout: 20ms");
+    rig.apply(&config("", &cluster, &[backend.address])).await;
+    assert_eq!(rig.get("/").await.text(), "hi");
+    assert_eq!(ends.recv().await, Some(Ok(())));
+}
+
+#[tokio::test]
 async fn tls_on_both_sides_carries_large_bodies() {
     let ca = Authority::new();
     let own = ca.issue("own", &["api.example", "edge.example"]);
