@@ -21,6 +21,7 @@ mod losses;
 mod members;
 mod peer_tls;
 mod proxy;
+mod registering;
 mod snapshots;
 mod start;
 mod store;

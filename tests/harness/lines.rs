@@ -57,6 +57,15 @@ impl Lines {
         }
     }
 
+    /// Tells it to end, as `kill` does.
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.child.id()).ok();
+        let pid = pid
+            .and_then(rustix::process::Pid::from_raw)
+            .expect("it runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be told");
+    }
+
     /// How it ended, once its lines have.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         self.child.wait().expect("it ends")

@@ -43,6 +43,32 @@ impl Assignment {
         endpoints.insert(endpoint.address, vec![node]);
     }
 
+    /// Chooses for one cluster alone, which has these endpoints now; none: it is not probed.
+    pub fn replace(
+        &mut self,
+        live: &BTreeSet<NodeId>,
+        cluster: &Arc<str>,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) {
+        let chosen = addresses.into_iter().map(|address| {
+            let cluster = Arc::clone(cluster);
+            let chosen = choose(&EndpointKey { cluster, address }, live);
+            (address, chosen)
+        });
+        let chosen: BTreeMap<_, _> = chosen.collect();
+        if chosen.is_empty() {
+            self.clusters.remove(cluster);
+        } else {
+            self.clusters.insert(Arc::clone(cluster), chosen);
+        }
+    }
+
+    /// The endpoints of this cluster that are probed, ascending.
+    pub fn addresses(&self, cluster: &str) -> impl Iterator<Item = SocketAddr> + '_ {
+        let endpoints = self.clusters.get(cluster).into_iter();
+        endpoints.flat_map(|endpoints| endpoints.keys().copied())
+    }
+
     /// The endpoints that `node` probes.
     pub fn share(&self, node: NodeId) -> impl Iterator<Item = EndpointKey> + '_ {
         self.clusters.iter().flat_map(move |(cluster, endpoints)| {
@@ -147,6 +173,26 @@ mod tests {
                 (500..=700).contains(&share),
                 "{node} probes {share} of 2000, not about 600"
             );
+        }
+    }
+
+    #[test]
+    fn a_cluster_chosen_for_alone_is_as_if_all_were_chosen_for() {
+        let live = nodes(1..=5);
+        let of = |cluster: &str, ports: std::ops::Range<u16>| -> Vec<EndpointKey> {
+            let key = |port| EndpointKey {
+                cluster: cluster.into(),
+                ..endpoint(port)
+            };
+            ports.map(key).collect()
+        };
+        let all = |api| [of("default/api", api), of("default/web", 1..9)].concat();
+        let mut assignment = Assignment::new(&live, all(1..9));
+        for ports in [3..12, 1..1, 2..4] {
+            let addresses = ports.clone().map(|port| endpoint(port).address);
+            assignment.replace(&live, &"default/api".into(), addresses.clone());
+            assert_eq!(assignment, Assignment::new(&live, all(ports)));
+            assert!(assignment.addresses("default/api").eq(addresses));
         }
     }
 

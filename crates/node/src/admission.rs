@@ -4,8 +4,8 @@
 //! Never writes; never looks at keys outside the config.
 
 use bytes::Bytes;
-use model::{CONFIG_PREFIX, Version};
-use proxy_config::{Change, ConfigSet, Fault, newer_than};
+use model::{CONFIG_PREFIX, ENDPOINT_PREFIX, Version};
+use proxy_config::{Change, ConfigSet, Fault, check_registration, newer_than};
 use store_mvcc::{Command, DeleteOp, Image, KeyRange, Op, PutOp, TxnOp};
 use store_server::{Admission, Refusal};
 
@@ -29,6 +29,7 @@ impl ConfigAdmission {
 impl Admission for ConfigAdmission {
     fn admit(&self, image: &Image, command: &Command) -> Result<(), Refusal> {
         check_versions(image, command)?;
+        check_registrations(command)?;
         let mut newest = self.committed.at_least(image);
         let base = newest.set.clone();
         let results = match command {
@@ -84,6 +85,38 @@ fn check_versions(image: &Image, command: &Command) -> Result<(), Refusal> {
     }
 }
 
+/// Refuses a registered endpoint that nobody could use, in whichever branch it is written.
+fn check_registrations(command: &Command) -> Result<(), Refusal> {
+    let mut faults = Vec::new();
+    match command {
+        Command::Put(put) => faults.extend(registration_fault(put)),
+        Command::Txn(txn) => collect_registration_faults(txn, &mut faults),
+        _ => {}
+    }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(told(&faults))
+    }
+}
+
+fn collect_registration_faults(txn: &TxnOp, faults: &mut Vec<Fault>) {
+    for op in txn.success.iter().chain(&txn.failure) {
+        match op {
+            Op::Put(put) => faults.extend(registration_fault(put)),
+            Op::Txn(nested) => collect_registration_faults(nested, faults),
+            Op::Range(_) | Op::Delete(_) => {}
+        }
+    }
+}
+
+fn registration_fault(put: &PutOp) -> Option<Fault> {
+    let written = put.key.starts_with(ENDPOINT_PREFIX.as_bytes()) && !put.ignore_value;
+    written
+        .then(|| check_registration(&put.key, &put.value))
+        .flatten()
+}
+
 /// What `ops` make of `base`; `None` if they leave the config alone.
 fn after(base: &ConfigSet, image: &Image, ops: &[Op]) -> Result<Option<ConfigSet>, Refusal> {
     let mut set = base.clone();
@@ -110,7 +143,7 @@ fn after(base: &ConfigSet, image: &Image, ops: &[Op]) -> Result<Option<ConfigSet
 }
 
 fn put_into(mut set: ConfigSet, put: &PutOp) -> Result<ConfigSet, Refusal> {
-    if put.lease != 0 {
+    if is_config(&put.key) && put.lease != 0 {
         let key = String::from_utf8_lossy(&put.key);
         return Err(refusal(&format!(
             "{key}: config cannot have a lease; write it without one"
@@ -212,6 +245,56 @@ mod tests {
             "{}",
             refused.message
         );
+    }
+
+    #[test]
+    fn a_registration_may_have_a_lease_and_must_be_readable_in_every_branch() {
+        let image = Machine::new().image();
+        let judge = ConfigAdmission::default();
+        let put = |key: &'static str, value: &'static str| PutOp {
+            lease: 7,
+            ..PutOp::new(key, value)
+        };
+        let good = put("/skein/endpoints/default/web/1", "10.0.0.1:80");
+        judge.admit(&image, &Command::Put(good.clone())).unwrap();
+        let bad = put("/skein/endpoints/default/web/2", "nowhere");
+        let nested = TxnOp {
+            failure: vec![Op::Put(bad.clone())],
+            ..TxnOp::default()
+        };
+        let nested = TxnOp {
+            success: vec![Op::Put(good), Op::Txn(Box::new(nested))],
+            ..TxnOp::default()
+        };
+        for command in [Command::Put(bad), Command::Txn(nested)] {
+            let refused = judge.admit(&image, &command).unwrap_err().message;
+            assert!(
+                refused
+                    .starts_with("endpoint web/2: \"nowhere\" is not an address to connect to; "),
+                "{refused}"
+            );
+        }
+        let stray = put("/skein/endpoints/web", "10.0.0.1:80");
+        let refused = judge
+            .admit(&image, &Command::Put(stray))
+            .unwrap_err()
+            .message;
+        assert!(
+            refused.contains("/skein/endpoints/NAMESPACE/SERVICE/ID"),
+            "{refused}"
+        );
+        // The value that is there stays, with another lease.
+        let kept = PutOp {
+            ignore_value: true,
+            ..put("/skein/endpoints/default/web/2", "")
+        };
+        judge.admit(&image, &Command::Put(kept)).unwrap();
+        let config = put("/skein/config/default/Cluster/web", "{}");
+        let refused = judge
+            .admit(&image, &Command::Put(config))
+            .unwrap_err()
+            .message;
+        assert!(refused.contains("cannot have a lease"), "{refused}");
     }
 
     #[test]

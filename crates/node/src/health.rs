@@ -3,13 +3,14 @@
 //! Owns the link between gossip, prober and proxy. Never judges: `mesh-health` merges.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_health::{Assignment, EndpointKey, Evidence, Health, merge};
 use model::NodeId;
 use proxy_config::Verdict;
-use proxy_config::compiled::{CompiledConfig, Probe};
+use proxy_config::compiled::{Cluster, CompiledConfig, Endpoint, Probe};
 use proxy_server::probe::Prober;
 use tokio::sync::watch;
 
@@ -23,6 +24,7 @@ pub(crate) async fn share(parts: Arc<Parts>, mut prober: Prober) {
     let mut in_force = parts.in_force.subscribe();
     let mut peers = parts.mesh.peers();
     let mut reports = parts.reports.clone();
+    let mut moves = parts.proxy.moves();
     let mut assigned: Option<(Arc<CompiledConfig>, BTreeSet<NodeId>)> = None;
     let mut assignment = Assignment::default();
     loop {
@@ -34,7 +36,9 @@ pub(crate) async fn share(parts: Arc<Parts>, mut prober: Prober) {
             .as_ref()
             .is_some_and(|(for_config, among)| Arc::ptr_eq(for_config, &config) && *among == live);
         if !stands {
-            let probes = probes(&config);
+            // What moves from here on is looked at once more.
+            moves.take();
+            let probes = probes(&config, |key| parts.proxy.cluster(key));
             assignment = assign(&probes, &live, parts.node_id);
             let share = assignment.share(parts.node_id);
             prober.assign(
@@ -42,7 +46,7 @@ pub(crate) async fn share(parts: Arc<Parts>, mut prober: Prober) {
                     .filter_map(|key| Some((key.clone(), probes.get(&key)?.clone())))
                     .collect(),
             );
-            assigned = Some((config, live));
+            assigned = Some((config, live.clone()));
         }
         let own_reports = reports.borrow_and_update().clone();
         parts.mesh.publish_reports(&own_reports);
@@ -59,8 +63,57 @@ pub(crate) async fn share(parts: Arc<Parts>, mut prober: Prober) {
             parts.proxy.set_health(Arc::clone(&view));
             parts.health.send_replace(view);
         }
-        news(&mut in_force, &mut peers, &mut reports).await;
+        // Other endpoints of a cluster concern that cluster alone.
+        let mut news = pin!(news(&mut in_force, &mut peers, &mut reports));
+        loop {
+            tokio::select! {
+                () = &mut news => break,
+                true = moves.changed() => {}
+            }
+            let Some(moved) = moves.take() else {
+                assigned = None;
+                break;
+            };
+            for key in &moved {
+                reassign(&parts, &mut prober, &mut assignment, (key, &live));
+            }
+        }
     }
+}
+
+/// Shares out the probes of one cluster anew, if it has other endpoints than before.
+fn reassign(
+    parts: &Parts,
+    prober: &mut Prober,
+    assignment: &mut Assignment,
+    (key, live): (&Arc<str>, &BTreeSet<NodeId>),
+) {
+    let cluster = parts.proxy.cluster(key);
+    let endpoints = cluster.iter().flat_map(|cluster| cluster.endpoints.iter());
+    let probes: BTreeMap<EndpointKey, Probe> = endpoints
+        .filter_map(|endpoint| probe(cluster.as_deref()?, endpoint))
+        .collect();
+    if assignment
+        .addresses(key)
+        .eq(probes.keys().map(|endpoint| endpoint.address))
+    {
+        return;
+    }
+    let (sockets, shared): (Vec<_>, Vec<_>) =
+        probes.iter().partition(|(_, probe)| probe.socket.is_some());
+    assignment.replace(
+        live,
+        key,
+        shared.iter().map(|(endpoint, _)| endpoint.address),
+    );
+    for (endpoint, _) in sockets {
+        assignment.keep_own(parts.node_id, endpoint.clone());
+    }
+    let share = probes.into_iter().filter(|(endpoint, _)| {
+        let probers = assignment.probers(key, endpoint.address);
+        probers.contains(&parts.node_id)
+    });
+    prober.assign_cluster(key, share.collect());
 }
 
 /// Waits for anything that changes the view, at most [`MERGE_EVERY`]. While the node drains, gossip
@@ -93,27 +146,34 @@ fn assign(
     assignment
 }
 
-/// Every probed endpoint of the config.
-fn probes(config: &CompiledConfig) -> BTreeMap<EndpointKey, Probe> {
+/// Every probed endpoint of the config, and of those that were found for its clusters as they are
+/// `served`.
+fn probes(
+    config: &CompiledConfig,
+    served: impl Fn(&str) -> Option<Arc<Cluster>>,
+) -> BTreeMap<EndpointKey, Probe> {
     let mut probes = BTreeMap::new();
     for cluster in config.clusters.values() {
-        let Some(probe) = &cluster.probe else {
+        if cluster.probe.is_none() {
             continue;
-        };
-        for endpoint in &cluster.endpoints {
-            let key = EndpointKey {
-                cluster: Arc::clone(&cluster.key),
-                address: endpoint.address,
-            };
-            let socket = endpoint.socket.clone();
-            let probe = Probe {
-                socket,
-                ..probe.clone()
-            };
-            probes.insert(key, probe);
         }
+        let served = served(&cluster.key);
+        let cluster = served.as_ref().unwrap_or(cluster);
+        let endpoints = cluster.endpoints.iter();
+        probes.extend(endpoints.filter_map(|endpoint| probe(cluster, endpoint)));
     }
     probes
+}
+
+/// The probe of one endpoint, if its cluster has any.
+fn probe(cluster: &Cluster, endpoint: &Endpoint) -> Option<(EndpointKey, Probe)> {
+    let probe = cluster.probe.clone()?;
+    let key = EndpointKey {
+        cluster: Arc::clone(&cluster.key),
+        address: endpoint.address,
+    };
+    let socket = endpoint.socket.clone();
+    Some((key, Probe { socket, ..probe }))
 }
 
 /// A health as explanations tell it.
@@ -140,7 +200,7 @@ mod tests {
         };
         let set = set.into_iter().collect();
         let compiled = proxy_config::compile(&set, &target, None, model::ConfigRevision(1));
-        let probes = probes(&compiled.config);
+        let probes = probes(&compiled.config, |_| None);
         let live: BTreeSet<_> = (1..=9).map(NodeId).collect();
         let share = |node| {
             assign(&probes, &live, NodeId(node))

@@ -1,11 +1,13 @@
 //! The config this node last ran without fault, on its own disk: what it serves from at boot, before
 //! Raft or gossip are up, and when they never come up.
 //!
-//! Owns the file: one header line with a format version and a checksum, then JSON. Never compiles.
+//! Owns the form of such a file: one header line with a format version and a checksum, then JSON.
+//! Never compiles.
 
 use std::path::{Path, PathBuf};
 
 use model::{ConfigRevision, MeshId};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The file's name in the data directory.
@@ -37,8 +39,8 @@ pub(crate) enum LoadError {
     },
     /// Its content is not what was written.
     #[error(
-        "{path} is damaged ({fault}); this node serves nothing until the store tells it the \
-         config again"
+        "{path} is damaged ({fault}); this node does without it until the store tells it the \
+         same again"
     )]
     Damaged {
         /// The file.
@@ -51,35 +53,47 @@ pub(crate) enum LoadError {
 impl LastKnownGood {
     /// What `data_dir` holds; `None` on a node that never ran a config.
     pub(crate) fn load(data_dir: &Path) -> Result<Option<Self>, LoadError> {
-        let path = data_dir.join(FILE);
-        let bytes = match std::fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(LoadError::Read { path, source }),
-        };
-        match decode(&bytes) {
-            Ok(found) => Ok(Some(found)),
-            Err(fault) => Err(LoadError::Damaged { path, fault }),
-        }
+        load(data_dir.join(FILE), HEADER)
     }
 
     /// Replaces the file in `data_dir`, durably and whole.
     pub(crate) fn save(&self, data_dir: &Path) -> std::io::Result<()> {
-        let body = serde_json::to_vec(self)?;
-        let mut bytes = format!("{HEADER}{:08x}\n", crc32fast::hash(&body)).into_bytes();
-        bytes.extend_from_slice(&body);
-        store_disk::replace_file(&data_dir.join(FILE), &bytes)
+        save(&data_dir.join(FILE), HEADER, self)
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<LastKnownGood, String> {
+/// What the file of this format holds; `None` if there is none.
+pub(crate) fn load<T: DeserializeOwned>(
+    path: PathBuf,
+    header: &str,
+) -> Result<Option<T>, LoadError> {
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(LoadError::Read { path, source }),
+    };
+    match decode(&bytes, header) {
+        Ok(found) => Ok(Some(found)),
+        Err(fault) => Err(LoadError::Damaged { path, fault }),
+    }
+}
+
+/// Replaces a file of this format, durably and whole.
+pub(crate) fn save<T: Serialize>(path: &Path, header: &str, content: &T) -> std::io::Result<()> {
+    let body = serde_json::to_vec(content)?;
+    let mut bytes = format!("{header}{:08x}\n", crc32fast::hash(&body)).into_bytes();
+    bytes.extend_from_slice(&body);
+    store_disk::replace_file(path, &bytes)
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], first_words: &str) -> Result<T, String> {
     let end = bytes
         .iter()
         .position(|&byte| byte == b'\n')
         .ok_or("it has no header line")?;
     let (header, body) = (&bytes[..end], &bytes[end + 1..]);
     let sum = header
-        .strip_prefix(HEADER.as_bytes())
+        .strip_prefix(first_words.as_bytes())
         .ok_or("its format is unknown")?;
     if sum != format!("{:08x}", crc32fast::hash(body)).as_bytes() {
         return Err("its checksum does not match".to_owned());

@@ -19,6 +19,7 @@ mod options;
 mod parts;
 mod process;
 mod reconcile;
+mod registrations;
 mod revision_clock;
 mod run;
 mod scheduled;

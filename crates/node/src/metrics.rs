@@ -41,6 +41,7 @@ impl Collector for NodeCollector {
         };
         let mut figures = Vec::from(config(&parts));
         figures.push(load(&parts));
+        figures.extend(registrations(&parts));
         if parts.options.snapshots.is_some() {
             figures.extend(snapshots(&parts));
         }
@@ -90,6 +91,22 @@ fn load(parts: &Parts) -> Figure {
     let help = "The share of the proxy workers' time that was used in the last second";
     let percent = parts.load_percent.load(Ordering::Relaxed);
     ("skein_load_percent", help, i64::from(percent))
+}
+
+fn registrations(parts: &Parts) -> [Figure; 2] {
+    let (good, bad) = parts.registrations.count();
+    [
+        (
+            "skein_endpoints_registered",
+            "Registered endpoints that this node knows",
+            count(good),
+        ),
+        (
+            "skein_endpoints_refused",
+            "Keys of registered endpoints that cannot be read, and are not used",
+            count(bad),
+        ),
+    ]
 }
 
 fn snapshots(parts: &Parts) -> [Figure; 2] {

@@ -27,9 +27,13 @@ use crate::committed::Committed;
 use crate::form;
 use crate::options::NodeOptions;
 use crate::reconcile::InForce;
+use crate::registrations::Registrations;
 use crate::scheduled::Tally;
 use crate::status::{Sources, StatusBoard};
 use crate::store_state::StoreState;
+
+/// So many registered endpoints are told that cannot be read; the metrics tell how many there are.
+const ENDPOINTS_TOLD_MAX: usize = 3;
 
 /// One running node.
 pub(crate) struct Parts {
@@ -47,6 +51,7 @@ pub(crate) struct Parts {
     pub(crate) proxy: Arc<ProxyServer>,
     pub(crate) committed: Committed,
     pub(crate) in_force: watch::Sender<Arc<InForce>>,
+    pub(crate) registrations: Registrations,
     pub(crate) health: watch::Sender<Arc<HealthView>>,
     /// What this node's own probes found.
     pub(crate) reports: watch::Receiver<Arc<Reports>>,
@@ -119,7 +124,15 @@ impl Parts {
         let in_force = self.in_force.borrow().clone();
         facts.state = NodeState {
             config_revision: in_force.compiled.config.config_revision,
-            refused: in_force.compiled.refused.iter().map(refused).collect(),
+            // What registered badly is told, and is no resource that is behind.
+            refused: (in_force.compiled.refused.iter().map(refused))
+                .chain(
+                    self.registrations
+                        .faults(ENDPOINTS_TOLD_MAX)
+                        .iter()
+                        .map(refused),
+                )
+                .collect(),
             refused_count: in_force.compiled.refused.len(),
             listeners: listener_facts(&in_force),
             listener_count: in_force.listeners.len(),

@@ -26,10 +26,11 @@ use crate::certificates::Certificates;
 use crate::committed::Committed;
 use crate::options::NodeOptions;
 use crate::parts::{GossipLiveness, Parts, first_facts};
+use crate::registrations::Registrations;
 use crate::scheduled::{self, Tally};
 use crate::serve::{self, Ports, Serving, Sockets};
 use crate::store_state::StoreState;
-use crate::{form, health, known_peers, load, reconcile};
+use crate::{form, health, known_peers, load, reconcile, registrations};
 
 /// How long requests under way get when the node stops.
 const DRAIN: Duration = Duration::from_secs(8);
@@ -114,7 +115,7 @@ async fn assemble(options: NodeOptions) -> Result<Assembled, RunError> {
     let mut registry = Registry::default();
     // A port that is taken must be said before any traffic is taken.
     let sockets = Sockets::bind(&options).await?;
-    let (in_force, proxy) = start_proxy(&options, &mut registry).await?;
+    let (in_force, registrations, proxy) = start_proxy(&options, &mut registry).await?;
     let started = SystemTime::now();
     let generation = generation(started);
     let known_peers = known_peers::load(&options.data_dir);
@@ -136,6 +137,7 @@ async fn assemble(options: NodeOptions) -> Result<Assembled, RunError> {
         proxy,
         committed: Committed::known(in_force.compiled.checked()),
         in_force: watch::channel(Arc::new(in_force)).0,
+        registrations,
         health: watch::channel(Arc::new(HealthView::default())).0,
         standing: watch::channel(None).0,
         board: crate::status::StatusBoard::default(),
@@ -248,7 +250,7 @@ fn serve_store(parts: &Arc<Parts>, ports: &Ports, store: &Store, shutdown: &Shut
 async fn start_proxy(
     options: &NodeOptions,
     registry: &mut Registry,
-) -> Result<(reconcile::InForce, Arc<ProxyServer>), RunError> {
+) -> Result<(reconcile::InForce, Registrations, Arc<ProxyServer>), RunError> {
     let proxy = ProxyServer::start(ProxyOptions {
         workers: options.workers,
         ..ProxyOptions::default()
@@ -261,6 +263,11 @@ async fn start_proxy(
             reconcile::nothing(options)
         }
     };
+    let registrations = Registrations::from_disk(&options.data_dir).unwrap_or_else(|fault| {
+        tracing::error!(%fault, "no registered endpoints of before");
+        Registrations::nothing()
+    });
+    proxy.set_found(registrations.found());
     let config = Arc::clone(&in_force.compiled.config);
     if config.config_revision.0 > 0 {
         in_force.listeners = proxy.apply(Arc::clone(&config)).await;
@@ -268,7 +275,7 @@ async fn start_proxy(
         let (revision, listeners) = (config.config_revision, in_force.listeners.len());
         tracing::info!(%revision, listeners, "serving the last-known-good config");
     }
-    Ok((in_force, Arc::new(proxy)))
+    Ok((in_force, registrations, Arc::new(proxy)))
 }
 
 fn start_mesh(
@@ -303,6 +310,11 @@ fn start_tasks(parts: &Arc<Parts>, prober: Prober) {
     parts.certificates.follow(tasks);
     tasks.spawn("last-known-good", reconcile::save(Arc::clone(parts)));
     tasks.spawn("reconcile", reconcile::follow(Arc::clone(parts)));
+    tasks.spawn("endpoints", registrations::follow(Arc::clone(parts)));
+    tasks.spawn(
+        "last-known endpoints",
+        registrations::save(Arc::clone(parts)),
+    );
     tasks.spawn("health", health::share(Arc::clone(parts), prober));
     tasks.spawn("load", load::measure(Arc::clone(parts)));
     tasks.spawn("scheduled snapshots", scheduled::save(Arc::clone(parts)));

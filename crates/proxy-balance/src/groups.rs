@@ -10,8 +10,10 @@ use proxy_config::compiled::{Cluster, Labels, SubsetFallback};
 
 use crate::{Eligible, Fitness};
 
-/// A cluster has at most so many subsets; of further ones, requests fall back.
+/// A cluster has at most so many subsets, and so many if each has a table of its own; of further ones
+/// that endpoints register with, requests fall back.
 const SUBSETS_MAX: usize = 1024;
+const TABLES_MAX: usize = 64;
 
 /// The groups of one cluster, as of one config and one health view. Cheap to clone. The numbers of
 /// groups follow from the cluster alone, so they stay while health changes.
@@ -34,6 +36,11 @@ impl Groups {
         let mut members: Vec<Vec<usize>> = vec![(0..cluster.endpoints.len()).collect()];
         let mut subsets: HashMap<Labels, usize> = HashMap::new();
         let mut fallback = None;
+        let most = if cluster.balance.is_hashing() {
+            TABLES_MAX
+        } else {
+            SUBSETS_MAX
+        };
         if let Some(divided) = &cluster.subsets {
             for names in &divided.keys {
                 for (place, endpoint) in cluster.endpoints.iter().enumerate() {
@@ -42,7 +49,7 @@ impl Groups {
                     };
                     match subsets.get(&labels) {
                         Some(group) => members[*group].push(place),
-                        None if subsets.len() < SUBSETS_MAX => {
+                        None if subsets.len() < most => {
                             subsets.insert(labels, members.len());
                             members.push(vec![place]);
                         }

@@ -19,8 +19,8 @@ use imbl::OrdMap;
 
 use crate::compiled::{
     Cluster, ClusterTls, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges, Limits,
-    NewCookie, Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Split, SplitTarget,
-    Upgrades, UpstreamHttp,
+    NewCookie, Origin, Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Source,
+    Split, SplitTarget, Upgrades, UpstreamHttp,
 };
 use crate::link::Shared;
 use crate::resource::{
@@ -29,10 +29,12 @@ use crate::resource::{
 };
 use crate::router::VirtualHost;
 use crate::units::Time;
+use crate::words::Reference;
 
 pub(crate) use headers::header_changes;
 use retry::retry;
 pub(crate) use server_names::tls_routes;
+pub(crate) use subset::labels;
 
 /// Envoy's, as are all that have no word of reason.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -115,12 +117,16 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
         weight: endpoint.weight(),
         zone: endpoint.zone().map(|zone| zone.shared().clone()),
         priority: endpoint.priority(),
-        labels: endpoint.labels().map(subset::labels).unwrap_or_default(),
+        labels: endpoint.labels().map(labels).unwrap_or_default(),
+        hostname: None,
+        source: Source::Config,
     };
+    let service = |service: &Reference| Origin::Service(service.resolve(resource.namespace()));
     Cluster {
         key: format!("{}/{}", name.namespace, name.name).into(),
         name,
         endpoints: spec.endpoints.iter().map(endpoint).collect(),
+        origins: spec.service.iter().map(service).collect(),
         http: spec.http,
         balance: spec.balance,
         probe: spec
@@ -266,7 +272,7 @@ pub(crate) fn virtual_host(
             upgrades: Upgrades::new(&route.upgrades),
             hash: route.hash.iter().filter_map(hash).collect(),
             mirror: action::mirrors(route, resource, clusters)?,
-            subset: (!route.subset.is_empty()).then(|| subset::labels(&route.subset)),
+            subset: (!route.subset.is_empty()).then(|| labels(&route.subset)),
             headers: [mine.clone(), shared_changes(&route.headers, &unchanged)],
         };
         routes.push((matching::conditions(&route.matches), Arc::new(compiled)));

@@ -18,6 +18,7 @@ pub use crate::balance::{Balance, HashOn, HashPolicy, NewCookie, SlowStart};
 pub use crate::connections::{ConnectionKeepalive, Connections, TcpKeepalive};
 pub use crate::header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
 pub use crate::mirror::Mirror;
+pub use crate::origin::{Origin, Source};
 pub use crate::outlier::{FailurePercentage, Outlier, SuccessRate};
 pub use crate::path::EscapedSlashes;
 pub use crate::resource::Percent;
@@ -269,14 +270,16 @@ pub enum GivenBy {
 }
 
 /// A group of upstream endpoints and how to use it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Cluster {
     /// Its name.
     pub name: ResourceName,
     /// `namespace/name`, always with the namespace: the key of health reports and metrics.
     pub key: Arc<str>,
-    /// Its endpoints, in the written order.
+    /// Its endpoints: those written out, in that order, and then those that were found.
     pub endpoints: Box<[Endpoint]>,
+    /// Where further endpoints are found.
+    pub origins: Box<[Origin]>,
     /// Which HTTP its endpoints are spoken to.
     pub http: UpstreamHttp,
     /// How an endpoint is chosen.
@@ -330,6 +333,10 @@ pub struct Endpoint {
     pub priority: u32,
     /// What subsets know it by.
     pub labels: Labels,
+    /// The name of its host, if it has one.
+    pub hostname: Option<Arc<str>>,
+    /// Who told of it.
+    pub source: Source,
 }
 
 impl Endpoint {

@@ -6,6 +6,7 @@
 mod ask;
 mod connection;
 mod headers;
+mod live;
 mod retry;
 mod text;
 
@@ -15,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compiled::{
     Asked, Cluster, CompiledConfig, Endpoint, HttpListener, Labels, Listener, Protocol, Rewrite,
-    Route, Split, SubsetFallback,
+    Route, Source, Split, SubsetFallback,
 };
 use crate::host::normalize_host;
 use crate::path::normalize_path;
@@ -24,6 +25,7 @@ use crate::units::Time;
 
 pub use ask::{Ask, AskFault};
 pub use headers::ExplainedHeaders;
+pub use live::Live;
 pub use retry::ExplainedRetry;
 
 /// The most routes that are told one by one; the rest are counted.
@@ -159,6 +161,12 @@ pub struct ExplainedTarget {
     pub headers: ExplainedHeaders,
     /// The endpoints.
     pub endpoints: Vec<ExplainedEndpoint>,
+    /// Where further endpoints are looked for.
+    #[serde(default)]
+    pub origins: Vec<String>,
+    /// What was found there and is not used, and why.
+    #[serde(default)]
+    pub unused: Vec<String>,
 }
 
 /// An endpoint and what the mesh thinks of it.
@@ -176,6 +184,9 @@ pub struct ExplainedEndpoint {
     /// Its labels; empty: none.
     #[serde(default)]
     pub labels: String,
+    /// Who told of it, if not the config.
+    #[serde(default)]
+    pub source: Option<String>,
     /// It is not in the subset that the route wants.
     #[serde(default)]
     pub left_out: bool,
@@ -223,6 +234,11 @@ pub fn explain(
     ask: &Ask,
     health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
 ) -> Explanation {
+    explain_live(config, ask, &live::HealthAlone(health))
+}
+
+/// As [`explain`], with all that is known while the proxy runs.
+pub fn explain_live(config: &CompiledConfig, ask: &Ask, live: &dyn Live) -> Explanation {
     let mut explanation = Explanation {
         config_revision: config.config_revision.0,
         method: ask.method.clone(),
@@ -240,11 +256,11 @@ pub fn explain(
         Ok(listener) => {
             explanation.listener = Some(ExplainedListener::new(listener));
             match &listener.protocol {
-                Protocol::Tcp(tcp) => explanation.pass(&tcp.to, tcp.idle_timeout, health),
-                Protocol::Udp(udp) => explanation.pass(&udp.to, udp.idle_timeout, health),
-                Protocol::TlsPassthrough(tls) => explanation.pass_tls(tls, ask, health),
+                Protocol::Tcp(tcp) => explanation.pass(&tcp.to, tcp.idle_timeout, live),
+                Protocol::Udp(udp) => explanation.pass(&udp.to, udp.idle_timeout, live),
+                Protocol::TlsPassthrough(tls) => explanation.pass_tls(tls, ask, live),
                 Protocol::Http(http) => explanation
-                    .walk(config, http, ask, health)
+                    .walk(config, http, ask, live)
                     .unwrap_or_else(|end| end),
             }
         }
@@ -287,7 +303,7 @@ impl Explanation {
         config: &CompiledConfig,
         http: &HttpListener,
         ask: &Ask,
-        health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
+        live: &dyn Live,
     ) -> Result<String, String> {
         let host = normalize_host(&ask.host).map_err(|fault| format!("400: the host: {fault}"))?;
         self.host = host.to_string();
@@ -320,7 +336,7 @@ impl Explanation {
         let chosen = virtual_host.route(&request);
         self.try_routes(virtual_host, &request, chosen.map(|route| route.index));
         let route = chosen.ok_or("404: none of the routes takes it")?;
-        self.chosen = Some(Chosen::new(http, route, health));
+        self.chosen = Some(Chosen::new(http, route, live));
         let asked = Asked {
             scheme: "http",
             host: &host_header,
@@ -379,11 +395,7 @@ impl ExplainedHost {
 }
 
 impl Chosen {
-    fn new(
-        http: &HttpListener,
-        route: &Route,
-        health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
-    ) -> Self {
+    fn new(http: &HttpListener, route: &Route, live: &dyn Live) -> Self {
         let [host, own] = &route.headers;
         let levels = [
             ("listener", &http.headers),
@@ -401,16 +413,12 @@ impl Chosen {
             hash: route.hash.iter().map(ToString::to_string).collect(),
             headers: ExplainedHeaders::new(&levels),
             mirror: route.mirror.iter().map(ToString::to_string).collect(),
-            targets: to.map_or_else(Vec::new, |to| targets(to, route.subset.as_ref(), health)),
+            targets: to.map_or_else(Vec::new, |to| targets(to, route.subset.as_ref(), live)),
         }
     }
 }
 
-fn targets(
-    split: &Split,
-    subset: Option<&Labels>,
-    health: &dyn Fn(&Cluster, &Endpoint) -> EndpointHealth,
-) -> Vec<ExplainedTarget> {
+fn targets(split: &Split, subset: Option<&Labels>, live: &dyn Live) -> Vec<ExplainedTarget> {
     let endpoint =
         |cluster: &Cluster, chosen: Option<&Labels>, endpoint: &Endpoint| ExplainedEndpoint {
             address: endpoint.label(),
@@ -418,10 +426,12 @@ fn targets(
             zone: endpoint.zone.as_deref().map(str::to_owned),
             priority: endpoint.priority,
             labels: endpoint.labels.to_string(),
+            source: (endpoint.source != Source::Config).then(|| endpoint.source.to_string()),
             left_out: chosen.is_some_and(|chosen| !chosen.are_in(&endpoint.labels)),
-            health: health(cluster, endpoint),
+            health: live.health(cluster, endpoint),
         };
     let target = |(cluster, weight): (&std::sync::Arc<Cluster>, u32)| {
+        let cluster = &live.cluster(cluster);
         let (told, chosen) = subset.map_or((None, None), |wanted| told_subset(cluster, wanted));
         ExplainedTarget {
             subset: told,
@@ -444,6 +454,8 @@ fn targets(
                 .iter()
                 .map(|e| endpoint(cluster, chosen, e))
                 .collect(),
+            origins: cluster.origins.iter().map(ToString::to_string).collect(),
+            unused: live.unused(cluster),
         }
     };
     split.shares().map(target).collect()

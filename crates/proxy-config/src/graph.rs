@@ -6,6 +6,7 @@
 mod render;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -61,7 +62,17 @@ pub struct GraphEdge {
 
 /// The graph of what one node runs.
 pub fn graph(config: &CompiledConfig) -> Graph {
-    let mut builder = Builder::default();
+    graph_with(config, &Arc::clone)
+}
+
+/// As [`graph`], with clusters as `found` makes them of those of the config: with the endpoints that
+/// were found since.
+pub fn graph_with(config: &CompiledConfig, found: &dyn Fn(&Arc<Cluster>) -> Arc<Cluster>) -> Graph {
+    let mut builder = Builder {
+        graph: Graph::default(),
+        known: BTreeSet::new(),
+        found,
+    };
     for listener in config.listeners.values() {
         builder.listener(listener);
     }
@@ -71,13 +82,13 @@ pub fn graph(config: &CompiledConfig) -> Graph {
     builder.graph
 }
 
-#[derive(Default)]
-struct Builder {
+struct Builder<'a> {
     graph: Graph,
     known: BTreeSet<String>,
+    found: &'a dyn Fn(&Arc<Cluster>) -> Arc<Cluster>,
 }
 
-impl Builder {
+impl Builder<'_> {
     /// Adds a node; whether it is new.
     fn node(&mut self, id: &str, kind: GraphNodeKind, label: String) -> bool {
         let is_new = self.known.insert(id.to_owned());
@@ -170,10 +181,10 @@ impl Builder {
         }
     }
 
-    fn cluster(&mut self, cluster: &Cluster) -> String {
+    fn cluster(&mut self, cluster: &Arc<Cluster>) -> String {
         let id = format!("cluster:{}", cluster.key);
         if self.node(&id, GraphNodeKind::Cluster, cluster.name.to_string()) {
-            for endpoint in &cluster.endpoints {
+            for endpoint in &(self.found)(cluster).endpoints {
                 let endpoint_id = format!("endpoint:{}/{}", cluster.key, endpoint.label());
                 self.node(&endpoint_id, GraphNodeKind::Endpoint, endpoint.label());
                 self.edge(&id, &endpoint_id, String::new());

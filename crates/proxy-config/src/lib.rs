@@ -19,10 +19,12 @@ mod header;
 mod host;
 mod link;
 mod mirror;
+mod origin;
 mod outlier;
 mod parse;
 mod path;
 mod pattern;
+mod registration;
 pub mod resource;
 mod retry;
 mod rewrite;
@@ -43,16 +45,18 @@ pub use compile::{Checked, Compiled, RESOURCES_MAX, check, compile};
 pub use diff::{ListenerDiff, diff};
 pub use explain::{
     Ask, AskFault, Chosen, EndpointHealth, ExplainedEjection, ExplainedEndpoint, ExplainedHeaders,
-    ExplainedHost, ExplainedListener, ExplainedRetry, ExplainedTarget, Explanation, TriedRoute,
-    Verdict, explain,
+    ExplainedHost, ExplainedListener, ExplainedRetry, ExplainedTarget, Explanation, Live,
+    TriedRoute, Verdict, explain, explain_live,
 };
 pub use fault::{Fault, Location};
-pub use graph::{Graph, GraphEdge, GraphNode, GraphNodeKind, graph};
+pub use graph::{Graph, GraphEdge, GraphNode, GraphNodeKind, graph, graph_with};
 pub use header::{HeaderChange, HeaderChanges, HeaderTemplate, Variable};
 pub use host::{Authority, Domain, HostFault, normalize_host, split_host};
+pub use origin::ENDPOINTS_MAX;
 pub use parse::{parse_documents, parse_sources, parse_value};
 pub use path::{EscapedSlashes, PathFault, normalize_path};
 pub use pattern::{PathTemplate, Pattern};
+pub use registration::{REGISTRATION_BYTES_MAX, Registration, Registry, check_registration};
 pub use resource::{Kind, ParseKindError, RESOURCE_BYTES_MAX, Resource, ResourceId};
 pub use rewrite::{RewriteFault, SearchPattern, TemplateText};
 pub use router::{

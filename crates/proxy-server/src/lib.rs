@@ -31,3 +31,4 @@ mod worker;
 pub use bind::BindError;
 pub use metrics::ProxyMetrics;
 pub use server::{ListenerOutcome, ProxyOptions, ProxyServer, StartError};
+pub use upkeep::Moves;

@@ -391,12 +391,16 @@ fn encode_node_gauges(encoder: &mut DescriptorEncoder<'_>, sources: &Sources) ->
         ),
     ] {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for cluster in sources.config.clusters.values() {
+        for (key, shared) in &*sources.clusters {
+            let Some(members) = shared.members.newest() else {
+                continue;
+            };
+            let cluster = &members.cluster;
             let counted = cluster.endpoints.iter().filter(|endpoint| {
-                let health = sources.health.health(&cluster.key, endpoint.address);
+                let health = sources.health.health(key, endpoint.address);
                 !healthy_only || health != Health::Unhealthy
             });
-            let labels = [("cluster", &*cluster.key)];
+            let labels = [("cluster", &**key)];
             encode_gauge(&mut metric, &labels, counted.count() as u64)?;
         }
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,13 +121,33 @@ impl Prober {
         self.running.retain(|endpoint, running| {
             let stays = share.get(endpoint) == Some(&running.probe);
             if !stays {
-                running.ended.store(true, Ordering::Relaxed);
-                running.task.abort();
+                running.end();
             }
             stays
         });
-        while self.tasks.try_join_next().is_some() {}
         self.desk.keep(&share);
+        self.begin(share);
+    }
+
+    /// Makes `share` all that this node probes of one cluster, at the cost of that cluster. Else as
+    /// [`Prober::assign`].
+    pub fn assign_cluster(&mut self, cluster: &Arc<str>, share: BTreeMap<EndpointKey, Probe>) {
+        let gone: Vec<EndpointKey> = of_cluster(&self.running, cluster)
+            .filter(|(endpoint, running)| share.get(endpoint) != Some(&running.probe))
+            .map(|(endpoint, _)| endpoint.clone())
+            .collect();
+        for endpoint in gone {
+            if let Some(running) = self.running.remove(&endpoint) {
+                running.end();
+            }
+        }
+        self.desk.keep_cluster(cluster, &share);
+        self.begin(share);
+    }
+
+    /// Begins with those that are not probed yet.
+    fn begin(&mut self, share: BTreeMap<EndpointKey, Probe>) {
+        while self.tasks.try_join_next().is_some() {}
         for (endpoint, probe) in share {
             if let Entry::Vacant(vacant) = self.running.entry(endpoint) {
                 let ended = Arc::new(AtomicBool::new(false));
@@ -162,7 +183,54 @@ impl Prober {
     }
 }
 
+impl Running {
+    fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+        self.task.abort();
+    }
+}
+
+/// The probes of one cluster.
+fn of_cluster<'a>(
+    running: &'a BTreeMap<EndpointKey, Running>,
+    cluster: &'a Arc<str>,
+) -> impl Iterator<Item = (&'a EndpointKey, &'a Running)> {
+    let first = EndpointKey {
+        cluster: Arc::clone(cluster),
+        address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+    };
+    running
+        .range(first..)
+        .take_while(move |(endpoint, _)| endpoint.cluster == *cluster)
+}
+
 impl Desk {
+    /// Drops the verdicts on all endpoints of a cluster but those of `share`.
+    fn keep_cluster(&self, cluster: &Arc<str>, share: &BTreeMap<EndpointKey, Probe>) {
+        let keeps = |address: &SocketAddr| {
+            share.contains_key(&EndpointKey {
+                cluster: Arc::clone(cluster),
+                address: *address,
+            })
+        };
+        self.reports.send_if_modified(|reports| {
+            let Some(report) = reports.get(cluster) else {
+                return false;
+            };
+            if report.verdicts.keys().all(keeps) {
+                return false;
+            }
+            let reports = Arc::make_mut(reports);
+            if let Some(report) = reports.get_mut(cluster) {
+                report.verdicts.retain(|address, _| keeps(address));
+                if report.verdicts.is_empty() {
+                    reports.remove(cluster);
+                }
+            }
+            true
+        });
+    }
+
     /// Drops the verdicts on all endpoints but those of `share`.
     fn keep(&self, share: &BTreeMap<EndpointKey, Probe>) {
         self.reports.send_if_modified(|reports| {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_health::HealthView;
-use proxy_config::compiled::{CompiledConfig, Listener, ResourceName};
+use proxy_config::compiled::{Cluster, CompiledConfig, Endpoint, Listener, Origin, ResourceName};
 use tls::Listening;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -20,7 +20,7 @@ use crate::bind::{BindError, Bound, Place, Transport, bind};
 use crate::certificates::{Certificates, ListenersTls};
 use crate::listener::Serving;
 use crate::metrics::ProxyMetrics;
-use crate::upkeep::Upkeep;
+use crate::upkeep::{Moves, News, Upkeep};
 use crate::upstream::ClusterShared;
 use crate::worker::{Apply, COMMANDS_MAX, Command, Snapshot, WorkerStart};
 
@@ -75,6 +75,7 @@ pub struct ProxyServer {
     upkeep: Upkeep,
     certificates: Arc<Certificates>,
     metrics: ProxyMetrics,
+    moves: Moves,
     /// What is bound right now.
     bound: Mutex<Vec<Active>>,
     outcomes: watch::Sender<Vec<ListenerOutcome>>,
@@ -103,7 +104,8 @@ impl ProxyServer {
             count => count,
         };
         let log = LogQueue::start(options.access_log)?;
-        let (moved, members) = watch::channel(0);
+        let (moved, news) = watch::channel(News::default());
+        let moves = Moves::new(news);
         let mut workers = Vec::with_capacity(count);
         let mut measured = Vec::with_capacity(count);
         for index in 0..count {
@@ -113,7 +115,7 @@ impl ProxyServer {
                 connections_max: CONNECTIONS_MAX.div_ceil(count),
                 log: log.clone(),
                 commands: inbox,
-                moved: members.clone(),
+                moved: moves.clone(),
             };
             measured.push(start.spawn()?);
             workers.push(commands);
@@ -122,6 +124,7 @@ impl ProxyServer {
         Ok(Self {
             workers,
             upkeep: Upkeep::start(moved)?,
+            moves,
             metrics: ProxyMetrics::new(log, measured.into(), certificates.clone()),
             certificates,
             bound: Mutex::default(),
@@ -164,6 +167,23 @@ impl ProxyServer {
     pub fn set_health(&self, view: Arc<HealthView>) {
         self.metrics.sources().health = view.clone();
         self.upkeep.set_health(view);
+    }
+
+    /// Puts endpoints in force that were found: all that there are at each of these origins now. It
+    /// costs what the clusters cost that look there, and is done with the workers' next turn.
+    pub fn set_found(&self, found: impl IntoIterator<Item = (Origin, Arc<[Endpoint]>)>) {
+        self.upkeep.set_found(found);
+    }
+
+    /// The cluster of this key (`namespace/name`) as it is served: with the endpoints that were found.
+    pub fn cluster(&self, key: &str) -> Option<Arc<Cluster>> {
+        let shared = self.metrics.sources().clusters.get(key).cloned()?;
+        Some(shared.members.newest()?.cluster.clone())
+    }
+
+    /// Hears from now on which clusters have other endpoints.
+    pub fn moves(&self) -> Moves {
+        self.moves.clone()
     }
 
     /// Why an endpoint of the cluster of this key (`namespace/name`) is taken out by outlier

@@ -138,7 +138,7 @@ async fn join(
 ) -> Option<Flag> {
     let routing = worker.routing();
     let draw = worker.rng().random_range(0..to.total.max(1));
-    let Some(upstream) = routing.upstream(to.choose(draw)) else {
+    let Some(upstream) = &routing.upstream(to.choose(draw)) else {
         return Some(Flag::NoCluster);
     };
     let counters = upstream.counters();

@@ -182,8 +182,8 @@ impl Front {
             upstream.counters().none_healthy.increment();
             return Err(Flag::NoHealthyUpstream);
         };
-        let datagrams = open_datagrams(upstream, endpoint)?;
-        Ok(Session::new(client, (upstream, endpoint), datagrams))
+        let datagrams = open_datagrams(&upstream, endpoint)?;
+        Ok(Session::new(client, (&upstream, endpoint), datagrams))
     }
 
     /// Sends an answer to a client; whether that could be done.

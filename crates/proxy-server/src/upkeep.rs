@@ -1,14 +1,16 @@
-//! What is worked out about clusters aside from requests: who is ejected as an outlier, who may be
-//! chosen, and the tables of balancers that hash.
+//! What is worked out about clusters aside from requests: which endpoints were found, who is ejected
+//! as an outlier, who may be chosen, and the tables of balancers that hash.
 //!
 //! Owns one thread, which is no worker: a table of many endpoints takes a while, and meanwhile the
 //! workers serve by the one before. What it is told replaces what it was told before, so nothing
 //! queues up: however often health changes while a table is made, one more is made for all of that.
 
 mod agenda;
+mod found;
+mod news;
 mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,13 +19,16 @@ use std::time::Instant;
 
 use mesh_health::{Health, HealthView};
 use proxy_balance::{Fitness, Groups};
-use proxy_config::compiled::{Cluster, CompiledConfig};
+use proxy_config::compiled::{Cluster, CompiledConfig, Endpoint, Origin};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::sync::{oneshot, watch as channel};
 
 use crate::upstream::{Bell, ClusterShared, Ejections, Members};
 use agenda::{Agenda, Urgency};
+use found::Found;
+pub use news::Moves;
+pub(crate) use news::News;
 use watch::Watch;
 
 /// The clusters of a config by their keys.
@@ -44,18 +49,19 @@ pub(crate) struct Upkeep {
 struct Orders {
     health: Option<Arc<HealthView>>,
     config: Option<(Arc<CompiledConfig>, Arc<Clusters>)>,
+    found: BTreeMap<Origin, Arc<[Endpoint]>>,
     /// Told when the clusters of the config can be served.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Upkeep {
-    /// Starts the thread. `moved` counts the times that members of clusters changed; when nobody
-    /// listens there any more, the thread ends.
-    pub(crate) fn start(moved: channel::Sender<u64>) -> io::Result<Self> {
+    /// Starts the thread. `moved` hears which clusters got other members; when nobody listens there
+    /// any more, the thread ends.
+    pub(crate) fn start(moved: channel::Sender<News>) -> io::Result<Self> {
         Self::with(moved, Box::new(Groups::new))
     }
 
-    fn with(moved: channel::Sender<u64>, work: Box<Work>) -> io::Result<Self> {
+    fn with(moved: channel::Sender<News>, work: Box<Work>) -> io::Result<Self> {
         let orders: Arc<Mutex<Orders>> = Arc::default();
         let heard = orders.clone();
         let named = thread::Builder::new().name("upkeep".to_owned());
@@ -67,6 +73,11 @@ impl Upkeep {
     /// Puts a view of health in force, soon.
     pub(crate) fn set_health(&self, view: Arc<HealthView>) {
         self.order(|orders| orders.health = Some(view));
+    }
+
+    /// Puts other endpoints in force, soon: all that there are at each of these origins now.
+    pub(crate) fn set_found(&self, found: impl IntoIterator<Item = (Origin, Arc<[Endpoint]>)>) {
+        self.order(|orders| orders.found.extend(found));
     }
 
     /// Takes over the clusters of a config, and returns when each of them can be served.
@@ -92,7 +103,8 @@ impl Drop for Upkeep {
     }
 }
 
-/// Whoever panicked with it left whole orders: each change of them is one assignment.
+/// Whoever panicked with it left whole orders: each change of them is one assignment, or a map that
+/// has some more entries.
 fn lock(orders: &Mutex<Orders>) -> MutexGuard<'_, Orders> {
     orders.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -100,15 +112,16 @@ fn lock(orders: &Mutex<Orders>) -> MutexGuard<'_, Orders> {
 /// What the thread knows.
 struct Keeper {
     orders: Arc<Mutex<Orders>>,
-    moved: channel::Sender<u64>,
+    moved: channel::Sender<News>,
     work: Box<Work>,
-    /// Something was published that the workers have not been told of.
-    untold: bool,
+    /// The clusters whose members were published, and the workers have not been told.
+    untold: Vec<Arc<str>>,
     waiting: Vec<oneshot::Sender<()>>,
     health: Arc<HealthView>,
     /// The node's.
     zone: Option<Arc<str>>,
     known: BTreeMap<Arc<str>, Known>,
+    found: Found,
     agenda: Agenda,
     /// Rung by workers that saw an endpoint fail too often in a row.
     bell: Arc<Bell>,
@@ -117,6 +130,9 @@ struct Keeper {
 
 /// A cluster of the config.
 struct Known {
+    /// As the config has it.
+    origin: Arc<Cluster>,
+    /// With the endpoints that were found.
     cluster: Arc<Cluster>,
     shared: Arc<ClusterShared>,
     /// Where outliers are looked for.
@@ -125,16 +141,17 @@ struct Known {
 
 impl Keeper {
     /// On its own thread, which the bell is to wake.
-    fn new(orders: Arc<Mutex<Orders>>, moved: channel::Sender<u64>, work: Box<Work>) -> Self {
+    fn new(orders: Arc<Mutex<Orders>>, moved: channel::Sender<News>, work: Box<Work>) -> Self {
         Self {
             orders,
             moved,
             work,
-            untold: false,
+            untold: Vec::new(),
             waiting: Vec::new(),
             health: Arc::default(),
             zone: None,
             known: BTreeMap::new(),
+            found: Found::default(),
             agenda: Agenda::default(),
             bell: Bell::here(),
             rng: SmallRng::from_rng(&mut rand::rng()),
@@ -150,9 +167,10 @@ impl Keeper {
                 self.work_out(key);
             }
             // Workers are woken for all that is quickly done at once, and for each table.
-            if self.untold && !self.agenda.has_quick() {
-                self.untold = false;
-                self.moved.send_modify(|count| *count += 1);
+            if !self.untold.is_empty() && !self.agenda.has_quick() {
+                let untold = self.untold.drain(..);
+                self.moved
+                    .send_modify(|news| untold.for_each(|key| news.add(key)));
             }
             if !self.agenda.is_awaited() {
                 for ready in self.waiting.drain(..) {
@@ -181,40 +199,69 @@ impl Keeper {
                 }
             }
         }
+        let mut moved = BTreeSet::new();
+        for (origin, endpoints) in orders.found {
+            if self.found.tell(&origin, endpoints) {
+                moved.extend(self.found.users(&origin));
+            }
+        }
+        // A cluster that is new takes in what was found with its first look.
         if let Some((config, clusters)) = orders.config {
             self.follow(&config, &clusters);
+        }
+        for key in moved {
+            self.complete(&key);
         }
     }
 
     fn follow(&mut self, config: &CompiledConfig, clusters: &Clusters) {
         self.zone.clone_from(&config.zone);
-        self.known.retain(|key, _| clusters.contains_key(key));
+        let found = &mut self.found;
+        self.known.retain(|key, known| {
+            let stays = clusters.contains_key(key);
+            if !stays {
+                found.leave(&known.origin);
+            }
+            stays
+        });
         for cluster in config.clusters.values() {
             let Some(shared) = clusters.get(&cluster.key) else {
                 continue;
             };
             let known = self.known.get(&cluster.key);
-            if known.is_some_and(|known| Arc::ptr_eq(&known.cluster, cluster)) {
+            if known.is_some_and(|known| Arc::ptr_eq(&known.origin, cluster)) {
                 continue;
             }
             let before = self.known.remove(&cluster.key);
-            let before = before.and_then(|known| known.watch);
-            let watched = before.is_some();
-            let workers = (shared.workers.len(), &self.bell);
-            let known = Known {
-                cluster: cluster.clone(),
-                shared: shared.clone(),
-                watch: Watch::over(cluster, before, workers, Instant::now()),
-            };
-            match &known.watch {
-                Some(watch) => watch.tell(cluster, shared),
-                None if watched => drop(shared.ejections.replace(Ejections::default())),
-                None => {}
+            if let Some(before) = &before {
+                self.found.leave(&before.origin);
             }
+            self.found.enter(cluster);
+            let mut known = Known {
+                origin: cluster.clone(),
+                cluster: self.found.complete(cluster),
+                shared: shared.clone(),
+                watch: before.and_then(|known| known.watch),
+            };
+            known.watch_on(&self.bell);
             let urgency = known.urgency().min(Urgency::Awaited);
             self.agenda.add(cluster.key.clone(), urgency);
             self.known.insert(cluster.key.clone(), known);
         }
+    }
+
+    /// Takes in what was found for a cluster of the config that is known.
+    fn complete(&mut self, key: &Arc<str>) {
+        let Some(known) = self.known.get_mut(key) else {
+            return;
+        };
+        let cluster = self.found.complete(&known.origin);
+        if cluster.endpoints == known.cluster.endpoints {
+            return;
+        }
+        known.cluster = cluster;
+        known.watch_on(&self.bell);
+        self.agenda.add(key.clone(), known.urgency());
     }
 
     /// Looks for outliers where workers rang, or it is time.
@@ -259,7 +306,7 @@ impl Keeper {
         match catch_unwind(work) {
             Ok(members) => {
                 known.shared.members.publish(Arc::new(members));
-                self.untold = true;
+                self.untold.push(key.clone());
             }
             Err(_) => {
                 tracing::error!(cluster = %key, "choosing endpoints panicked; it goes on as before");
@@ -269,6 +316,20 @@ impl Keeper {
 }
 
 impl Known {
+    /// Looks for outliers among the endpoints that there are now; what is known of those that stay,
+    /// stays.
+    fn watch_on(&mut self, bell: &Arc<Bell>) {
+        let before = self.watch.take();
+        let watched = before.is_some();
+        let workers = (self.shared.workers.len(), bell);
+        self.watch = Watch::over(&self.cluster, before, workers, Instant::now());
+        match &self.watch {
+            Some(watch) => watch.tell(&self.cluster, &self.shared),
+            None if watched => drop(self.shared.ejections.replace(Ejections::default())),
+            None => {}
+        }
+    }
+
     fn urgency(&self) -> Urgency {
         if self.cluster.balance.is_hashing() {
             Urgency::Table
@@ -318,6 +379,7 @@ impl Known {
 
     fn members(&self, work: &Work, health: &HealthView, zone: Option<&str>) -> Members {
         Members {
+            origin: self.origin.clone(),
             cluster: self.cluster.clone(),
             groups: work(&self.cluster, &self.fitness(health), zone),
             marks: self.watch.as_ref().map(Watch::marks).unwrap_or_default(),

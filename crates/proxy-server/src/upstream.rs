@@ -14,6 +14,8 @@ mod members;
 mod pool;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -33,10 +35,13 @@ pub(crate) use pool::{Connection, Endpoint};
 
 use crate::counters::ClusterCounters;
 
-/// A cluster in one worker. A config change makes a new one that takes over the endpoints which
-/// stay; requests under way finish with the one that they started with.
+/// A cluster in one worker. A change of its config or endpoints makes a new one that takes over the
+/// endpoints which stay; requests under way finish with the one that they started with.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    /// As the config has it.
+    pub(crate) origin: Arc<Cluster>,
+    /// With the endpoints that were found.
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) shared: Arc<ClusterShared>,
     /// In the order of the cluster's.
@@ -67,26 +72,46 @@ impl Upstream {
         // In this order: if they change in between, they are taken again.
         let version = shared.members.version();
         let members = shared.members.newest()?;
+        Some(Self::of(&members, version, (shared, worker), previous))
+    }
+
+    /// The same cluster with other members.
+    fn with(&self, members: &Members, version: u64) -> Self {
+        Self::of(
+            members,
+            version,
+            (self.shared.clone(), self.worker),
+            Some(self),
+        )
+    }
+
+    fn of(
+        members: &Members,
+        version: u64,
+        (shared, worker): (Arc<ClusterShared>, usize),
+        previous: Option<&Self>,
+    ) -> Self {
         let cluster = members.cluster.clone();
         let now = Instant::now();
+        // What is spoken to an endpoint does not change within a connection.
+        let previous = previous.filter(|previous| previous.cluster.tls == cluster.tls);
         let known = previous.iter().flat_map(|previous| &previous.endpoints);
-        let known: Vec<Ewma> = known.map(|known| known.ewma.get()).collect();
-        let unmeasured = Ewma::new(&known, now.into_std());
+        let known: HashMap<SocketAddr, &Rc<Endpoint>> =
+            known.map(|known| (known.address, known)).collect();
+        let measured: Vec<Ewma> = known.values().map(|known| known.ewma.get()).collect();
+        let unmeasured = Ewma::new(&measured, now.into_std());
         let endpoints = cluster.endpoints.iter().map(|endpoint| {
-            let kept = previous.and_then(|previous| {
-                // What is spoken to an endpoint does not change within a connection.
-                let known = previous.endpoints.iter();
-                let mut known = known.filter(|_| previous.cluster.tls == cluster.tls);
-                known.find(|known| known.address == endpoint.address)
-            });
-            kept.cloned()
-                .unwrap_or_else(|| Rc::new(Endpoint::new(endpoint, unmeasured)))
+            let kept = known.get(&endpoint.address).map(|kept| Rc::clone(kept));
+            kept.unwrap_or_else(|| Rc::new(Endpoint::new(endpoint, unmeasured)))
         });
         let endpoints = endpoints.collect();
-        // Workers must not march in step, or all of them would start at the same endpoint.
-        let balancer = |_| Balancer::new(&cluster, worker as u64);
+        // Workers must not march in step, or all of them would start at the same endpoint; nor may
+        // all turns begin with the same one where endpoints change often.
+        let seed = (worker as u64) ^ version.rotate_left(32);
+        let balancer = |_| Balancer::new(&cluster, seed);
         let balancers = members.groups.iter().map(balancer).collect();
         let upstream = Self {
+            origin: members.origin.clone(),
             cluster,
             shared,
             endpoints,
@@ -100,7 +125,7 @@ impl Upstream {
             freed: Notify::new(),
         };
         upstream.note_eligible(now);
-        Some(upstream)
+        upstream
     }
 
     /// This worker's counters.

@@ -16,7 +16,7 @@ use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::runtime::RuntimeMetrics;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -27,6 +27,7 @@ use crate::bind::{Bound, Place, Transport};
 use crate::clock::WallClock;
 use crate::listener::{self, Close, Slot};
 use crate::udp;
+use crate::upkeep::Moves;
 
 /// So many commands may wait for a worker; whoever sends more waits.
 pub(crate) const COMMANDS_MAX: usize = 16;
@@ -122,7 +123,7 @@ pub(crate) struct WorkerStart {
     pub(crate) log: LogQueue,
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Changes when members of clusters did.
-    pub(crate) moved: watch::Receiver<u64>,
+    pub(crate) moved: Moves,
 }
 
 impl WorkerStart {
@@ -173,7 +174,7 @@ impl WorkerStart {
                         return;
                     }
                 },
-                Ok(()) = moved.changed() => worker.routing().follow(),
+                true = moved.changed() => worker.routing().follow(moved.take().as_deref()),
                 _ = tick.tick() => {
                     worker.routing().sweep(Instant::now());
                     // Not for each of many changes: there may be many to wake.

@@ -19,6 +19,8 @@ mod connections;
 mod downstream2;
 #[path = "proxy/exchanges.rs"]
 mod exchanges;
+#[path = "proxy/found.rs"]
+mod found;
 #[path = "proxy/framing.rs"]
 mod framing;
 #[path = "proxy/grpc.rs"]

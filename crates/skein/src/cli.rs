@@ -28,6 +28,7 @@ use crate::options::Options;
 use crate::output::{Format, Output};
 use crate::peers::Peers;
 use crate::recover::Recover;
+use crate::register::Register;
 use crate::session::{self, MeshCommand};
 use crate::snapshot::SnapshotCommand;
 use crate::status::Status;
@@ -211,6 +212,16 @@ Examples:
   skein explain http://127.0.0.1:8080/api --host shop.example.com -H 'x-tenant: blue' --node n2")]
     Explain(Remote<Explain>),
 
+    /// Make an endpoint part of a service, for as long as this runs
+    #[command(after_help = "\
+Examples:
+  skein register web 10.0.0.7:8000                 # until Ctrl-C or SIGTERM: then it is gone at once
+  skein register web 10.0.0.7:8000 --weight 2 --zone b --label version=v2 --ttl 30s
+
+Every cluster with `service: web` uses it. The key is bound to a lease, so it goes by itself when this
+machine does; any etcd client can do the same.")]
+    Register(Remote<Register>),
+
     /// Make a new gossip key
     #[command(after_help = "\
 Example:
@@ -334,6 +345,7 @@ impl Command {
             Self::Peers(command) => command.run(),
             Self::Graph(command) => command.run(),
             Self::Explain(command) => command.run(),
+            Self::Register(command) => command.run(),
             Self::Keygen(command) => local(Format::Text, |output| command.run(output)),
             Self::Completions(command) => local(Format::Text, |output| command.run(output)),
         }

@@ -34,6 +34,7 @@ mod options;
 mod output;
 mod peers;
 mod recover;
+mod register;
 mod role;
 mod row;
 mod session;

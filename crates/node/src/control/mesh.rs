@@ -9,8 +9,9 @@ use std::time::Duration;
 use control_api::v1;
 use control_api::v1::mesh_server::Mesh;
 use mesh_gossip::{Liveness, Peer, Peers};
-use mesh_health::{Report, Verdict};
-use proxy_config::{Ask, EndpointHealth, ExplainedEjection, Time};
+use mesh_health::{HealthView, Report, Verdict};
+use proxy_config::compiled::{Cluster, Endpoint, Origin};
+use proxy_config::{Ask, EndpointHealth, ExplainedEjection, Live, Time, explain_live};
 use tonic::{Request, Response, Status};
 
 use crate::parts::Parts;
@@ -61,19 +62,12 @@ impl Mesh for MeshService {
         let health = self.0.health.borrow().clone();
         let in_force = self.0.in_force.borrow().clone();
         let peers = self.0.mesh.peers().borrow().clone();
-        let explanation =
-            proxy_config::explain(&in_force.compiled.config, &asked, &|cluster, endpoint| {
-                let health = health.health(&cluster.key, endpoint.address);
-                EndpointHealth {
-                    verdict: crate::health::verdict(health),
-                    unhealthy_by: match endpoint.socket {
-                        None => self.accusers(&peers, &cluster.key, endpoint.address),
-                        // Others speak of sockets of their own.
-                        Some(_) => self.accusers(&Peers::default(), &cluster.key, endpoint.address),
-                    },
-                    ejected: self.ejection(&cluster.key, endpoint.address),
-                }
-            });
+        let known = Known {
+            service: self,
+            health: &health,
+            peers: &peers,
+        };
+        let explanation = explain_live(&in_force.compiled.config, &asked, &known);
         let json = serde_json::to_vec(&explanation)
             .map_err(|fault| Status::internal(format!("skein: {fault}")))?;
         let answered_by = self.0.options.name.to_string();
@@ -88,7 +82,8 @@ impl Mesh for MeshService {
         _: Request<v1::GraphRequest>,
     ) -> Result<Response<v1::GraphResponse>, Status> {
         let in_force = self.0.in_force.borrow().clone();
-        let graph = proxy_config::graph(&in_force.compiled.config);
+        let found = |cluster: &Arc<Cluster>| self.served(cluster);
+        let graph = proxy_config::graph_with(&in_force.compiled.config, &found);
         let json = serde_json::to_vec(&graph)
             .map_err(|fault| Status::internal(format!("skein: {fault}")))?;
         let answered_by = self.0.options.name.to_string();
@@ -99,7 +94,47 @@ impl Mesh for MeshService {
     }
 }
 
+/// What an explanation is told beside the config.
+struct Known<'a> {
+    service: &'a MeshService,
+    health: &'a HealthView,
+    peers: &'a Peers,
+}
+
+impl Live for Known<'_> {
+    fn health(&self, cluster: &Cluster, endpoint: &Endpoint) -> EndpointHealth {
+        let (key, address) = (&cluster.key, endpoint.address);
+        EndpointHealth {
+            verdict: crate::health::verdict(self.health.health(key, address)),
+            unhealthy_by: match endpoint.socket {
+                None => self.service.accusers(self.peers, key, address),
+                // Others speak of sockets of their own.
+                Some(_) => self.service.accusers(&Peers::default(), key, address),
+            },
+            ejected: self.service.ejection(key, address),
+        }
+    }
+
+    fn cluster(&self, cluster: &Arc<Cluster>) -> Arc<Cluster> {
+        self.service.served(cluster)
+    }
+
+    fn unused(&self, cluster: &Cluster) -> Vec<String> {
+        let registrations = &self.service.0.registrations;
+        let each = cluster.origins.iter().flat_map(|origin| match origin {
+            Origin::Service(name) => registrations.unused(name),
+        });
+        each.collect()
+    }
+}
+
 impl MeshService {
+    /// The cluster with the endpoints that were found for it.
+    fn served(&self, cluster: &Arc<Cluster>) -> Arc<Cluster> {
+        let served = self.0.proxy.cluster(&cluster.key);
+        served.unwrap_or_else(|| Arc::clone(cluster))
+    }
+
     /// What this node's outlier detection says of the endpoint.
     fn ejection(&self, cluster: &str, address: SocketAddr) -> Option<ExplainedEjection> {
         let (why, left) = self.0.proxy.ejection(cluster, address)?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use mesh_health::{Health, HealthView};
 use proptest::prelude::*;
 use proxy_balance::{Ask, Balancer, Eligible, Fitness};
-use proxy_config::compiled::{Balance, Cluster, Endpoint, Labels, Limits, ResourceName};
+use proxy_config::compiled::{Balance, Cluster, Endpoint, Labels, Limits, ResourceName, Source};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -47,6 +47,8 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         zone: None,
         priority: 0,
         labels: Labels::default(),
+        hostname: None,
+        source: Source::Config,
     };
     Cluster {
         name: ResourceName {
@@ -55,6 +57,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
         },
         key: "default/web".into(),
         endpoints: weights.iter().enumerate().map(endpoint).collect(),
+        origins: Box::default(),
         balance,
         probe: None,
         tls: None,

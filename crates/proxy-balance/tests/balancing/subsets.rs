@@ -137,3 +137,20 @@ fn within_a_subset_the_balancer_is_the_clusters() {
         assert!(even, "{balance:?} {counts:?}");
     }
 }
+
+/// Labels of endpoints that register themselves are not known when the config is checked.
+#[test]
+fn so_many_subsets_as_a_cluster_bears_and_no_more() {
+    for (balance, most) in [(Balance::Random, 1024), (Balance::Maglev, 64)] {
+        let names: Vec<String> = (0..most + 3).map(|n| format!("v{n}")).collect();
+        let labels: Vec<(&str, &str)> = names.iter().map(|name| (&**name, "prod")).collect();
+        let mut cluster = divided(balance, &labels, SubsetFallback::Any);
+        cluster.subsets.as_mut().unwrap().keys = [["version".into()].into()].into();
+        let groups = groups(&cluster, &[]);
+        // The whole, and the subsets.
+        assert_eq!(groups.iter().count(), 1 + most);
+        assert_eq!(used(&groups, &[("version", "v0")]), [0]);
+        let beyond = format!("v{most}");
+        assert_eq!(used(&groups, &[("version", &beyond)]).len(), most + 3);
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::compiled::{Labels, SubsetFallback, Subsets};
 use crate::resource::{FallbackWord, SubsetsSpec};
 
-pub(super) fn labels(written: &BTreeMap<String, String>) -> Labels {
+pub(crate) fn labels(written: &BTreeMap<String, String>) -> Labels {
     let pairs = written.iter();
     Labels::new(pairs.map(|(label, value)| (label.as_str(), value.as_str())))
 }

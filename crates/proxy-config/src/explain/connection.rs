@@ -4,13 +4,10 @@
 
 use std::time::Duration;
 
-use super::{Ask, Chosen, ExplainedHeaders, Explanation, TriedRoute, targets};
-use crate::compiled::{Cluster, Endpoint, Split, TlsAsked, TlsPassthrough};
-use crate::explain::EndpointHealth;
+use super::{Ask, Chosen, ExplainedHeaders, Explanation, Live, TriedRoute, targets};
+use crate::compiled::{Split, TlsAsked, TlsPassthrough};
 use crate::host::{Domain, normalize_host};
 use crate::units::Time;
-
-type HealthOf<'a> = &'a dyn Fn(&Cluster, &Endpoint) -> EndpointHealth;
 
 impl Explanation {
     /// Follows a connection, or a session, that all go the same way; the outcome.
@@ -18,19 +15,14 @@ impl Explanation {
         &mut self,
         to: &Split,
         idle_timeout: Option<Duration>,
-        health: HealthOf<'_>,
+        live: &dyn Live,
     ) -> String {
-        self.chosen = Some(chosen(None, to, idle_timeout, health));
+        self.chosen = Some(chosen(None, to, idle_timeout, live));
         format!("the connection goes to {to}")
     }
 
     /// Follows a TLS connection by the name that it asks for; the outcome.
-    pub(super) fn pass_tls(
-        &mut self,
-        tls: &TlsPassthrough,
-        ask: &Ask,
-        health: HealthOf<'_>,
-    ) -> String {
+    pub(super) fn pass_tls(&mut self, tls: &TlsPassthrough, ask: &Ask, live: &dyn Live) -> String {
         let name = match normalize_host(&ask.host) {
             Ok(name) => name.into_owned(),
             Err(fault) => return format!("closed: the name that it asks for: {fault}"),
@@ -60,11 +52,11 @@ impl Explanation {
                     mismatch: None,
                 });
                 let (to, idle_timeout) = (&route.to, tls.idle_timeout);
-                self.chosen = Some(chosen(Some(index), to, idle_timeout, health));
+                self.chosen = Some(chosen(Some(index), to, idle_timeout, live));
                 format!("routes[{index}] takes it, the connection goes to {to}")
             }
             (None, Some(to)) => {
-                self.chosen = Some(chosen(None, to, tls.idle_timeout, health));
+                self.chosen = Some(chosen(None, to, tls.idle_timeout, live));
                 format!("no route has its name, the connection goes to {to}")
             }
             (None, None) => "closed: no route has its name".to_owned(),
@@ -76,7 +68,7 @@ fn chosen(
     route: Option<usize>,
     to: &Split,
     idle_timeout: Option<Duration>,
-    health: HealthOf<'_>,
+    live: &dyn Live,
 ) -> Chosen {
     Chosen {
         route,
@@ -88,6 +80,6 @@ fn chosen(
         hash: Vec::new(),
         headers: ExplainedHeaders::default(),
         mirror: Vec::new(),
-        targets: targets(to, None, health),
+        targets: targets(to, None, live),
     }
 }

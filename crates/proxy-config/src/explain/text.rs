@@ -126,9 +126,16 @@ impl fmt::Display for ExplainedTarget {
         if let Some(subset) = &self.subset {
             writeln!(f, "  subset: {subset}")?;
         }
-        self.endpoints
-            .iter()
-            .try_for_each(|endpoint| endpoint.fmt(f))
+        for origin in &self.origins {
+            writeln!(f, "  endpoints of {origin}")?;
+        }
+        if self.endpoints.is_empty() {
+            writeln!(f, "  no endpoint: requests are answered 503")?;
+        }
+        let mut endpoints = self.endpoints.iter();
+        endpoints.try_for_each(|endpoint| endpoint.fmt(f))?;
+        let mut unused = self.unused.iter();
+        unused.try_for_each(|unused| writeln!(f, "  not used: {unused}"))
     }
 }
 
@@ -143,6 +150,9 @@ impl fmt::Display for ExplainedEndpoint {
         }
         if !self.labels.is_empty() {
             write!(f, ", {}", self.labels)?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, ", {source}")?;
         }
         if self.left_out {
             return writeln!(f, ": not in the subset");

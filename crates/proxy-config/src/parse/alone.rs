@@ -125,8 +125,9 @@ fn check_defaults(spec: &DefaultsSpec, findings: &mut Findings) {
 }
 
 fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
-    findings.refuse_if(spec.endpoints.is_empty(), "endpoints", || {
-        "there is no endpoint; give at least one ip:port".into()
+    let empty = spec.endpoints.is_empty() && spec.service.is_none();
+    findings.refuse_if(empty, "endpoints", || {
+        "there is no endpoint; give at least one ip:port, or a `service`".into()
     });
     findings.refuse_repeats("endpoints", spec.endpoints.iter().map(|e| e.address()));
     for (index, endpoint) in spec.endpoints.iter().enumerate() {

@@ -94,7 +94,7 @@ fn what_is_missing_or_blank_is_told() {
         ),
         (
             "kind: Cluster\nname: a\n",
-            "Cluster/a: `endpoints` is missing; add it",
+            "Cluster/a: endpoints: there is no endpoint; give at least one ip:port, or a `service`",
         ),
         (
             "kind: Cluster\nname: a\nendpoints:\n",

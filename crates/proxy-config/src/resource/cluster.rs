@@ -11,15 +11,22 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{ClusterTlsSpec, ConnectionsSpec, HeadersSpec, OutlierSpec, SubsetsSpec, is_default};
 use crate::compiled::{Balance, UpstreamHttp};
 use crate::units::Time;
-use crate::words::{Address, Name, ProbePath};
+use crate::words::{Address, Name, ProbePath, Reference};
 
 /// A group of upstream endpoints and how to use it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterSpec {
     /// The endpoints: `ip:port`, or `unix:/path` for a socket of the node, or with weight and zone.
-    /// What is at a path may be another server on each node: it is judged by each node for itself.
+    /// What is at a path may be another server on each node: it is judged by each node for itself. May
+    /// be left out where there is a `service`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<EndpointSpec>,
+    /// Endpoints that register themselves as this service, with keys
+    /// `/skein/endpoints/NAMESPACE/SERVICE/ID` of the store, are used beside `endpoints`; left out:
+    /// none. `namespace/service` for one of another namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Reference>,
     /// Which HTTP the endpoints are spoken to, whatever the clients speak; left out: `h1`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub http: UpstreamHttp,

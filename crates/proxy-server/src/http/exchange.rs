@@ -146,7 +146,7 @@ async fn follow<'l, C: ToClient, B: FromClient>(
         }
         Way::Fault(reason) => return Outcome::Answer(reason),
     };
-    let Some(upstream) = choose(scene, split) else {
+    let Some(upstream) = &choose(scene, split) else {
         return Outcome::Answer(Reason::NoCluster);
     };
     record.upstream = Some(upstream.clone());
@@ -177,7 +177,7 @@ async fn follow<'l, C: ToClient, B: FromClient>(
 }
 
 /// The cluster for this request, by the route's weights.
-fn choose<'a>(scene: &Scene<'a>, to: &Split) -> Option<&'a Rc<Upstream>> {
+fn choose(scene: &Scene<'_>, to: &Split) -> Option<Rc<Upstream>> {
     let draw = match &*to.targets {
         [_] => 0,
         _ => scene.worker.rng().random_range(0..to.total.max(1)),

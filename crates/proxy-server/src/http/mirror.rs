@@ -100,7 +100,7 @@ pub(super) fn copy(
             worker: scene.worker.clone(),
             slot: scene.slot.clone(),
             routing: scene.worker.routing(),
-            upstream: upstream.clone(),
+            upstream,
             route: route.clone(),
             head: edits.request().unwrap_or_else(|| scene.head.clone()),
             framing: scene.framing,

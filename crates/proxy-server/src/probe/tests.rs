@@ -195,3 +195,30 @@ fn seldom_probes_make_reports_that_last() {
     };
     assert_eq!(fresh_for(&never), REPORT_FRESH_MAX);
 }
+
+#[tokio::test]
+async fn one_cluster_is_assigned_anew_and_the_others_go_on() {
+    let (_a, first) = listen("127.0.0.1:0").await;
+    let (_b, second) = listen("127.0.0.1:0").await;
+    let mut prober = Prober::new();
+    let mut reports = prober.reports();
+    let [a, b, c] = ["default/a", "default/b", "default/c"];
+    let share = [key(a, first), key(b, first), key(c, first)];
+    prober.assign(share.into_iter().map(|key| (key, tcp(1))).collect());
+    let all = |reports: &Reports| reports.len() == 3;
+    until(&mut reports, "all are probed", all).await;
+    let task = |prober: &Prober, cluster| prober.running[&key(cluster, first)].task.id();
+    let before = [task(&prober, a), task(&prober, c)];
+    prober.assign_cluster(&b.into(), [(key(b, second), tcp(1))].into());
+    assert_eq!(verdict(&reports.borrow(), b, first), None, "at once");
+    let moved = |reports: &Reports| verdict(reports, b, second).is_some();
+    until(&mut reports, "the other one is probed", moved).await;
+    assert_eq!([task(&prober, a), task(&prober, c)], before);
+    assert_eq!(prober.running.len(), 3);
+    prober.assign_cluster(&b.into(), BTreeMap::new());
+    assert!(!reports.borrow().contains_key(b));
+    assert_eq!(reports.borrow().len(), 2);
+    // The same again changes nothing.
+    prober.assign_cluster(&a.into(), [(key(a, first), tcp(1))].into());
+    assert_eq!([task(&prober, a), task(&prober, c)], before);
+}

@@ -52,7 +52,7 @@ struct Gate {
     made: Arc<AtomicUsize>,
 }
 
-fn gated(moved: channel::Sender<u64>) -> (Upkeep, Gate) {
+fn gated(moved: channel::Sender<News>) -> (Upkeep, Gate) {
     let (begins, begun) = mpsc::channel();
     let (go_on, gate) = mpsc::channel::<()>();
     let made = Arc::new(AtomicUsize::new(0));
@@ -79,13 +79,13 @@ impl Gate {
 }
 
 fn chosen(upstream: &Upstream) -> Vec<usize> {
-    upstream.follow();
+    assert!(upstream.follow().is_none(), "its endpoints stay");
     upstream.eligible_now()
 }
 
 #[tokio::test]
 async fn while_a_table_is_made_the_one_before_serves_and_what_changes_meanwhile_is_one_more() {
-    let (moved, mut news) = channel::channel(0);
+    let (moved, mut news) = channel::channel(News::default());
     let (upkeep, gate) = gated(moved);
     let config = config(HASHED);
     let clusters = shared(&config);
@@ -119,7 +119,7 @@ async fn while_a_table_is_made_the_one_before_serves_and_what_changes_meanwhile_
 
 #[tokio::test]
 async fn a_health_that_changes_back_before_its_table_is_begun_costs_nothing() {
-    let (moved, mut news) = channel::channel(0);
+    let (moved, mut news) = channel::channel(News::default());
     let (upkeep, gate) = gated(moved);
     let other = HASHED.replace("name: web", "name: api");
     let config = config(&format!("{HASHED}\n---\n{other}"));
@@ -146,7 +146,7 @@ async fn a_health_that_changes_back_before_its_table_is_begun_costs_nothing() {
 
 #[tokio::test]
 async fn a_panic_ends_the_work_on_one_cluster_alone() {
-    let (moved, _news) = channel::channel(0);
+    let (moved, _news) = channel::channel(News::default());
     let work = |cluster: &Cluster, fitness: &Fitness, zone: Option<&str>| {
         assert_ne!(cluster.name.to_string(), "bad", "this one cannot be made");
         Groups::new(cluster, fitness, zone)
@@ -163,7 +163,7 @@ async fn a_panic_ends_the_work_on_one_cluster_alone() {
 
 #[test]
 fn the_thread_ends_with_the_last_worker() {
-    let (moved, worker) = channel::channel(0);
+    let (moved, worker) = channel::channel(News::default());
     let upkeep = Upkeep::start(moved).unwrap();
     let orders = Arc::downgrade(&upkeep.orders);
     drop(worker);
@@ -185,7 +185,7 @@ fn verdict(config: &CompiledConfig, health: Health) -> Arc<HealthView> {
 
 #[tokio::test]
 async fn who_fails_in_a_row_is_ejected_until_probes_see_it_recover() {
-    let (moved, mut news) = channel::channel(0);
+    let (moved, mut news) = channel::channel(News::default());
     let upkeep = Upkeep::start(moved).unwrap();
     let config = config(&HASHED.replace("maglev", "maglev, outlier: {}"));
     let clusters = shared(&config);

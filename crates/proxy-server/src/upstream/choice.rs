@@ -14,20 +14,25 @@ use tokio::time::Instant;
 use super::{Seen, Upstream};
 
 impl Upstream {
-    /// Takes over what changed about who may be chosen, if anything did.
-    pub(crate) fn follow(&self) {
+    /// Takes over what changed about who may be chosen, if anything did. Where the endpoints
+    /// themselves changed: what serves by them from now on.
+    pub(crate) fn follow(&self) -> Option<Self> {
         let version = self.shared.members.version();
         if version == self.version.get() {
-            return;
+            return None;
         }
-        if let Some(members) = self.shared.members.newest()
-            && Arc::ptr_eq(&members.cluster, &self.cluster)
-        {
-            self.version.set(version);
-            *self.groups.borrow_mut() = members.groups.clone();
-            self.note_eligible(Instant::now());
+        let members = self.shared.members.newest()?;
+        if !Arc::ptr_eq(&members.origin, &self.origin) {
+            // They are of a config that this worker is about to get.
+            return None;
         }
-        // Else they are of a config that this worker is about to get.
+        if !Arc::ptr_eq(&members.cluster, &self.cluster) {
+            return Some(self.with(&members, version));
+        }
+        self.version.set(version);
+        *self.groups.borrow_mut() = members.groups.clone();
+        self.note_eligible(Instant::now());
+        None
     }
 
     /// Notes which endpoints may be chosen from now on, and which no more.

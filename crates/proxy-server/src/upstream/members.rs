@@ -13,6 +13,9 @@ use super::marks::Marks;
 /// What workers serve a cluster by. Immutable: a change makes a new one.
 #[derive(Debug)]
 pub(crate) struct Members {
+    /// As the config has it.
+    pub(crate) origin: Arc<Cluster>,
+    /// With the endpoints that were found.
     pub(crate) cluster: Arc<Cluster>,
     /// Of the endpoints of that cluster.
     pub(crate) groups: Groups,

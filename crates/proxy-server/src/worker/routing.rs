@@ -1,8 +1,9 @@
 //! What a worker looks things up in: the config in force and its clusters.
 //!
-//! Owns the way from a route's cluster to the worker's state for it. Immutable; a change makes a
-//! new one that shares what stayed.
+//! Owns the way from a route's cluster to the worker's state for it. A new config makes a new one
+//! that shares what stayed; other endpoints of a cluster take the place of those before.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
@@ -30,10 +31,26 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Default)]
 pub(crate) struct Routing {
     pub(crate) config: Arc<CompiledConfig>,
-    by_key: BTreeMap<Arc<str>, Rc<Upstream>>,
+    by_key: BTreeMap<Arc<str>, Rc<Home>>,
     /// By the address of the compiled cluster, which the upstream keeps alive: a route is one
     /// cheap look-up away from its cluster's state.
-    by_pointer: HashMap<usize, Rc<Upstream>, BuildHasherDefault<PointerHasher>>,
+    by_pointer: HashMap<usize, Rc<Home>, BuildHasherDefault<PointerHasher>>,
+}
+
+/// Where a cluster's state is found.
+#[derive(Debug)]
+struct Home(RefCell<Rc<Upstream>>);
+
+impl Home {
+    fn upstream(&self) -> Rc<Upstream> {
+        self.0.borrow().clone()
+    }
+
+    fn follow(&self) {
+        if let Some(next) = self.upstream().follow() {
+            self.0.replace(Rc::new(next));
+        }
+    }
 }
 
 impl Routing {
@@ -45,18 +62,21 @@ impl Routing {
                 continue;
             };
             let known = previous.by_key.get(&cluster.key);
-            let upstream = match known {
-                Some(known) if Arc::ptr_eq(&known.cluster, cluster) => known.clone(),
-                known => {
-                    let previous = known.map(|known| &**known);
+            let before = known.map(|known| known.upstream());
+            let place = match (known, &before) {
+                (Some(known), Some(before)) if Arc::ptr_eq(&before.origin, cluster) => {
+                    known.clone()
+                }
+                _ => {
+                    let previous = before.as_deref();
                     let Some(upstream) = Upstream::new(shared.clone(), worker, previous) else {
                         continue;
                     };
-                    Rc::new(upstream)
+                    Rc::new(Home(RefCell::new(Rc::new(upstream))))
                 }
             };
-            by_pointer.insert(Arc::as_ptr(cluster).addr(), upstream.clone());
-            by_key.insert(cluster.key.clone(), upstream);
+            by_pointer.insert(Arc::as_ptr(cluster).addr(), place.clone());
+            by_key.insert(cluster.key.clone(), place);
         }
         Self {
             config: snapshot.config.clone(),
@@ -66,23 +86,27 @@ impl Routing {
     }
 
     /// This worker's state of a route's cluster.
-    pub(crate) fn upstream(&self, cluster: &Arc<Cluster>) -> Option<&Rc<Upstream>> {
-        self.by_pointer
-            .get(&Arc::as_ptr(cluster).addr())
-            .or_else(|| self.by_key.get(&cluster.key))
+    pub(crate) fn upstream(&self, cluster: &Arc<Cluster>) -> Option<Rc<Upstream>> {
+        let place = self.by_pointer.get(&Arc::as_ptr(cluster).addr());
+        let place = place.or_else(|| self.by_key.get(&cluster.key));
+        place.map(|place| place.upstream())
     }
 
-    /// Other endpoints of some clusters may be chosen now.
-    pub(crate) fn follow(&self) {
-        for upstream in self.by_key.values() {
-            upstream.follow();
+    /// Other endpoints of these clusters may be chosen now; of any, if it is not known of which.
+    pub(crate) fn follow(&self, moved: Option<&[Arc<str>]>) {
+        match moved {
+            Some(keys) => {
+                let places = keys.iter().filter_map(|key| self.by_key.get(key));
+                places.for_each(|place| place.follow());
+            }
+            None => self.by_key.values().for_each(|place| place.follow()),
         }
     }
 
     /// Closes idle connections that are too old.
     pub(crate) fn sweep(&self, now: Instant) {
-        for upstream in self.by_key.values() {
-            upstream.sweep(now);
+        for place in self.by_key.values() {
+            place.upstream().sweep(now);
         }
     }
 }

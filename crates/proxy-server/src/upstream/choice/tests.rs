@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use mesh_health::{Health, HealthView};
 use model::ConfigRevision;
 use proxy_balance::{Fitness, Groups};
-use proxy_config::compiled::{Cluster, Target};
+use proxy_config::compiled::{Cluster, Endpoint, Target};
 use proxy_config::{ConfigSet, compile, parse_documents};
 use rand::SeedableRng as _;
 
@@ -31,6 +31,7 @@ fn cluster(fields: &str) -> Arc<Cluster> {
 fn publish(shared: &ClusterShared, cluster: &Arc<Cluster>, view: &HealthView, zone: Option<&str>) {
     let fitness = Fitness::new(cluster, view, |_| false);
     shared.members.publish(Arc::new(Members {
+        origin: cluster.clone(),
         cluster: cluster.clone(),
         groups: Groups::new(cluster, &fitness, zone),
         marks: Arc::default(),
@@ -45,7 +46,7 @@ fn upstream(cluster: &Arc<Cluster>, zone: Option<&str>) -> Upstream {
 
 fn set_health(upstream: &Upstream, view: &HealthView) {
     publish(&upstream.shared, &upstream.cluster, view, None);
-    upstream.follow();
+    assert!(upstream.follow().is_none(), "its endpoints stay");
 }
 
 fn unhealthy(cluster: &Cluster, index: usize) -> HealthView {
@@ -101,9 +102,34 @@ fn who_stays_over_a_change_of_config_is_not_new() {
     let two = cluster(&format!("{TWO}, {slow}"));
     publish(&before.shared, &two, &HealthView::default(), None);
     // Until the config comes that they are of, it goes on as it is.
-    before.follow();
+    assert!(before.follow().is_none());
     assert_eq!(counts(&before), [1000]);
     let after = Upstream::new(before.shared.clone(), 0, Some(&before)).unwrap();
+    let counts = counts(&after);
+    assert!((80..=250).contains(&counts[1]), "{counts:?}");
+}
+
+#[test]
+fn who_stays_while_others_are_found_is_not_new() {
+    let slow = "balance: round_robin, slow_start: {window: 30s}";
+    let one = cluster(&format!("endpoints: ['10.0.0.1:1'], service: web, {slow}"));
+    let before = upstream(&one, None);
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60));
+    before.endpoints[0].eligible_since.set(long_ago);
+    let another = Endpoint {
+        address: "10.0.0.2:1".parse().unwrap(),
+        ..one.endpoints[0].clone()
+    };
+    let with = one.with_found(|_| Some(std::slice::from_ref(&another)));
+    let fitness = Fitness::new(&with, &HealthView::default(), |_| false);
+    before.shared.members.publish(Arc::new(Members {
+        origin: one,
+        cluster: with.clone(),
+        groups: Groups::new(&with, &fitness, None),
+        marks: Arc::default(),
+    }));
+    let after = before.follow().expect("it has another endpoint");
+    assert!(after.follow().is_none(), "that was all");
     let counts = counts(&after);
     assert!((80..=250).contains(&counts[1]), "{counts:?}");
 }
