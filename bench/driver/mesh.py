@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 
-from . import http, members
+from . import members, proxies
 from .process import BenchError, cpu_seconds, family, free_port, pin
 from .table import OURS, Figure, Section, percentile
 
@@ -56,15 +56,12 @@ def measure_crowded(run):
     """A node's traffic at a fixed rate while its store has nothing to do, takes as many puts as it
     can, or streams snapshots. The proxy's worker and what calls it have one core, the rest of the
     node and its clients the other."""
-    nginx, folder = run.tools.need("nginx"), run.folder("crowded")
+    folder = run.folder("crowded")
     found = {}
     with run.stage() as stage:
         upstream = free_port()
-        config = folder / "upstream.conf"
-        config.write_text(http.UPSTREAM.format(folder=folder, upstream=upstream, answer=http.ANSWER))
         traffic, control = {1}, {0}
-        served = stage.start("upstream", [nginx, "-p", folder, "-c", config],
-                             folder / "upstream.log")
+        served = proxies.upstream(run, stage, folder, upstream)
         node = members.Skein(stage, run.tools, folder / "skein", count=1)
         node.leader()
         node.apply(ANSWERING.format(port=node.proxy_port, upstream=upstream))

@@ -57,12 +57,7 @@ class Lineup:
         self.folder, self.upstream = run.folder(name), free_port()
         if job.tls:
             _certificate(self.folder)
-        nginx = run.tools.need("nginx")
-        files = f"root {files};" if files else f'return 200 "{ANSWER}";'
-        config = self._write("upstream.conf", UPSTREAM.format(
-            folder=self.folder, port=self.upstream, content=files))
-        stage.start("upstream", [nginx, "-p", self.folder, "-c", config],
-                    self.folder / "upstream.log")
+        upstream(run, stage, self.folder, self.upstream, files)
         self.proxies = {}
         start = {"nginx": self._nginx, "HAProxy": self._haproxy, "Envoy": self._envoy,
                  OURS: self._skein}
@@ -100,6 +95,15 @@ class Lineup:
         store.leader()
         store.apply(skein(self.job, self.folder, port, self.upstream))
         return store.processes[0]
+
+
+def upstream(run, stage, folder, port, files=None):
+    """Starts an nginx that gives 48 bytes for everything, or files."""
+    content = f"root {files};" if files else f'return 200 "{ANSWER}";'
+    config = folder / "upstream.conf"
+    config.write_text(UPSTREAM.format(folder=folder, port=port, content=content))
+    command = [run.tools.need("nginx"), "-p", folder, "-c", config]
+    return stage.start("upstream", command, folder / "upstream.log")
 
 
 def answers(url):
