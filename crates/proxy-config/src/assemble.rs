@@ -18,14 +18,14 @@ use std::time::Duration;
 use imbl::OrdMap;
 
 use crate::compiled::{
-    Cluster, ClusterTls, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges, Limits,
-    NewCookie, Origin, Probe, ProbeKind, ResourceName, RetryPolicy, Route, SlowStart, Source,
-    Split, SplitTarget, Upgrades, UpstreamHttp,
+    Cluster, ClusterTls, Defaults, Endpoint, GivenBy, HashOn, HashPolicy, HeaderChanges,
+    Introductions, Limits, NewCookie, Origin, Probe, ProbeKind, ResourceName, RetryPolicy, Route,
+    SlowStart, Source, Split, SplitTarget, Upgrades, UpstreamHttp,
 };
 use crate::link::Shared;
 use crate::resource::{
-    ClusterSpec, DefaultsSpec, HashSpec, HeadersSpec, LimitsSpec, ProbeSpec, Resource,
-    SlowStartSpec, Targets, VirtualHostSpec,
+    ClusterSpec, DefaultsSpec, HashSpec, HeadersSpec, LimitsSpec, ProbeSpec, ProxyProtocolSpec,
+    Resource, SlowStartSpec, Targets, VirtualHostSpec,
 };
 use crate::router::VirtualHost;
 use crate::units::Time;
@@ -134,6 +134,7 @@ pub(crate) fn cluster(resource: &Resource, spec: &ClusterSpec, base: &Base) -> C
             .as_ref()
             .map(|given| probe_of(given, spec, tls.as_ref())),
         tls,
+        proxy_protocol: spec.proxy_protocol,
         limits: limits(&spec.limits),
         connect_timeout: time(spec.connect_timeout, base.connect_timeout),
         idle_timeout: time(spec.idle_timeout, IDLE_TIMEOUT),
@@ -163,7 +164,11 @@ fn probe_of(given: &ProbeSpec, cluster: &ClusterSpec, tls: Option<&Arc<ClusterTl
         Some(spec) if spoken != cluster.http => Some(Arc::new(tls::cluster(spec, spoken))),
         _ => tls.cloned(),
     };
-    Probe { tls, ..probe }
+    Probe {
+        tls,
+        proxy_protocol: cluster.proxy_protocol,
+        ..probe
+    }
 }
 
 fn slow_start(spec: &SlowStartSpec) -> SlowStart {
@@ -191,6 +196,7 @@ fn probe(spec: &ProbeSpec) -> Probe {
         kind,
         tls: None,
         socket: None,
+        proxy_protocol: None,
         every: time(spec.every, PROBE_EVERY),
         timeout: time(spec.timeout, PROBE_TIMEOUT),
         unhealthy_after: spec.unhealthy_after.unwrap_or(UNHEALTHY_AFTER),
@@ -210,6 +216,13 @@ fn limits(spec: &LimitsSpec) -> Limits {
 /// The idle timeout of a TCP listener.
 pub(crate) fn tcp_idle_timeout(given: Option<Time>) -> Option<Duration> {
     limit(given, IDLE_TIMEOUT)
+}
+
+pub(crate) fn introductions(spec: &ProxyProtocolSpec) -> Introductions {
+    Introductions {
+        mode: spec.mode(),
+        trusted: spec.trusted_sources().map(Into::into),
+    }
 }
 
 /// The idle timeout of a UDP listener.

@@ -270,7 +270,7 @@ impl<'a> Projection<'a> {
             name,
             bind: spec.bind.resolve(self.target.proxy_ip),
             protocol,
-            proxy_protocol: spec.proxy_protocol,
+            proxy_protocol: spec.proxy_protocol.as_ref().map(assemble::introductions),
             tls: spec
                 .tls
                 .as_ref()

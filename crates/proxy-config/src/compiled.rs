@@ -21,6 +21,7 @@ pub use crate::mirror::Mirror;
 pub use crate::origin::{Origin, Source};
 pub use crate::outlier::{FailurePercentage, Outlier, SuccessRate};
 pub use crate::path::EscapedSlashes;
+pub use crate::proxy_protocol::{Introductions, ProxyProtocol, ProxyProtocolVersion};
 pub use crate::resource::Percent;
 pub use crate::retry::{AnswerVerdict, BackOff, GrpcStatuses, RetryAnswers, RetryOn, RetryPolicy};
 pub use crate::rewrite::RewriteFault;
@@ -78,7 +79,7 @@ pub struct Listener {
     /// How TLS is spoken below that, if it is.
     pub tls: Option<ListenerTls>,
     /// Whether connections begin with a header of the PROXY protocol; `None`: they do not.
-    pub proxy_protocol: Option<ProxyProtocol>,
+    pub proxy_protocol: Option<Introductions>,
 }
 
 impl Listener {
@@ -109,16 +110,6 @@ impl Listener {
             (Protocol::TlsPassthrough(_), _) => "TLS, passed on",
         }
     }
-}
-
-/// Who connects by way of another proxy, which says so first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ProxyProtocol {
-    /// Everybody; who does not is refused.
-    Required,
-    /// Some. Whoever can connect can claim any address.
-    Optional,
 }
 
 /// What a listener speaks.
@@ -288,6 +279,8 @@ pub struct Cluster {
     pub probe: Option<Probe>,
     /// How TLS is spoken with the endpoints, if it is.
     pub tls: Option<Arc<ClusterTls>>,
+    /// Whether connections begin with a PROXY header that names the client, and of which version.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// What at most may be in flight, per node.
     pub limits: Limits,
     /// The time for making a connection.
@@ -358,6 +351,8 @@ pub struct Probe {
     pub tls: Option<Arc<ClusterTls>>,
     /// The Unix socket to ask in place of an address.
     pub socket: Option<Arc<str>>,
+    /// The version of the PROXY header to begin with, if any.
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// The time between two probes of one prober.
     pub every: Duration,
     /// The time for an answer.

@@ -301,7 +301,6 @@ fn later(word: &str) -> bool {
         "direct_response",
         "outlier",
         "outlier_detection",
-        "proxy_protocol",
         "dns",
         "hash_policy",
         "subset",

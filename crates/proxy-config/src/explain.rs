@@ -132,6 +132,9 @@ pub struct ExplainedTarget {
     /// Which HTTP its endpoints are spoken to.
     #[serde(default)]
     pub http: crate::compiled::UpstreamHttp,
+    /// The version of the PROXY header that its connections begin with; `None`: none.
+    #[serde(default)]
+    pub proxy_protocol: Option<crate::compiled::ProxyProtocolVersion>,
     /// What the route's subset leads to; `None`: it wants none.
     #[serde(default)]
     pub subset: Option<String>,
@@ -439,6 +442,7 @@ fn targets(split: &Split, subset: Option<&Labels>, live: &dyn Live) -> Vec<Expla
             weight,
             of: split.total,
             http: cluster.http,
+            proxy_protocol: cluster.proxy_protocol,
             balance: cluster.balance,
             connect_timeout: Time(cluster.connect_timeout),
             max_requests_per_connection: cluster.connections.max_requests,

@@ -24,6 +24,7 @@ mod outlier;
 mod parse;
 mod path;
 mod pattern;
+mod proxy_protocol;
 mod registration;
 pub mod resource;
 mod retry;
@@ -70,6 +71,6 @@ pub use tree::INPUT_BYTES_MAX;
 pub use units::{Size, Time, UnitFault};
 pub use words::{
     Address, AlpnName, Bind, DEFAULT_NAMESPACE, FilePath, GrpcName, HeaderName, HeaderText,
-    HostPort, Method, Name, PathText, ProbePath, Reference, ServerName, SubjectName, UpgradeName,
-    WordFault,
+    HostPort, Method, Name, Network, PathText, ProbePath, Reference, ServerName, SubjectName,
+    UpgradeName, WordFault,
 };

@@ -5,6 +5,7 @@
 
 mod address;
 mod http;
+mod network;
 mod server_name;
 mod tls;
 
@@ -19,6 +20,7 @@ use crate::path::{EscapedSlashes, normalize_path};
 
 pub use address::Address;
 pub use http::{HeaderText, HostPort, UpgradeName};
+pub use network::Network;
 pub use server_name::ServerName;
 pub(crate) use tls::is_host_name;
 pub use tls::{AlpnName, FilePath, SubjectName};

@@ -64,7 +64,16 @@ pub(crate) async fn prepare(
     let serving = slot.serving();
     let counters = serving.counters(slot.worker);
     let mut ahead = BytesMut::new();
-    if let Some(mode) = serving.listener.proxy_protocol {
+    let introductions = serving.listener.proxy_protocol.as_ref();
+    let is_trusted = introductions.is_none_or(|it| it.trusts(peer.ip()));
+    let mode = introductions.map(|it| it.mode);
+    if !is_trusted && mode == Some(ProxyProtocol::Required) {
+        tracing::debug!(%peer, "a connection is of none who may speak for others");
+        counters.proxy_protocol_refused.increment();
+        return None;
+    }
+    // Whoever is not trusted speaks for itself, whatever it begins with.
+    if let Some(mode) = mode.filter(|_| is_trusted) {
         let limit = worker.routing().config.defaults.head_timeout;
         let introduced = introduce(&mut stream, &mut ahead, mode);
         match timeout(limit, introduced).await {

@@ -35,6 +35,8 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub(crate) struct Serving {
     pub(crate) listener: Arc<Listener>,
+    /// Where it is bound.
+    pub(crate) address: SocketAddr,
     /// The listener's name.
     pub(crate) label: Arc<str>,
     /// Kept over config changes.

@@ -1,10 +1,14 @@
 //! The header of the PROXY protocol, versions 1 and 2: who a connection really comes from.
 //! (<https://www.haproxy.org/download/3.2/doc/proxy-protocol.txt>)
 //!
-//! Owns the reading of it, strictly: what is nearly a header is none. Never reads from a socket and
-//! never decides whom to believe.
+//! Owns the reading of it, strictly: what is nearly a header is none, and the writing. Never touches a
+//! socket and never decides whom to believe.
+
+mod introduce;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+pub(crate) use introduce::{Ends, introduction};
 
 /// The longest header of version 1, with its end of line.
 const V1_BYTES_MAX: usize = 107;

@@ -274,6 +274,7 @@ impl ProxyServer {
             listeners.insert(label.clone(), counters.clone());
             let entry = Serving {
                 listener: active.listener.clone(),
+                address: active.place.address,
                 label: label.into(),
                 counters,
                 tls: active.tls.clone(),

@@ -23,6 +23,7 @@ use crate::flags::Flag;
 use crate::http::address_key;
 use crate::listener::{Serving, Slot};
 use crate::passthrough::{UNRECOGNIZED_NAME, route};
+use crate::proxy_protocol::Ends;
 use crate::upstream::{ConnectFault, Connection, Limit, Seen, Upstream, Wanted, connect};
 use crate::wire::{Amount, Reader, Stream, Writer, reset};
 use crate::worker::Worker;
@@ -56,9 +57,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, stream: Stream, pe
             way.map(|to| (to, tls.idle_timeout))
         }
     };
+    let ends = Ends {
+        client: peer,
+        local: match worker.routing().introduces {
+            true => reader.local_end(serving.address),
+            false => serving.address,
+        },
+    };
     let client = (reader, writer);
     let flag = match way {
-        Ok(way) => join(&worker, (way, peer), client, &mut timer, &story).await,
+        Ok(way) => join(&worker, (way, &ends), client, &mut timer, &story).await,
         Err(unroutable) => {
             turn_away(client, &mut timer, unroutable.is_tls).await;
             unroutable.flag
@@ -131,7 +139,7 @@ impl Story {
 /// Connects and copies; why it ended, unless both sides ended in good order.
 async fn join(
     worker: &Worker,
-    ((to, idle_timeout), peer): ((&Split, Option<Duration>), SocketAddr),
+    ((to, idle_timeout), ends): ((&Split, Option<Duration>), &Ends),
     (mut reader, mut writer): (Reader, Writer),
     timer: &mut Timer,
     story: &Story,
@@ -143,7 +151,7 @@ async fn join(
     };
     let counters = upstream.counters();
     let _active = Active::count(&counters.requests_active);
-    let (mut connection, endpoint) = match open(worker, upstream, peer, timer).await {
+    let (mut connection, endpoint) = match open(worker, upstream, ends, timer).await {
         Ok(opened) => opened,
         Err(flag) => {
             // A reset tells the client more than an end would.
@@ -183,11 +191,11 @@ async fn join(
 async fn open(
     worker: &Worker,
     upstream: &Rc<Upstream>,
-    peer: SocketAddr,
+    ends: &Ends,
     timer: &mut Timer,
 ) -> Result<(Connection, usize), Flag> {
     let by_address = upstream.cluster.balance == Balance::IpHash;
-    let key = by_address.then(|| address_key(peer.ip()));
+    let key = by_address.then(|| address_key(ends.client.ip()));
     let mut failed: SmallVec<[usize; TRIES_MAX]> = SmallVec::new();
     loop {
         let avoid = &failed;
@@ -197,7 +205,15 @@ async fn open(
             return Err(Flag::NoHealthyUpstream);
         };
         let began = Instant::now();
-        match connect(upstream, endpoint, Wanted::Fresh, timer, Limit(None)).await {
+        match connect(
+            upstream,
+            endpoint,
+            Wanted::Fresh(Some(ends)),
+            timer,
+            Limit(None),
+        )
+        .await
+        {
             Ok(connection) => {
                 upstream.answered(endpoint, 200, began);
                 return Ok((connection, endpoint));

@@ -94,7 +94,10 @@ impl Upstream {
         let cluster = members.cluster.clone();
         let now = Instant::now();
         // What is spoken to an endpoint does not change within a connection.
-        let previous = previous.filter(|previous| previous.cluster.tls == cluster.tls);
+        let previous = previous.filter(|previous| {
+            let known = &previous.cluster;
+            known.tls == cluster.tls && known.proxy_protocol == cluster.proxy_protocol
+        });
         let known = previous.iter().flat_map(|previous| &previous.endpoints);
         let known: HashMap<SocketAddr, &Rc<Endpoint>> =
             known.map(|known| (known.address, known)).collect();

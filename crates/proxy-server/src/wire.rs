@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -208,6 +209,18 @@ impl Reader {
             ReadHalf::Tcp(_) => None,
             ReadHalf::Tls(tls) => tls.borrow().alpn(),
         }
+    }
+
+    /// This end's address as the other side knows it: `bound`, unless that stands for all.
+    pub(crate) fn local_end(&self, bound: SocketAddr) -> SocketAddr {
+        if !bound.ip().is_unspecified() {
+            return bound;
+        }
+        let told = match &self.half {
+            ReadHalf::Tcp(half) => half.local_addr(),
+            ReadHalf::Tls(tls) => tls.borrow().socket().local_addr(),
+        };
+        told.unwrap_or(bound)
     }
 
     /// Gives the memory of a buffer that a body made large back, while nothing is in it.

@@ -29,6 +29,8 @@ mod grpc;
 mod headers;
 #[path = "proxy/hostile2.rs"]
 mod hostile2;
+#[path = "proxy/introductions.rs"]
+mod introductions;
 #[path = "proxy/limits.rs"]
 mod limits;
 #[path = "proxy/listeners.rs"]

@@ -121,6 +121,13 @@ impl fmt::Display for ExplainedTarget {
         if self.http != UpstreamHttp::H1 {
             write!(f, ", spoken to by {}", self.http.as_str())?;
         }
+        if let Some(version) = self.proxy_protocol {
+            write!(
+                f,
+                ", told the client by the PROXY protocol {}",
+                version.as_str()
+            )?;
+        }
         writeln!(f)?;
         self.headers.fmt(f)?;
         if let Some(subset) = &self.subset {

@@ -157,10 +157,10 @@ impl<'a> Rules<'a> {
                 .endpoints
                 .iter()
                 .any(|e| e.address().socket().is_some());
-            let wants = match (&cluster.tls, has_socket) {
+            let wants = match (&cluster.tls, &cluster.proxy_protocol) {
                 (Some(_), _) => Some("has `tls`"),
-                (None, true) => Some("has Unix sockets"),
-                (None, false) => None,
+                (None, Some(_)) => Some("has `proxy_protocol`"),
+                (None, None) => has_socket.then_some("has Unix sockets"),
             };
             if let Some(wants) = wants {
                 let text =

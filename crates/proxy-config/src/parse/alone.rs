@@ -144,6 +144,11 @@ fn check_cluster(spec: &ClusterSpec, findings: &mut Findings) {
     findings.refuse_zero_time("connect_timeout", spec.connect_timeout);
     findings.refuse_zero_time("idle_timeout", spec.idle_timeout);
     findings.refuse_percent("panic_threshold", spec.panic_threshold);
+    let shared = spec.proxy_protocol.is_some() && spec.http != UpstreamHttp::H1;
+    findings.refuse_if(shared, "proxy_protocol", || {
+        "an HTTP/2 connection carries requests of many clients, and the header names one; use `http: h1`"
+            .into()
+    });
     headers::check(&spec.headers, "headers", findings);
     balance::check_cluster(spec, findings);
     connections::check(&spec.connections, spec.http, findings);

@@ -122,8 +122,8 @@ fn what_is_missing_or_blank_is_told() {
             "`filters` is not supported yet",
         ),
         (
-            "kind: Cluster\nname: a\nendpoints: [10.0.0.1:80]\nproxy_protocol: v1\n",
-            "`proxy_protocol` is not supported yet",
+            "kind: Cluster\nname: a\nendpoints: [10.0.0.1:80]\nproxy_protocol: v3\n",
+            "unknown word `v3`; did you mean `v1`?",
         ),
     ] {
         let found = faults(text);

@@ -9,7 +9,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{ClusterTlsSpec, ConnectionsSpec, HeadersSpec, OutlierSpec, SubsetsSpec, is_default};
-use crate::compiled::{Balance, UpstreamHttp};
+use crate::compiled::{Balance, ProxyProtocolVersion, UpstreamHttp};
 use crate::units::Time;
 use crate::words::{Address, Name, ProbePath, Reference};
 
@@ -39,6 +39,11 @@ pub struct ClusterSpec {
     /// Whether, and how, TLS is spoken with the endpoints, by probes too; left out: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClusterTlsSpec>,
+    /// Connections begin with a header of the PROXY protocol, before TLS, that says who the client is:
+    /// `v1` or `v2`. A connection is used again for its own client alone; other `http` than h1 has no
+    /// such connection. Probes speak for themselves. Left out: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocolVersion>,
     /// What at most may be in flight, per node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: LimitsSpec,

@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HeadersSpec, ListenerTlsSpec, Targets, TlsRouteSpec, is_default};
-use crate::compiled::ProxyProtocol;
+use super::{HeadersSpec, ListenerTlsSpec, ProxyProtocolSpec, Targets, TlsRouteSpec, is_default};
 use crate::units::Time;
 use crate::words::Bind;
 
@@ -20,10 +19,10 @@ pub struct ListenerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ListenerTlsSpec>,
     /// Whether connections begin with a header of the PROXY protocol, version 1 or 2, that says
-    /// who the client is: `required`, or `optional`, by which whoever can connect can claim to be
-    /// anybody. It must come within Defaults' `head_timeout`. Left out: they do not.
+    /// who the client is: `required`, or `optional`, or a map with the sources that are trusted; without
+    /// those, whoever can connect can claim to be anybody. It must come within Defaults' `head_timeout`. Left out: they do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy_protocol: Option<ProxyProtocol>,
+    pub proxy_protocol: Option<ProxyProtocolSpec>,
     /// For `tls_passthrough` only: where connections go by what they ask for. The nearest name wins,
     /// wherever it is written: a name itself, then the longest `*.x`, then routes without names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

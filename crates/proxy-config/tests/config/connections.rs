@@ -103,3 +103,74 @@ fn faults_are_told_at_their_place() {
         );
     }
 }
+
+#[test]
+fn who_tells_of_clients_and_who_is_told_is_written_in_few_words() {
+    let listener = |word: &str| {
+        format!("{{kind: Listener, name: l, bind: ':1', protocol: http, proxy_protocol: {word}}}")
+    };
+    let cluster =
+        |more: &str| format!("{{kind: Cluster, name: c, endpoints: [10.0.0.1:1], {more}}}");
+    for (text, fault) in [
+        (listener("maybe"), "proxy_protocol: "),
+        (listener("{}"), "proxy_protocol: `mode` is missing"),
+        (
+            listener("{mode: required, trusted_sources: []}"),
+            "proxy_protocol.trusted_sources: nobody is trusted",
+        ),
+        (
+            listener("{mode: required, trusted_sources: [10.0.0.1/8]}"),
+            "it begins at 10.0.0.0: write 10.0.0.0/8",
+        ),
+        (
+            listener("{mode: required, trusted_sources: ['::1', '::1']}"),
+            "proxy_protocol.trusted_sources[1]: `::1` is given twice",
+        ),
+        (cluster("proxy_protocol: v3"), "proxy_protocol: "),
+        (
+            cluster("proxy_protocol: v1, http: h2"),
+            "proxy_protocol: an HTTP/2 connection carries requests of many clients",
+        ),
+    ] {
+        let told = texts(&parse_documents("in", &text).unwrap_err());
+        assert!(told[0].contains(fault), "{fault}: {told:?}");
+    }
+    // The short form stays short, and the long one is kept.
+    for (written, kept) in [
+        ("required", "proxy_protocol: required"),
+        ("{mode: optional}", "proxy_protocol: optional"),
+        (
+            "{mode: optional, trusted_sources: [10.0.0.0/8]}",
+            "- 10.0.0.0/8",
+        ),
+    ] {
+        let resource = parse_documents("in", &listener(written)).unwrap().remove(0);
+        let yaml = resource.to_yaml();
+        assert!(yaml.contains(kept), "{yaml}");
+        assert_eq!(parse_documents("in", &yaml).unwrap()[0], resource);
+    }
+    let set = set(&format!(
+        "{{kind: Listener, name: l, bind: ':1', protocol: tcp, to: c}}\n---\n{}",
+        cluster("proxy_protocol: v2, probe: {tcp: true}")
+    ));
+    let config = compiled(&set).config;
+    let version = proxy_config::compiled::ProxyProtocolVersion::V2;
+    let known = &config.clusters[&named("c")];
+    assert_eq!(known.probe.as_ref().unwrap().proxy_protocol, Some(version));
+    let health = |_: &_, _: &_| EndpointHealth::default();
+    let ask = Ask::get("tcp://x:1").unwrap();
+    let text = explain(&config, &ask, &health).to_string();
+    assert!(
+        text.contains("told the client by the PROXY protocol v2"),
+        "{text}"
+    );
+    let over = with(
+        &set,
+        "{kind: Listener, name: u, bind: ':1', protocol: udp, to: c}",
+    );
+    let told = texts(&proxy_config::check(&over).unwrap_err());
+    assert!(
+        told[0].contains("Cluster/c has `proxy_protocol`"),
+        "{told:?}"
+    );
+}

@@ -27,6 +27,7 @@ use super::upload::{Standing, Upload};
 use crate::deadline::{Timer, earlier};
 use crate::http1::{Framing, RequestHead, ResponseHead};
 use crate::listener::Slot;
+use crate::proxy_protocol::Ends;
 use crate::upstream::{
     Agreed, ConnectFault, Connection, Limit, Place, Seen, Upstream, Wanted, connect, place,
 };
@@ -45,6 +46,8 @@ pub(super) struct Job<'a> {
     pub(super) subset: Option<&'a Labels>,
     pub(super) additions: Additions<'a>,
     pub(super) standing: &'a Standing,
+    /// Whose request it is, for upstreams that are told.
+    pub(super) between: Ends,
     /// What the client asks for its connection.
     pub(super) asked: ConnectionOption,
     /// Whether the client waits for 100 Continue.
@@ -228,14 +231,26 @@ async fn open(
 ) -> Result<Opened, ConnectFault> {
     let limit = Limit(job.route_limit());
     if job.additions.switches_to(Switch::Connect) {
-        return connect(upstream, endpoint, Wanted::Fresh, timer, limit)
-            .await
-            .map(Opened::Bytes);
+        return connect(
+            upstream,
+            endpoint,
+            Wanted::Fresh(Some(&job.between)),
+            timer,
+            limit,
+        )
+        .await
+        .map(Opened::Bytes);
     }
     match upstream.cluster.http {
-        UpstreamHttp::H1 => connect(upstream, endpoint, Wanted::Any, timer, limit)
-            .await
-            .map(Opened::Http1),
+        UpstreamHttp::H1 => connect(
+            upstream,
+            endpoint,
+            Wanted::Any(Some(&job.between)),
+            timer,
+            limit,
+        )
+        .await
+        .map(Opened::Http1),
         UpstreamHttp::H2 | UpstreamHttp::Auto => {
             let place = Box::pin(place(upstream, endpoint, timer, limit)).await?;
             Ok(match place {

@@ -33,6 +33,7 @@ use crate::http1::{
     take_head,
 };
 use crate::listener::Slot;
+use crate::proxy_protocol::Ends;
 use crate::wire::{Amount, Reader, Stream, Writer, reset, whole};
 use crate::worker::{Routing, Worker};
 
@@ -275,6 +276,18 @@ impl Downstream {
         }
     }
 
+    /// The ends of the connection; the one here is only asked for where somebody is told.
+    fn ends(&self, is_told: bool, bound: SocketAddr) -> Ends {
+        let local = match is_told {
+            true => self.reader.local_end(bound),
+            false => bound,
+        };
+        Ends {
+            client: self.peer,
+            local,
+        }
+    }
+
     /// Handles the request whose head was parsed; what comes next, and when it ended.
     async fn request(&mut self, routing: &Routing, started: Instant) -> (Next, Instant) {
         let slot = self.slot.clone();
@@ -283,6 +296,7 @@ impl Downstream {
             // The listener became another one; its old clients come again.
             return (Next::Close, started);
         };
+        let ends = self.ends(routing.introduces, serving.address);
         let counters = serving.counters(slot.worker);
         counters.requests.increment();
         let _active = Active::count(&counters.requests_active);
@@ -307,6 +321,7 @@ impl Downstream {
                     routing,
                     head: &self.head,
                     peer: &self.peer_text,
+                    ends,
                     is_tls: self.is_tls,
                     framing,
                     standing: &standing,
@@ -452,7 +467,11 @@ impl Downstream {
             Next::Request | Next::Rest(_) | Next::Close => {}
             Next::Streams => {
                 let about = (self.worker, self.slot);
-                let peer = Peer::new(about, (self.peer, self.peer_text, self.is_tls), accepted);
+                let ends = Ends {
+                    client: self.peer,
+                    local: self.reader.local_end(about.1.serving().address),
+                };
+                let peer = Peer::new(about, (ends, self.peer_text, self.is_tls), accepted);
                 let io = whole(self.reader, self.writer);
                 http2::serve(Rc::new(peer), io, &mut self.timer).await;
             }

@@ -38,6 +38,7 @@ use crate::deadline::{Timer, earlier};
 use crate::flags::Flag;
 use crate::http1::{Framing, RequestHead, ResponseHead, wants_close, wants_keep_alive};
 use crate::listener::Slot;
+use crate::proxy_protocol::Ends;
 use crate::upstream::{Permit, Upstream};
 use crate::worker::{Routing, Worker};
 
@@ -52,6 +53,7 @@ pub(super) struct Scene<'a> {
     pub(super) routing: &'a Routing,
     pub(super) head: &'a RequestHead,
     pub(super) peer: &'a str,
+    pub(super) ends: Ends,
     /// Whether the client came by TLS.
     pub(super) is_tls: bool,
     pub(super) framing: Framing,
@@ -200,6 +202,7 @@ pub(super) fn job<'a>(
     Job {
         worker: scene.worker,
         slot: scene.slot,
+        between: scene.ends,
         head: edited.unwrap_or(head),
         affinity: match edits.cluster {
             Some(cluster) => Affinity::of(cluster, &route.hash, &edits.subject, rng),

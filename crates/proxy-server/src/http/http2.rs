@@ -10,7 +10,6 @@ mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -27,6 +26,7 @@ use tokio::time::Instant;
 use super::connection::{DRAIN_IDLE, LINGER};
 use crate::deadline::{Timer, earlier};
 use crate::listener::Slot;
+use crate::proxy_protocol::Ends;
 use crate::wire::Stream;
 use crate::worker::Worker;
 
@@ -81,7 +81,7 @@ impl Speaks {
 pub(super) struct Peer {
     pub(super) worker: Rc<Worker>,
     pub(super) slot: Rc<Slot>,
-    pub(super) address: SocketAddr,
+    pub(super) ends: Ends,
     /// Its address as text, without the port.
     pub(super) text: String,
     /// Whether it came by TLS.
@@ -105,13 +105,13 @@ impl Peer {
     /// One whose connection was accepted then.
     pub(super) fn new(
         (worker, slot): (Rc<Worker>, Rc<Slot>),
-        (address, text, is_tls): (SocketAddr, String, bool),
+        (ends, text, is_tls): (Ends, String, bool),
         accepted: Instant,
     ) -> Self {
         Self {
             worker,
             slot,
-            address,
+            ends,
             text,
             is_tls,
             standing: Standing {
@@ -215,7 +215,7 @@ pub(super) async fn serve(peer: Rc<Peer>, io: Stream, timer: &mut Timer) {
     match timer.until(|| peer.idle_limit(), turns).await {
         Ok(End::Closed) => {}
         Ok(End::Abuse) => {
-            tracing::info!(peer = %peer.address, streams = toll.streams, resets = toll.wasted,
+            tracing::info!(peer = %peer.ends.client, streams = toll.streams, resets = toll.wasted,
                 "a client opens streams only to reset them; its connection is closed");
             close(&mut connection, Reason::ENHANCE_YOUR_CALM, timer).await;
         }
@@ -269,7 +269,7 @@ where
             match arrived {
                 Some(Ok(arrived)) => streams.push(start(arrived)),
                 Some(Err(error)) => {
-                    tracing::debug!(%error, peer = %peer.address, "a connection of HTTP/2 broke");
+                    tracing::debug!(%error, peer = %peer.ends.client, "a connection of HTTP/2 broke");
                     return Poll::Ready(End::Closed);
                 }
                 None => return Poll::Ready(End::Closed),

@@ -31,6 +31,7 @@ use super::upload::{Standing, Upload};
 use crate::deadline::Timer;
 use crate::http1::{BodyFault, Framing, RequestHead, ResponseHead, Step};
 use crate::listener::Slot;
+use crate::proxy_protocol::Ends;
 use crate::upstream::Upstream;
 use crate::worker::{Routing, Worker};
 
@@ -65,6 +66,7 @@ struct Copy {
     path: String,
     query: String,
     peer: String,
+    ends: Ends,
     is_tls: bool,
     request_id: String,
     body: Kept,
@@ -108,6 +110,7 @@ pub(super) fn copy(
             path: sent.path.clone().into_owned(),
             query: sent.query.to_owned(),
             peer: scene.peer.to_owned(),
+            ends: scene.ends,
             is_tls: scene.is_tls,
             request_id: edits.request_id.to_owned(),
             body: body.clone(),
@@ -144,6 +147,7 @@ impl Copy {
             routing: &self.routing,
             head: &self.head,
             peer: &self.peer,
+            ends: self.ends,
             is_tls: self.is_tls,
             framing: self.framing,
             standing: &standing,

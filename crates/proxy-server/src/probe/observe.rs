@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::callers::Callers;
+use crate::proxy_protocol::introduction;
 use crate::wire::{HandshakeFault, Stream, connect_unix};
 
 /// The most bytes of answer that are read: heads are far shorter.
@@ -68,10 +69,13 @@ pub(super) async fn observe(
     callers: &Callers,
 ) -> Result<(), ProbeFault> {
     let attempt = async {
-        let stream = match &probe.socket {
+        let mut stream = match &probe.socket {
             Some(path) => connect_unix(path).await?,
             None => other_end(TcpStream::connect(address).await?)?,
         };
+        if let Some(version) = probe.proxy_protocol {
+            stream.write_all(&introduction(version, None)).await?;
+        }
         let stream = match &probe.tls {
             None => Stream::from(stream),
             Some(tls) => {
@@ -176,6 +180,7 @@ mod tests {
         Probe {
             tls: None,
             socket: None,
+            proxy_protocol: None,
             kind: ProbeKind::Http {
                 path: "/healthz".into(),
                 host: None,

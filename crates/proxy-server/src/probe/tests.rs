@@ -13,6 +13,7 @@ fn tcp(unhealthy_after: u32) -> Probe {
     Probe {
         tls: None,
         socket: None,
+        proxy_protocol: None,
         kind: ProbeKind::Tcp,
         every: Duration::from_millis(20),
         timeout: Duration::from_secs(5),

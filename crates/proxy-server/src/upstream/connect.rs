@@ -9,6 +9,7 @@ use std::time::Duration;
 use proxy_config::compiled::{TcpKeepalive, UpstreamHttp};
 use socket2::SockRef;
 use tls::BreachClass;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
@@ -16,6 +17,7 @@ use super::limits::Permit;
 use super::pool::{Life, OpenConnection};
 use super::{Connection, Endpoint, Upstream};
 use crate::deadline::{Timer, earlier};
+use crate::proxy_protocol::{Ends, introduction};
 use crate::wire::{Alpn, HandshakeFault, Stream, connect_unix};
 
 /// A request that waits at the limit looks this often whether another worker freed a place. Places
@@ -41,13 +43,28 @@ pub(crate) enum ConnectFault {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit(pub(crate) Option<Instant>);
 
-/// Whether a connection that was used before will do.
+/// Whether a connection that was used before will do, and for whom it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(crate) enum Wanted<'a> {
     /// Yes.
-    Any,
+    Any(Option<&'a Ends>),
     /// No: what flows there has no end but the connection's.
-    Fresh,
+    Fresh(Option<&'a Ends>),
+}
+
+impl<'a> Wanted<'a> {
+    fn ends(self) -> Option<&'a Ends> {
+        match self {
+            Self::Any(ends) | Self::Fresh(ends) => ends,
+        }
+    }
+
+    /// An idle connection to the endpoint, if one will do and is there.
+    fn idle(self, upstream: &Upstream, endpoint: usize) -> Option<Connection> {
+        let Self::Any(ends) = self else { return None };
+        let introduced = upstream.cluster.proxy_protocol.and(ends);
+        upstream.endpoints[endpoint].take(introduced.map(|ends| ends.client))
+    }
 }
 
 /// A connection to the endpoint of this number. At the connection limit it waits in a
@@ -55,13 +72,11 @@ pub(crate) enum Wanted {
 pub(crate) async fn connect(
     upstream: &Upstream,
     endpoint: usize,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     timer: &mut Timer,
     limit: Limit,
 ) -> Result<Connection, ConnectFault> {
-    if wanted == Wanted::Any
-        && let Some(connection) = upstream.endpoints[endpoint].take()
-    {
+    if let Some(connection) = wanted.idle(upstream, endpoint) {
         return Ok(connection);
     }
     let permit = match upstream.shared.connection(&upstream.cluster.limits) {
@@ -71,7 +86,8 @@ pub(crate) async fn connect(
             Place::New(permit) => permit,
         },
     };
-    open(upstream, endpoint, permit, timer, limit).await
+    let reached = (endpoint, wanted.ends());
+    open(upstream, reached, permit, timer, limit).await
 }
 
 /// What a request that waited got.
@@ -83,7 +99,7 @@ enum Place {
 async fn wait(
     upstream: &Upstream,
     endpoint: usize,
-    wanted: Wanted,
+    wanted: Wanted<'_>,
     timer: &mut Timer,
     limit: Limit,
 ) -> Result<Place, ConnectFault> {
@@ -98,9 +114,7 @@ async fn wait(
     let due = earlier(limit.0, Some(patience));
     let turn = async {
         loop {
-            if wanted == Wanted::Any
-                && let Some(connection) = upstream.endpoints[endpoint].take()
-            {
+            if let Some(connection) = wanted.idle(upstream, endpoint) {
                 return Place::Idle(connection);
             }
             if let Some(permit) = upstream.shared.connection(limits) {
@@ -144,7 +158,7 @@ impl Drop for Waiting<'_> {
 
 async fn open(
     upstream: &Upstream,
-    endpoint: usize,
+    (endpoint, ends): (usize, Option<&Ends>),
     permit: Permit,
     timer: &mut Timer,
     limit: Limit,
@@ -153,7 +167,7 @@ async fn open(
     counters.connections.increment();
     let patience = Instant::now() + upstream.cluster.connect_timeout;
     let due = earlier(limit.0, Some(patience));
-    let reached = reach(upstream, &upstream.endpoints[endpoint]);
+    let reached = reach(upstream, &upstream.endpoints[endpoint], ends);
     let stream = match timer.until(|| due, reached).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(fault)) => {
@@ -175,6 +189,10 @@ async fn open(
         reader,
         writer,
         reused: false,
+        introduced: upstream
+            .cluster
+            .proxy_protocol
+            .and_then(|_| ends.map(|ends| ends.client)),
         life: Life::new(&upstream.cluster.connections),
         _permit: permit,
         _active: OpenConnection::new(upstream.shared.clone(), upstream.worker),
@@ -182,12 +200,22 @@ async fn open(
 }
 
 /// A connection to this endpoint, ready for the first byte of a request.
-async fn reach(upstream: &Upstream, endpoint: &Endpoint) -> Result<Stream, ConnectFault> {
+async fn reach(
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    ends: Option<&Ends>,
+) -> Result<Stream, ConnectFault> {
     let stream = match &endpoint.socket {
         Some(path) => connect_unix(path).await,
         None => connect_tcp(upstream, endpoint.address).await,
     };
-    let stream = stream.map_err(ConnectFault::Failed)?;
+    let mut stream = stream.map_err(ConnectFault::Failed)?;
+    if let Some(version) = upstream.cluster.proxy_protocol {
+        // By itself, for an upstream may be the first to speak.
+        let header = introduction(version, ends);
+        let written = stream.write_all(&header).await;
+        written.map_err(ConnectFault::Failed)?;
+    }
     let Some(tls) = &upstream.cluster.tls else {
         return Ok(stream.into());
     };

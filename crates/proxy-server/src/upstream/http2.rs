@@ -232,7 +232,7 @@ pub(crate) async fn place(
     let due = earlier(limit.0, Some(patience));
     loop {
         if known.speaks_http1.get() {
-            let connection = connect(upstream, endpoint, Wanted::Any, timer, limit).await?;
+            let connection = connect(upstream, endpoint, Wanted::Any(None), timer, limit).await?;
             return agree(upstream, endpoint, connection, timer, limit).await;
         }
         if let Some(place) = streams.place() {
@@ -250,7 +250,7 @@ pub(crate) async fn place(
             // Whoever waits for it has its place there, or must open one.
             let _told = Told(&streams.changed);
             let _opening = Counted::new(&streams.opening);
-            let connection = connect(upstream, endpoint, Wanted::Fresh, timer, limit).await?;
+            let connection = connect(upstream, endpoint, Wanted::Fresh(None), timer, limit).await?;
             return agree(upstream, endpoint, connection, timer, limit).await;
         }
         let Some(_pending) = upstream.shared.pending(&upstream.cluster.limits) else {

@@ -20,6 +20,9 @@ use crate::wire::{Reader, Writer};
 
 /// A worker keeps at most so many idle connections to one endpoint; one more is closed instead.
 const IDLE_MAX: usize = 512;
+/// A connection that is for one client alone waits for its next request for so long: nobody tells when
+/// that client has left.
+const INTRODUCED_IDLE: Duration = Duration::from_secs(10);
 
 /// An upstream address with this worker's connections to it.
 #[derive(Debug)]
@@ -55,6 +58,8 @@ pub(crate) struct Connection {
     pub(crate) writer: Writer,
     /// Whether it served a request before: if so, the other side may have just closed it.
     pub(crate) reused: bool,
+    /// The client that it was introduced as, if the cluster wants to know: it is for that one alone.
+    pub(super) introduced: Option<SocketAddr>,
     pub(super) life: Life,
     /// Counts it for the node and for this worker until it is closed.
     pub(super) _permit: Permit,
@@ -185,11 +190,19 @@ impl Endpoint {
         InUse(self.clone())
     }
 
-    /// The idle connection that was used last, if one is still good.
-    pub(crate) fn take(&self) -> Option<Connection> {
+    /// The idle connection that was used last, if one is still good; one that was introduced as a
+    /// client, for that client.
+    pub(crate) fn take(&self, introduced: Option<SocketAddr>) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
         loop {
-            let mut connection = idle.pop()?.connection;
+            let mut connection = match introduced {
+                None => idle.pop()?.connection,
+                Some(_) => {
+                    let is_its = |one: &Idle| one.connection.introduced == introduced;
+                    let at = idle.iter().rposition(is_its)?;
+                    idle.remove(at).connection
+                }
+            };
             if !connection.life.is_over() && connection.reader.is_quiet() {
                 connection.reused = true;
                 return Some(connection);
@@ -202,6 +215,10 @@ impl Endpoint {
     pub(super) fn put(&self, mut connection: Connection, now: Instant) {
         connection.reader.shrink();
         let mut idle = self.idle.borrow_mut();
+        if connection.introduced.is_some() && idle.len() >= IDLE_MAX {
+            // The client of the oldest has most likely left.
+            idle.remove(0);
+        }
         if idle.len() < IDLE_MAX {
             idle.push(Idle {
                 connection,
@@ -217,6 +234,10 @@ impl Endpoint {
         let mut idle = self.idle.borrow_mut();
         if !idle.is_empty() {
             idle.retain(|Idle { connection, since }| {
+                let limit = match connection.introduced {
+                    None => limit,
+                    Some(_) => limit.min(INTRODUCED_IDLE),
+                };
                 let young = now - *since < limit && !connection.life.is_old(now);
                 let stays = young && connection.reader.is_quiet();
                 if !stays {

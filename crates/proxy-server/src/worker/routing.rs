@@ -35,6 +35,8 @@ pub(crate) struct Routing {
     /// By the address of the compiled cluster, which the upstream keeps alive: a route is one
     /// cheap look-up away from its cluster's state.
     by_pointer: HashMap<usize, Rc<Home>, BuildHasherDefault<PointerHasher>>,
+    /// Whether there is a cluster that is told who its clients are.
+    pub(crate) introduces: bool,
 }
 
 /// Where a cluster's state is found.
@@ -78,7 +80,9 @@ impl Routing {
             by_pointer.insert(Arc::as_ptr(cluster).addr(), place.clone());
             by_key.insert(cluster.key.clone(), place);
         }
+        let mut clusters = snapshot.config.clusters.values();
         Self {
+            introduces: clusters.any(|cluster| cluster.proxy_protocol.is_some()),
             config: snapshot.config.clone(),
             by_key,
             by_pointer,

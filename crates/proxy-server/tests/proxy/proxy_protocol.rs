@@ -76,3 +76,38 @@ async fn tls_begins_behind_the_header() {
     assert_eq!(client.response().await.text(), "hi");
     assert_eq!(backend.seen()[0].header("x-forwarded-for"), ["192.0.2.7"]);
 }
+
+#[tokio::test]
+async fn only_trusted_sources_speak_for_others() {
+    let backend = Backend::saying("hi").await;
+    let from = |mode: &str, sources: &str| {
+        let mode = format!("{{ mode: {mode}, trusted_sources: [{sources}] }}");
+        listener(&mode, &backend)
+    };
+    let mut rig = Rig::start(&from("required", "192.0.2.0/24, \"::/0\"")).await;
+    for bytes in [GET.to_owned(), format!("{V1}{GET}")] {
+        let mut client = rig.connect().await;
+        let _ = client.stream.write_all(bytes.as_bytes()).await;
+        assert!(client.ends().await, "{bytes:?}");
+    }
+    rig.counts("listener_proxy_protocol_refused_total", "", 2.0)
+        .await;
+    // Where it may be left out, others come for themselves, and what looks like a header is none.
+    rig.apply(&from("optional", "192.0.2.0/24")).await;
+    let mut client = rig.connect().await;
+    client.send(&format!("{V1}{GET}")).await;
+    assert_eq!(client.response().await.status, 505);
+    let mut client = rig.connect().await;
+    client.send(GET).await;
+    assert_eq!(client.response().await.text(), "hi");
+    let seen = backend.seen().pop().unwrap();
+    assert_eq!(seen.header("x-forwarded-for"), ["127.0.0.1"]);
+    for mode in ["optional", "required"] {
+        rig.apply(&from(mode, "192.0.2.7, 127.0.0.0/8")).await;
+        let mut client = rig.connect().await;
+        client.send(&format!("{V1}{GET}")).await;
+        assert_eq!(client.response().await.text(), "hi");
+        let seen = backend.seen().pop().unwrap();
+        assert_eq!(seen.header("x-forwarded-for"), ["192.0.2.7"]);
+    }
+}

@@ -9,6 +9,8 @@ use crate::words::ServerName;
 /// So many routes can be at one listener, and so many names in one of them.
 const ROUTES_MAX: usize = 10_000;
 const NAMES_MAX: usize = 1024;
+/// So many are looked through for each connection.
+const SOURCES_MAX: usize = 256;
 
 pub(super) fn check(spec: &ListenerSpec, findings: &mut Findings) {
     headers::check(&spec.headers, "headers", findings);
@@ -35,6 +37,7 @@ pub(super) fn check(spec: &ListenerSpec, findings: &mut Findings) {
             false => "only a tls_passthrough listener has routes; use `to`".into(),
         },
     );
+    check_sources(spec, findings);
     match spec.protocol {
         ListenerProtocol::Tcp => {
             findings.refuse_if(spec.to.is_none(), "to", || {
@@ -75,6 +78,23 @@ pub(super) fn check(spec: &ListenerSpec, findings: &mut Findings) {
                 "this is not for http listeners; set `idle_timeout` in Defaults".into()
             });
         }
+    }
+}
+
+fn check_sources(spec: &ListenerSpec, findings: &mut Findings) {
+    if let Some(trusted) = spec
+        .proxy_protocol
+        .as_ref()
+        .and_then(|it| it.trusted_sources())
+    {
+        let path = "proxy_protocol.trusted_sources";
+        findings.refuse_if(trusted.is_empty(), path, || {
+            "nobody is trusted; give at least one, or leave it out for everybody".into()
+        });
+        findings.refuse_if(trusted.len() > SOURCES_MAX, path, || {
+            format!("there are more than {SOURCES_MAX}; use larger ranges")
+        });
+        findings.refuse_repeats(path, trusted);
     }
 }
 

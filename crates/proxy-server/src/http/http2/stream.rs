@@ -77,6 +77,7 @@ async fn answer(
                 routing: &routing,
                 head: &head,
                 peer: &peer.text,
+                ends: peer.ends,
                 is_tls: peer.is_tls,
                 framing,
                 standing: &standing,
@@ -104,14 +105,12 @@ async fn answer(
         Outcome::Own => answer_own(peer, &head, (&mut to, timer), &mut record).await,
     }
     record.sent = to.sent;
-    let ended = match (outcome, record.ended) {
-        (Outcome::Answered, Some(ended)) => ended,
-        _ => Instant::now(),
-    };
+    let ended = record.ended.filter(|_| outcome == Outcome::Answered);
+    let ended = ended.unwrap_or_else(Instant::now);
     record.count(counters, ended);
     if defaults.access_log == AccessLog::Json {
         let told = (&head, &record, ended);
-        log(&peer.worker, &peer.slot, peer.address, told);
+        log(&peer.worker, &peer.slot, peer.ends.client, told);
     }
     if record.flag == Some(Flag::DownstreamTermination) {
         let soon = ended - started < SOON;

@@ -133,6 +133,7 @@ mod tests {
         let probe = Probe {
             tls: None,
             socket: None,
+            proxy_protocol: None,
             kind: ProbeKind::Grpc {
                 service: "a.B".into(),
                 host: None,
