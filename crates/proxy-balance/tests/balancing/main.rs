@@ -68,6 +68,7 @@ fn cluster(balance: Balance, weights: &[u32]) -> Cluster {
             retry_budget: 20,
         },
         connect_timeout: Duration::from_secs(1),
+        proxy_protocol: None,
         idle_timeout: Duration::from_secs(1),
         connections: Default::default(),
         panic_threshold: 50,
