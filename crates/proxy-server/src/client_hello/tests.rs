@@ -1,3 +1,5 @@
+//! First messages as clients send them, cut, bent and hostile.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -3,6 +3,8 @@
 //! Owns keep-alive, the limits on waiting for a request, and lingering at the end, so that the last
 //! answer arrives. Never lets a connection go on whose next request could be misread.
 
+mod ending;
+
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -22,19 +24,18 @@ use super::ends::Received;
 use super::exchange::{Outcome, Scene, asked_connection, exchange, flag_of};
 use super::forwarded::new_request_id;
 use super::headers::ConnectionOption;
-use super::http2::{self, Peer, Speaks};
+use super::http2::Speaks;
 use super::record::{Record, log};
 use super::upload::{Standing, Upload};
 use crate::counters::Active;
 use crate::deadline::{Timer, earlier};
-use crate::flags::Flag;
 use crate::http1::{
     Framing, HeadLimits, LineEnds, RequestHead, ResponseHead, parse_request, request_framing,
     take_head,
 };
 use crate::listener::Slot;
 use crate::proxy_protocol::Ends;
-use crate::wire::{Amount, Reader, Stream, Writer, reset, whole};
+use crate::wire::{Amount, Reader, Stream, Writer, whole};
 use crate::worker::{Routing, Worker};
 
 /// While a listener drains, a connection that is idle for so long is closed; one with requests ends
@@ -335,7 +336,7 @@ impl Downstream {
             record.blame(flag, details);
         }
         let next = match outcome {
-            Outcome::Answered => after(&record, received),
+            Outcome::Answered => ending::after(&record, received),
             Outcome::Gone => Next::Close,
             Outcome::Answer(reason) => self.answer(reason, received, &mut record).await,
             Outcome::Own => self.answer_own(received, &mut record).await,
@@ -453,60 +454,5 @@ impl Downstream {
                 (&self.head, &record, now),
             );
         }
-    }
-
-    /// Ends the connection so that the client gets what was sent last.
-    async fn end(mut self, last: Next, accepted: Instant) {
-        match last {
-            // Without a word, what was sent last could have been cut short on the way.
-            Next::Request | Next::Rest(_) | Next::Close if self.writer.says_its_end() => {
-                let limit = Instant::now() + LINGER;
-                let finish = self.writer.finish();
-                let _ = self.timer.until(|| Some(limit), finish).await;
-            }
-            Next::Request | Next::Rest(_) | Next::Close => {}
-            Next::Streams => {
-                let about = (self.worker, self.slot);
-                let ends = Ends {
-                    client: self.peer,
-                    local: self.reader.local_end(about.1.serving().address),
-                };
-                let peer = Peer::new(about, (ends, self.peer_text, self.is_tls), accepted);
-                let io = whole(self.reader, self.writer);
-                http2::serve(Rc::new(peer), io, &mut self.timer).await;
-            }
-            Next::Reset => reset(self.reader, self.writer),
-            Next::Linger => {
-                // Closing with unread bytes resets the connection, and the client would lose the
-                // answer; so what still comes is read, for a while.
-                let limit = Instant::now() + LINGER;
-                let reader = &mut self.reader;
-                let writer = &mut self.writer;
-                let drain = async {
-                    if writer.finish().await.is_ok() {
-                        while let Ok(1..) = reader.fill(Amount::Little).await {
-                            reader.buffer.clear();
-                        }
-                    }
-                };
-                let _ = self.timer.until(|| Some(limit), drain).await;
-            }
-        }
-    }
-}
-
-/// What comes after a response that was relayed.
-fn after(record: &Record<'_>, received: bool) -> Next {
-    if record.broken_off {
-        return if record.flag == Some(Flag::DownstreamTermination) {
-            Next::Close
-        } else {
-            Next::Reset
-        };
-    }
-    match record.connection {
-        ConnectionOption::Close if received => Next::Close,
-        ConnectionOption::Close => Next::Linger,
-        ConnectionOption::Kept | ConnectionOption::KeptOld => Next::Request,
     }
 }
