@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 
-from .process import BenchError, cpu_seconds, resident_mb
+from .process import BenchError, cpu_seconds, resident_mb, wait_for
 from .proxies import Job, Lineup
 from .table import OURS, Figure, Section, medians
 
@@ -56,6 +56,24 @@ def measure_h2(run):
         cpu.reach("≤ 1.3 × HAProxy", 1.3, of="HAProxy").reach("≤ 0.4 × Envoy", 0.4, of="Envoy")
         figures += [cpu, Figure(f"{words}: requests", "1/s", _values(found, "per_second"))]
     return Section("HTTP/2 in, HTTP/1.1 out, 8 connections of 16 streams", PEERS, figures)
+
+
+def measure_grpc(run):
+    """Unary calls: HTTP/2 and trailers on both sides."""
+    with run.stage() as stage:
+        lineup = Lineup(run, stage, "grpc", Job(front="h2c", grpc=True))
+        message = lineup.folder / "message"
+        # An empty message, not compressed.
+        message.write_bytes(bytes(5))
+        call = [f"-d{message}", "-Hcontent-type: application/grpc", "-Hte: trailers"]
+        for name, (_, port) in lineup.proxies.items():
+            wait_for(f"a call through {name}", lambda: _succeeds(run, lineup.job.url(port), call))
+        found = _rounds(run, lineup, lambda process, port: _with_cpu(
+            process, lambda seconds: _h2load(run, lineup.job.url(port), seconds, call),
+            run.seconds))
+    cpu = _cpu(found, "CPU per call").reach("≤ 0.4 × Envoy", 0.4, of="Envoy")
+    return Section("gRPC unary calls, 8 connections of 16 streams", PEERS,
+                   [cpu, Figure("calls", "1/s", _values(found, "per_second"))])
 
 
 def measure_pace(run):
@@ -183,8 +201,16 @@ def _wrk(run, url, seconds, headers=()):
             "p50": latency(50), "p99": latency(99)}
 
 
-def _h2load(run, url, seconds):
-    command = [run.tools.need("h2load"), "-c8", "-m16", f"-D{seconds:g}", url]
+def _succeeds(run, url, call):
+    """Whether a call of gRPC does, which the status of HTTP does not tell."""
+    run.tools.need("h2load")
+    command = ["nghttp", "-v", *call, url]
+    out = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return "grpc-status: 0" in out
+
+
+def _h2load(run, url, seconds, arguments=()):
+    command = [run.tools.need("h2load"), "-c8", "-m16", f"-D{seconds:g}", *arguments, url]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     done = re.search(r"requests: .* (\d+) succeeded, (\d+) failed, (\d+) errored", out)
     succeeded, *bad = (int(number) for number in done.groups())

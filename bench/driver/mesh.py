@@ -28,6 +28,9 @@ name: up
 endpoints: ["127.0.0.1:{upstream}"]
 """
 
+# Beside the cluster that changes.
+LARGE_ROUTES, LARGE_CLUSTERS = 10_000, 2_000
+
 # Requests per second, far from what a worker can, and keys in the store.
 CROWDED_RATE = 1_000
 CROWDED_KEYS = 100_000
@@ -50,6 +53,38 @@ def measure_config(run):
             figures.append(Figure(name, "ms", {OURS: found[field][f"{share}_ms"]}))
     figures[1].reach("≤ 50 ms", 50)
     return Section("config in force on all three nodes", [], figures)
+
+
+def measure_endpoints(run):
+    """One endpoint changes in a large config: when it is in force everywhere, and what it costs."""
+    figures = []
+    for what, words in [("endpoint", "written in its cluster"), ("registration", "registered")]:
+        with run.stage() as stage:
+            mesh = members.Skein(stage, run.tools, run.folder(f"endpoints-{what}"))
+            mesh.leader()
+            mesh.apply(_large())
+            run.say(f"endpoints: {run.changes} changes, {words}")
+            pids = ",".join(str(process.pid) for process in mesh.processes)
+            found = run.tools.load("config", "--endpoints", ",".join(mesh.clients),
+                                   "--proxies", ",".join(mesh.proxies()), "--runs", run.changes,
+                                   "--what", what, "--pids", pids)
+        late = [Figure(f"{words}: from the write acknowledged, {share}", "ms",
+                       {OURS: found["from_commit"][f"{share}_ms"]})
+                for share in ("p50", "p99", "max")]
+        late[1].reach("≤ 10 ms", 10)
+        cost = Figure(f"{words}: CPU of the busiest node", "ms",
+                      {OURS: max(found["cpu_ms_per_change"])})
+        figures += [*late, cost.reach("≤ 5 ms", 5)]
+    name = f"an endpoint changes, beside {LARGE_ROUTES:,} routes and {LARGE_CLUSTERS:,} clusters"
+    return Section(name, [], figures)
+
+
+def _large():
+    routes = "".join(f"\n- {{ match: {{ path_prefix: /r{at} }}, to: c{at % LARGE_CLUSTERS} }}"
+                     for at in range(LARGE_ROUTES))
+    clusters = "".join(f"---\nkind: Cluster\nname: c{at}\nendpoints: [\"127.0.0.1:9\"]\n"
+                       for at in range(LARGE_CLUSTERS))
+    return f"kind: VirtualHost\nname: large\ndomains: [large.test]\nroutes:{routes}\n{clusters}"
 
 
 def measure_crowded(run):

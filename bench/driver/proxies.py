@@ -23,6 +23,8 @@ class Job:
     front: str = "http"
     # Whether each request is logged as JSON.
     log: bool = False
+    # Calls of gRPC, HTTP/2 on both sides; the upstream is a store of ours, which answers health checks.
+    grpc: bool = False
     # Bytes are passed on, whatever they say.
     tcp: bool = False
     # Routes and clusters; the last route is the one that requests take.
@@ -43,6 +45,8 @@ class Job:
     @property
     def path(self):
         """What requests ask for."""
+        if self.grpc:
+            return "/grpc.health.v1.Health/Check"
         return f"/r{self.routes - 1}/x" if self.routes > 1 else f"/{self.file}"
 
     def url(self, port):
@@ -57,7 +61,12 @@ class Lineup:
         self.folder, self.upstream = run.folder(name), free_port()
         if job.tls:
             _certificate(self.folder)
-        upstream(run, stage, self.folder, self.upstream, files)
+        if job.grpc:
+            store = members.Skein(stage, run.tools, self.folder / "upstream", count=1)
+            store.leader()
+            self.upstream = int(store.clients[0].rsplit(":", 1)[1])
+        else:
+            upstream(run, stage, self.folder, self.upstream, files)
         self.proxies = {}
         start = {"nginx": self._nginx, "HAProxy": self._haproxy, "Envoy": self._envoy,
                  OURS: self._skein}
@@ -150,6 +159,8 @@ def nginx(job, folder, port, upstream):
     '"bytes_sent":$body_bytes_sent,"duration":$request_time,"upstream":"$upstream_addr",'
     '"user_agent":"$http_user_agent","request_id":"$request_id"}}';
   access_log {folder}/access.log bench;""" if job.log else "access_log off;"
+    passed = ("grpc_pass grpc://up;" if job.grpc else
+              'proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";')
     return f"""
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx.err;
 events {{ worker_connections 16384; }}
@@ -161,7 +172,7 @@ http {{
   server {{
     listen 127.0.0.1:{port}{words} backlog=4096;{tls}
     location / {{
-      proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";
+      {passed}
     }}
   }}
 }}
@@ -190,15 +201,20 @@ frontend in
   default_backend up
 backend up
   {"" if job.tcp else "http-reuse always"}
-  server up 127.0.0.1:{upstream}
+  server up 127.0.0.1:{upstream}{" proto h2" if job.grpc else ""}
 """
 
 
 def envoy(job, folder, port, upstream):
     address = lambda port: f"socket_address: {{ address: 127.0.0.1, port_value: {port} }}"
+    protocol = """
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: { http2_protocol_options: {} }""" if job.grpc else ""
     clusters = "".join(f"""
   - name: c{at}
-    type: STATIC
+    type: STATIC{protocol}
     load_assignment:
       cluster_name: c{at}
       endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ {address(upstream)} }} }} }}] }}]"""
@@ -264,6 +280,7 @@ tls:
   minimum_version: TLSv1_3""" if job.tls else ""
     clusters = "".join(
         f"---\nkind: Cluster\nname: c{at}\nendpoints: [\"127.0.0.1:{upstream}\"]\n"
+        + ("http: h2\n" if job.grpc else "")
         for at in range(job.clusters))
     to = "\nto: c0" if job.tcp else ""
     listener = f"""

@@ -1,8 +1,7 @@
-//! The time from a config change to its being in force on every node, as traffic sees it.
+//! The time from a change to its being in force on every node, as traffic sees it, and what it costs.
 //!
-//! Each run writes a route anew, through another node each time, so that all traffic goes from one
-//! upstream to the other, while one connection per node asks all the time who answers. Owns the two
-//! upstreams.
+//! Each run makes all traffic go from one upstream to the other, written through another node each
+//! time, while one connection per node asks all the time who answers. Owns the two upstreams.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,13 +16,16 @@ use store_api::etcdserverpb::kv_client::KvClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
-use crate::figures::Durations;
+use crate::figures::{Durations, cpu_seconds};
 use crate::store::connect;
 
 /// How long a connection rests between two questions: the resolution of the figures.
 const REST: Duration = Duration::from_millis(1);
+/// The time between two changes whose cost is counted.
+const PACE: Duration = Duration::from_millis(50);
 /// A change that some node does not follow within this time fails the measurement.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the upstreams answer, one letter each: small, and told apart at a glance.
@@ -39,6 +41,23 @@ pub(crate) struct Arguments {
     proxies: Vec<SocketAddr>,
     #[arg(long, default_value_t = 200)]
     runs: usize,
+    /// What a change changes
+    #[arg(long, value_enum, default_value_t = What::Route)]
+    what: What,
+    /// Processes whose time is counted over as many changes again, while nobody asks
+    #[arg(long, value_delimiter = ',')]
+    pids: Vec<u32>,
+}
+
+/// What a change changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// The cluster that a route names
+    Route,
+    /// The endpoint of a cluster
+    Endpoint,
+    /// The endpoint that registered itself
+    Registration,
 }
 
 /// Who answered last at one node, and when this was first so.
@@ -50,13 +69,24 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
         stores.push(connect(endpoint).await?);
     }
     let port = arguments.proxies.first().context("no proxy")?.port();
-    for resource in fixed_resources(port).await? {
-        write(&stores[0], &resource).await?;
+    let mut upstreams = Vec::new();
+    for letter in LETTERS {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        upstreams.push(listener.local_addr()?);
+        tokio::spawn(answer_all(listener, letter));
     }
-    write(&stores[0], &route_to(LETTERS[0])).await?;
+    let scene = Scene {
+        what: arguments.what,
+        upstreams,
+    };
+    for resource in scene.fixed(port) {
+        write(&stores[0], resource_row(&resource)).await?;
+    }
+    write(&stores[0], scene.change(0)).await?;
     let mut nodes = Vec::new();
+    let mut asking = JoinSet::new();
     for &proxy in &arguments.proxies {
-        nodes.push(Node::reach(proxy).await?.watch());
+        nodes.push(Node::reach(proxy).await?.watch(&mut asking));
     }
     all_see(&mut nodes, LETTERS[0]).await?;
 
@@ -64,19 +94,48 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Value> {
     for run in 1..=arguments.runs {
         // Out of step with every tick that the nodes or the questions may have.
         tokio::time::sleep(Duration::from_millis(rand::rng().random_range(20..70))).await;
-        let letter = LETTERS[run % LETTERS.len()];
         let began = Instant::now();
-        write(&stores[run % stores.len()], &route_to(letter)).await?;
+        write(&stores[run % stores.len()], scene.change(run)).await?;
         let committed = Instant::now();
-        let last = all_see(&mut nodes, letter).await?;
+        let last = all_see(&mut nodes, LETTERS[run % LETTERS.len()]).await?;
         from_write.add(last.duration_since(began));
         from_commit.add(last.saturating_duration_since(committed));
     }
+    asking.shutdown().await;
+    let cost = match arguments.pids.is_empty() {
+        true => Value::Null,
+        false => cost(&arguments, &stores, &scene).await?.into(),
+    };
     Ok(json!({
         "runs": arguments.runs,
         "from_write": from_write.percentiles(),
         "from_commit": from_commit.percentiles(),
+        "cpu_ms_per_change": cost,
     }))
+}
+
+/// The time of each process for a change, beyond what it takes at rest, in ms.
+async fn cost(
+    arguments: &Arguments,
+    stores: &[Channel],
+    scene: &Scene,
+) -> anyhow::Result<Vec<f64>> {
+    let count = u32::try_from(arguments.runs)?;
+    let resting = cpu_seconds(&arguments.pids)?;
+    tokio::time::sleep(PACE * count).await;
+    let before = cpu_seconds(&arguments.pids)?;
+    let mut ticks = tokio::time::interval(PACE);
+    for run in 1..=arguments.runs {
+        ticks.tick().await;
+        write(&stores[run % stores.len()], scene.change(run)).await?;
+    }
+    ticks.tick().await;
+    let after = cpu_seconds(&arguments.pids)?;
+    let each = resting.iter().zip(&before).zip(&after);
+    let extra = each.map(|((resting, before), after)| (after - before) - (before - resting));
+    Ok(extra
+        .map(|seconds| seconds * 1e3 / f64::from(count))
+        .collect())
 }
 
 /// When the last of the nodes began to answer with `letter`.
@@ -92,38 +151,74 @@ async fn all_see(nodes: &mut [Seen], letter: char) -> anyhow::Result<Instant> {
     last.context("no node is watched")
 }
 
-/// The listener and the clusters, each of which has an upstream of ours.
-async fn fixed_resources(port: u16) -> anyhow::Result<Vec<Value>> {
-    let mut resources = vec![
-        json!({ "schema": 1, "kind": "Listener", "name": "bench", "bind": format!(":{port}"), "protocol": "http" }),
-    ];
-    for letter in LETTERS {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        tokio::spawn(answer_all(listener, letter));
-        resources.push(json!({
-            "schema": 1, "kind": "Cluster", "name": letter, "endpoints": [address],
-        }));
-    }
-    Ok(resources)
+/// What is asked for, and what changes.
+struct Scene {
+    what: What,
+    upstreams: Vec<SocketAddr>,
 }
 
-fn route_to(letter: char) -> Value {
+impl Scene {
+    /// What stays.
+    fn fixed(&self, port: u16) -> Vec<Value> {
+        let mut all = vec![
+            json!({ "schema": 1, "kind": "Listener", "name": "bench", "bind": format!(":{port}"), "protocol": "http" }),
+        ];
+        let cluster = |name: &str, field: &str, value: Value| json!({ "schema": 1, "kind": "Cluster", "name": name, field: value });
+        match self.what {
+            What::Route => {
+                let pairs = LETTERS.iter().zip(&self.upstreams);
+                all.extend(pairs.map(|(letter, address)| {
+                    cluster(&letter.to_string(), "endpoints", json!([address]))
+                }));
+            }
+            What::Endpoint => {
+                all.push(cluster("up", "endpoints", json!([self.upstreams[0]])));
+                all.push(route_to("up"));
+            }
+            What::Registration => {
+                all.push(cluster("up", "service", json!("up")));
+                all.push(route_to("up"));
+            }
+        }
+        all
+    }
+
+    /// The key and value of the change of this number.
+    fn change(&self, number: usize) -> (String, String) {
+        let (letter, address) = (
+            LETTERS[number % LETTERS.len()],
+            self.upstreams[number % LETTERS.len()],
+        );
+        match self.what {
+            What::Route => resource_row(&route_to(&letter.to_string())),
+            What::Endpoint => resource_row(
+                &json!({ "schema": 1, "kind": "Cluster", "name": "up", "endpoints": [address] }),
+            ),
+            What::Registration => (
+                "/skein/endpoints/default/up/one".to_owned(),
+                address.to_string(),
+            ),
+        }
+    }
+}
+
+fn route_to(cluster: &str) -> Value {
     json!({
-        "schema": 1, "kind": "VirtualHost", "name": "bench", "listeners": ["bench"],
-        "domains": ["*"], "routes": [{ "to": letter }],
+        "schema": 1, "kind": "VirtualHost", "name": "asked", "listeners": ["bench"],
+        "domains": ["asked"], "routes": [{ "to": cluster }],
     })
 }
 
-async fn write(store: &Channel, resource: &Value) -> anyhow::Result<()> {
-    let text = |field: &str| resource[field].as_str().unwrap_or_default().to_owned();
+fn resource_row(resource: &Value) -> (String, String) {
+    let text = |field: &str| resource[field].as_str().unwrap_or_default();
+    let key = format!("/skein/config/default/{}/{}", text("kind"), text("name"));
+    (key, resource.to_string())
+}
+
+async fn write(store: &Channel, (key, value): (String, String)) -> anyhow::Result<()> {
     let request = PutRequest {
-        key: Bytes::from(format!(
-            "/skein/config/default/{}/{}",
-            text("kind"),
-            text("name")
-        )),
-        value: Bytes::from(resource.to_string()),
+        key: Bytes::from(key),
+        value: Bytes::from(value),
         ..PutRequest::default()
     };
     KvClient::new(store.clone()).put(request).await?;
@@ -167,9 +262,9 @@ impl Node {
         }
     }
 
-    fn watch(mut self) -> Seen {
+    fn watch(mut self, asking: &mut JoinSet<()>) -> Seen {
         let (tell, seen) = watch::channel((' ', Instant::now()));
-        tokio::spawn(async move {
+        asking.spawn(async move {
             while let Ok(letter) = self.ask().await {
                 let now = Instant::now();
                 tell.send_if_modified(|last| {
@@ -188,7 +283,7 @@ impl Node {
     /// The letter that answers now; a space while the node has no route yet.
     async fn ask(&mut self) -> anyhow::Result<char> {
         self.stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n")
+            .write_all(b"GET / HTTP/1.1\r\nhost: asked\r\n\r\n")
             .await?;
         let head = self.heads.next(&mut self.stream).await?;
         let headers: BTreeMap<String, &str> = head

@@ -1,9 +1,10 @@
-//! Times and their percentiles.
+//! Times and their percentiles, and the time of processes.
 //!
 //! Owns every sample: runs are short, so nothing is approximated.
 
 use std::time::Duration;
 
+use anyhow::Context;
 use serde_json::{Value, json};
 
 /// The durations that one measurement took.
@@ -35,6 +36,21 @@ impl Durations {
             "p50_ms": at(0.5), "p99_ms": at(0.99), "p999_ms": at(0.999), "max_ms": at(1.0),
         })
     }
+}
+
+/// User and system time of each process, from `/proc`.
+pub(crate) fn cpu_seconds(pids: &[u32]) -> anyhow::Result<Vec<f64>> {
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    pids.iter()
+        .map(|pid| {
+            let path = format!("/proc/{pid}/stat");
+            let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+            let after_name = stat.rsplit(')').next().with_context(|| path.clone())?;
+            let fields: Vec<_> = after_name.split_whitespace().collect();
+            let time = |at: usize| anyhow::Ok(fields.get(at).context("a field")?.parse::<f64>()?);
+            anyhow::Ok((time(11)? + time(12)?) / ticks)
+        })
+        .collect()
 }
 
 #[cfg(test)]

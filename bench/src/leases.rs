@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tonic::transport::Channel;
 
+use crate::figures::cpu_seconds;
 use crate::store::connect;
 
 /// Grants in flight per stream while the leases are made.
@@ -148,19 +149,4 @@ async fn keep(
     let (sent, answers) = tokio::join!(sending, receiving);
     sent?;
     answers
-}
-
-/// User and system time of each process, from `/proc`.
-fn cpu_seconds(pids: &[u32]) -> anyhow::Result<Vec<f64>> {
-    let ticks = rustix::param::clock_ticks_per_second() as f64;
-    pids.iter()
-        .map(|pid| {
-            let path = format!("/proc/{pid}/stat");
-            let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-            let after_name = stat.rsplit(')').next().with_context(|| path.clone())?;
-            let fields: Vec<_> = after_name.split_whitespace().collect();
-            let time = |at: usize| anyhow::Ok(fields.get(at).context("a field")?.parse::<f64>()?);
-            anyhow::Ok((time(11)? + time(12)?) / ticks)
-        })
-        .collect()
 }
